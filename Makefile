@@ -1,0 +1,40 @@
+# make demo: set everything up and run the demo.   make test: set everything up and run every fast check.
+PYTHON ?= python3.11
+BIN := .venv/bin
+PHOTOGRAPHS := $(wildcard ../shared/data)
+export TEST_PHOTOGRAPHS ?= $(if $(PHOTOGRAPHS),$(abspath $(PHOTOGRAPHS)))
+
+.PHONY: demo test test-long check setup models lock clean
+
+demo: setup
+	$(BIN)/aboveboard demo
+
+test: setup models
+	$(MAKE) check
+
+test-long: setup models
+	$(BIN)/pytest -m long
+
+check:
+	$(BIN)/ruff format --check . && $(BIN)/ruff check .
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+	$(BIN)/pytest -m "not long"
+
+setup: .venv/made
+
+.venv/made: requirements.lock pyproject.toml
+	$(PYTHON) -m venv .venv
+	$(BIN)/pip install --quiet --disable-pip-version-check --require-hashes -r requirements.lock
+	$(BIN)/pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation -e .
+	touch $@
+
+models: setup
+	$(BIN)/aboveboard models install
+	$(BIN)/aboveboard models photographs
+
+lock:
+	$(BIN)/pip-compile --quiet --generate-hashes --allow-unsafe --strip-extras --no-emit-index-url --no-emit-find-links --no-header --all-extras --build-deps-for editable --output-file requirements.lock pyproject.toml
+
+clean:
+	rm -rf .venv

@@ -1,0 +1,116 @@
+"""What a comparison score means: similarity 0-100 is a statement about the false match rate (FMR) of one recogniser.
+
+The scale has four anchors, linear in log10(FMR) between them (docs/how-good.md says why these). A `Calibration` maps the
+scores of one model version to FMR through a named set of photographs, and carries where it comes from and where it ends.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import math
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+ANCHORS: tuple[tuple[float, float], ...] = ((0.0, 0.5), (80.0, 2e-6), (99.0, 1e-8), (100.0, 1e-12))
+_SIMILARITY = [anchor[0] for anchor in ANCHORS]
+_LOG_FMR = [math.log10(anchor[1]) for anchor in ANCHORS]
+
+
+def fmr_at(similarity: float) -> float:
+    """The false match rate per comparison that a similarity of 0-100 stands for."""
+    return float(10 ** np.interp(similarity, _SIMILARITY, _LOG_FMR))
+
+
+def similarity_at(fmr: float) -> float:
+    """The similarity (0-100) that stands for a false match rate; rates outside the anchors give 0 or 100."""
+    return _similarity_of_log(math.log10(fmr)) if fmr > 0 else 100.0
+
+
+def _similarity_of_log(log10_fmr: float) -> float:
+    return float(np.interp(-log10_fmr, [-v for v in _LOG_FMR], _SIMILARITY))
+
+
+def expected_false(fmr: float, gallery_size: int) -> float:
+    """E = N x FMR: how many false candidates a search of N faces brings on average."""
+    return gallery_size * fmr
+
+
+def fpir(fmr: float, gallery_size: int) -> float:
+    """FPIR = 1 - (1 - FMR)^N (ISO/IEC 19795-1): the chance that a person who is not enrolled brings any candidate.
+
+    Comparisons are taken as independent; kin and look-alikes in the gallery make the true rate higher.
+    """
+    return -math.expm1(gallery_size * math.log1p(-fmr))
+
+
+def similarity_for(expected: float, gallery_size: int) -> float:
+    """The similarity at which a search of N faces brings `expected` false candidates on average (100 if the scale ends first)."""
+    return similarity_at(expected / gallery_size) if gallery_size else 0.0
+
+
+@dataclass(frozen=True)
+class Calibration:
+    """Score -> FMR -> similarity for one model version, with provenance. Build it with `from_json`.
+
+    `scores` rise strictly while `log10_fmr` falls; `mated_scores` and `fnmr` are the miss curve of the same photographs;
+    `measured_limit` is the smallest FMR with at least 30 errors: beyond it the curve is the tail fit.
+    """
+
+    id: str
+    model_version: str
+    scores: tuple[float, ...]
+    log10_fmr: tuple[float, ...]
+    mated_scores: tuple[float, ...]
+    mated_fnmr: tuple[float, ...]
+    measured_limit: float
+    sha256: str
+    provenance: dict[str, Any]
+
+    @staticmethod
+    def from_json(text: str) -> Calibration:
+        """Read a calibration file; a curve that is not monotone or not of this form raises ValueError."""
+        try:
+            document = json.loads(text)
+            curve, misses = document["curve"], document["misses"]
+            calibration = Calibration(
+                id=str(document["id"]),
+                model_version=str(document["model_version"]),
+                scores=tuple(float(point["score"]) for point in curve),
+                log10_fmr=tuple(math.log10(point["fmr"]) for point in curve),
+                mated_scores=tuple(float(point["score"]) for point in misses),
+                mated_fnmr=tuple(float(point["fnmr"]) for point in misses),
+                measured_limit=float(document["measured_limit"]),
+                sha256=hashlib.sha256(text.encode()).hexdigest(),
+                provenance={key: value for key, value in document.items() if key not in ("curve", "misses")},
+            )
+        except (KeyError, TypeError, ValueError, RecursionError) as error:
+            raise ValueError(f"not a calibration file ({error!r}); make one with: aboveboard calibrate") from error
+        falling = all(a > b for a, b in zip(calibration.log10_fmr, calibration.log10_fmr[1:], strict=False))
+        rising = all(a < b for a, b in zip(calibration.scores, calibration.scores[1:], strict=False))
+        if len(calibration.scores) < 2 or not falling or not rising or not calibration.mated_scores:
+            raise ValueError("not a calibration file (its curve is not monotone); make one with: aboveboard calibrate")
+        return calibration
+
+    def similarity(self, comparison_score: float) -> float:
+        """The similarity 0-100 of a comparison score; scores beyond the curve's end are 100, below its start 0."""
+        if comparison_score >= self.scores[-1]:
+            return _similarity_of_log(self.log10_fmr[-1])
+        return _similarity_of_log(float(np.interp(comparison_score, self.scores, self.log10_fmr)))
+
+    def score_at(self, similarity: float) -> float:
+        """The comparison score at which a similarity is reached; the lowest score for 0."""
+        if similarity <= 0:
+            return -1.0
+        log10_fmr = math.log10(fmr_at(similarity))
+        return float(np.interp(-log10_fmr, [-v for v in self.log10_fmr], self.scores))
+
+    def fnmr(self, similarity: float) -> float:
+        """The share of mated comparisons of the calibration set that fall below a similarity."""
+        return float(np.interp(self.score_at(similarity), self.mated_scores, self.mated_fnmr))
+
+    def extrapolated(self, similarity: float) -> bool:
+        """Whether a similarity lies beyond the smallest FMR that was measured (with a grain for rounding)."""
+        return fmr_at(similarity) < self.measured_limit * (1 - 1e-9)

@@ -1,0 +1,118 @@
+"""The words of the house (ISO/IEC 2382-37): faces, templates, candidates."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+Vector = NDArray[np.float32]
+
+
+@dataclass(frozen=True, slots=True)
+class Box:
+    """A rectangle as ratios of the upright image's width and height; may reach outside 0-1 at its border."""
+
+    left: float
+    top: float
+    width: float
+    height: float
+
+    @property
+    def area(self) -> float:
+        return self.width * self.height
+
+
+@dataclass(frozen=True, slots=True)
+class Landmark:
+    """A named point as ratios of the upright image's width and height. Left and right are the viewer's."""
+
+    name: str
+    x: float
+    y: float
+
+
+@dataclass(frozen=True, slots=True)
+class Pose:
+    """Rotation of a head in degrees; 0, 0, 0 looks straight into the camera, upright."""
+
+    roll: float
+    yaw: float
+    pitch: float
+
+
+@dataclass(frozen=True, slots=True)
+class Quality:
+    """Brightness and sharpness of a face, each 0-100."""
+
+    brightness: float
+    sharpness: float
+
+
+@dataclass(frozen=True, slots=True)
+class Face:
+    """A face found in an image. `confidence` (0-100) is the certainty that the box holds a face; `size_px` is the shorter side of its box."""
+
+    box: Box
+    confidence: float
+    landmarks: tuple[Landmark, ...]
+    pose: Pose
+    quality: Quality
+    size_px: float
+
+
+@dataclass(frozen=True, slots=True)
+class Template:
+    """Features of one face: a unit vector of float32, comparable only with templates of the same model version."""
+
+    vector: Vector
+    model_version: str
+
+
+@dataclass(frozen=True, slots=True)
+class Candidate:
+    """A returned reference: `rank` counts from 1, `similarity` is calibrated 0-100, `comparison_score` the raw cosine."""
+
+    rank: int
+    face_id: str
+    similarity: float
+    comparison_score: float
+
+
+@dataclass(frozen=True, slots=True)
+class Basis:
+    """What a set of candidates rests on: threshold and its origin, gallery size and the error rates at that threshold.
+
+    `fmr` is the false match rate per comparison, `expected_false = N x fmr`, `fpir = 1 - (1 - fmr)^N`, `fnir` the share of
+    mated searches missed at this threshold in the calibration set. `extrapolated`: the threshold lies beyond what was measured.
+    """
+
+    policy: str
+    threshold: float
+    threshold_origin: str
+    floor: float
+    gallery_size: int
+    fmr: float
+    expected_false: float
+    fpir: float
+    fnir: float
+    calibration: str
+    extrapolated: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Candidates(Sequence[Candidate]):
+    """The answer of one recorded look, best first. Made by the gate only; carries the audit id of its ledger entries."""
+
+    audit_id: str
+    basis: Basis
+    identities_withheld: bool
+    items: tuple[Candidate, ...]
+
+    def __len__(self) -> int:
+        return len(self.items)
+
+    def __getitem__(self, index: int) -> Candidate:  # type: ignore[override]
+        return self.items[index]

@@ -1,0 +1,70 @@
+"""The one family of errors. Every message says what was wrong and how to mend it; AWS codes live in rekognition/errors.py."""
+
+from __future__ import annotations
+
+from typing import Any
+
+
+class Error(Exception):
+    """An error that the caller may read. `facts` are machine-readable details (never a face, a name or a secret)."""
+
+    def __init__(self, message: str, **facts: Any) -> None:
+        super().__init__(message)
+        self.message = message
+        self.facts = facts
+
+
+class BadRequest(Error):
+    """The request itself is wrong: malformed, out of its limits, no face in the image."""
+
+
+class BadPageToken(BadRequest):
+    """A page token that this server did not give out for this listing."""
+
+
+class BadSample(Error):
+    """The photograph cannot be read."""
+
+
+class SampleTooLarge(BadSample):
+    """The photograph has more bytes or pixels than this server reads."""
+
+
+class SampleUnreachable(BadSample):
+    """The photograph lies where this server cannot read it."""
+
+
+class NoSuch(Error):
+    """The named thing does not exist."""
+
+
+class Exists(Error):
+    """The named thing exists already."""
+
+
+class Busy(Error):
+    """The named thing is in use by somebody else."""
+
+
+class Refused(Error):
+    """An elective refusal: a rule forbids it. The message names the rule and how to comply."""
+
+    def __init__(self, message: str, *, rule: str, **facts: Any) -> None:
+        super().__init__(message, rule=rule, **facts)
+        self.rule = rule
+
+
+class Unauthenticated(Error):
+    """The caller could not be told: no, unknown, stale or wrong signature. `reason` is one of the four words below."""
+
+    def __init__(self, message: str, *, reason: str) -> None:
+        super().__init__(message, reason=reason)
+        self.reason = reason
+
+
+class TooMuch(Error):
+    """A quota or rate is used up."""
+
+
+class Unavailable(Error):
+    """An involuntary failure: ledger, model or store is down. Nothing was looked up and nothing half-written."""

