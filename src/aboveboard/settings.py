@@ -17,8 +17,8 @@ def _home(environment: Mapping[str, str]) -> Path:
     return Path(base) / "aboveboard"
 
 
-def _setting(default: Any, help: str) -> Any:
-    return field(default=default, metadata={"help": help})
+def _setting(default: Any, text: str) -> Any:
+    return field(default=default, metadata={"help": text})
 
 
 @dataclass(frozen=True)

@@ -16,7 +16,7 @@ def normalise(features: NDArray[np.floating]) -> NDArray[np.float32]:
     length = np.linalg.norm(exact, axis=-1, keepdims=True)
     if not np.all(np.isfinite(length)) or np.any(length == 0):
         raise ValueError("the recogniser gave features without a direction (zero or not finite)")
-    return (exact / length).astype(np.float32)
+    return np.asarray(exact / length, np.float32)
 
 
 def comparison_scores(probe: Vector, references: NDArray[np.float32]) -> NDArray[np.float64]:
@@ -24,6 +24,6 @@ def comparison_scores(probe: Vector, references: NDArray[np.float32]) -> NDArray
     return np.clip(references.astype(np.float64) @ probe.astype(np.float64), -1.0, 1.0)
 
 
-def best_first(scores: NDArray[np.float64], face_ids: Sequence[str], limit: int) -> list[int]:
+def best_first(scores: Sequence[float], face_ids: Sequence[str], limit: int) -> list[int]:
     """Indices of the best `limit` scores in the order (-score, face id), so that ties are answered the same every time."""
     return sorted(range(len(scores)), key=lambda i: (-scores[i], face_ids[i]))[:limit]

@@ -53,7 +53,7 @@ class Quality:
 
 @dataclass(frozen=True, slots=True)
 class Face:
-    """A face found in an image. `confidence` (0-100) is the certainty that the box holds a face; `size_px` is the shorter side of its box."""
+    """A face found in an image. `confidence` (0-100): certainty that the box holds a face; `size_px`: the box's shorter side."""
 
     box: Box
     confidence: float

@@ -62,4 +62,4 @@ class NullRecogniser:
         grey = image[max(y, 0) : y + height, max(x, 0) : x + width].mean(axis=2)
         cells = cv2.resize(grey, (CELLS, CELLS), interpolation=cv2.INTER_AREA).reshape(-1).astype(np.float64)
         cells -= cells.mean()
-        return (cells / max(float(np.linalg.norm(cells)), 1e-12)).astype(np.float32)
+        return np.asarray(cells / max(float(np.linalg.norm(cells)), 1e-12), np.float32)

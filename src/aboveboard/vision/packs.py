@@ -171,7 +171,10 @@ class PackFolder:
         card = self.card(pack)
         candidates = [self.folder / pack / "calibration.json"]
         if card.calibration:
-            candidates += [self.folder / pack / card.calibration, _shipped("calibrations", "aboveboard") / card.calibration]
+            candidates += [
+                self.folder / pack / card.calibration,
+                _shipped("calibrations", "aboveboard") / card.calibration,
+            ]
         for file in candidates:
             if file.is_file():
                 try:
@@ -224,5 +227,3 @@ def _matching(calibration: Calibration, card: Card) -> Calibration:
 
 def _shipped(folder: str, package: str = "aboveboard.vision") -> Path:
     return Path(str(resources.files(package))) / folder
-
-

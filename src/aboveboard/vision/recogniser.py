@@ -13,16 +13,15 @@ from numpy.typing import NDArray
 from aboveboard.biometrics.vocabulary import Vector
 from aboveboard.vision.media import Image
 
-ARCFACE_POINTS = np.array(
-    [[38.2946, 51.6963], [73.5318, 51.5014], [56.0252, 71.7366], [41.5493, 92.3655], [70.7299, 92.2041]], np.float64
-)
+ARCFACE_POINTS = np.array([[38.2946, 51.6963], [73.5318, 51.5014], [56.0252, 71.7366], [41.5493, 92.3655], [70.7299, 92.2041]], np.float64)
 """Where the five landmarks lie in a 112 x 112 crop (Deng et al., "ArcFace", 2019)."""
 
 
 class Recogniser(Protocol):
     """What turns a face of an upright BGR image into unit features (d,)."""
 
-    dimensions: int
+    @property
+    def dimensions(self) -> int: ...
 
     def features(self, image: Image, points: NDArray[np.float32]) -> Vector: ...
 

@@ -1,0 +1,1 @@
+"""What must happen around a score: policy, operators, the gate."""

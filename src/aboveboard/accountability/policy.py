@@ -1,0 +1,228 @@
+"""Policy packs, and the one decision that stands before every look. Pure: no clock, no disk, no state."""
+
+from __future__ import annotations
+
+import hashlib
+import tomllib
+from collections.abc import Collection as Some
+from collections.abc import Iterable, Mapping
+from dataclasses import asdict, dataclass, fields
+from importlib import resources
+from typing import Any, Literal, TypeVar
+
+import rfc8785
+
+from aboveboard.errors import BadRequest, NoSuch
+
+T = TypeVar("T")
+ROLES = ("admin", "enroller", "investigator", "reviewer", "auditor")
+Origin = Literal["request", "policy", "default", "none"]
+
+DUTIES: Mapping[str, tuple[str, ...]] = {
+    "detect": ROLES,
+    "collection.list": ROLES,
+    "collection.create": ("admin",),
+    "collection.delete": ("admin",),
+    "collection.tag": ("admin",),
+    "face.list": ROLES,
+    "face.enrol": ("enroller",),
+    "face.remove": ("enroller",),
+    "compare": ("investigator",),
+    "search.face": ("investigator",),
+    "search.image": ("investigator",),
+}
+"""Which roles may do what; one of them suffices."""
+
+
+@dataclass(frozen=True, slots=True)
+class ThresholdRule:
+    """The lowest similarity that may be asked for, what an absent one means, and whether 0 (no threshold) is allowed."""
+
+    floor: float
+    absent: float
+    absent_origin: Origin
+    allow_none: bool
+    citation: str
+
+
+@dataclass(frozen=True, slots=True)
+class CandidatesRule:
+    """The longest candidate list."""
+
+    maximum: int
+    citation: str
+
+
+@dataclass(frozen=True, slots=True)
+class ReviewRule:
+    """`enforce`: no identity leaves before people have reviewed the candidate. `none`: nothing is withheld."""
+
+    mode: Literal["none", "enforce"]
+    citation: str
+
+
+@dataclass(frozen=True, slots=True)
+class RolesRule:
+    """Pairs of roles that one operator may not hold together."""
+
+    separate: tuple[tuple[str, str], ...]
+    citation: str
+
+
+@dataclass(frozen=True, slots=True)
+class Pack:
+    """A policy pack. Its `sha256` is that of its canonical JSON (RFC 8785), so that a record says which rules were in force."""
+
+    id: str
+    version: str
+    title: str
+    authority: str
+    threshold: ThresholdRule
+    candidates: CandidatesRule
+    review: ReviewRule
+    roles: RolesRule
+
+    @property
+    def sha256(self) -> str:
+        return hashlib.sha256(rfc8785.dumps(_plain(asdict(self)))).hexdigest()
+
+    def is_at_least_as_strict_as(self, other: Pack) -> bool:
+        """Whether nothing that `other` forbids is allowed here."""
+        return (
+            self.threshold.floor >= other.threshold.floor
+            and self.threshold.absent >= other.threshold.absent
+            and self.threshold.allow_none <= other.threshold.allow_none
+            and self.candidates.maximum <= other.candidates.maximum
+            and (self.review.mode == "enforce" or other.review.mode == "none")
+            and set(self.roles.separate) >= set(other.roles.separate)
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class Asked:
+    """What somebody wants to do. `threshold` None means that the request named none."""
+
+    duty: str
+    roles: Some[str]
+    threshold: float | None = None
+    limit: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Decision:
+    """Allowed with these bounds, or refused by `rule` with a message that says how to comply."""
+
+    rule: str = ""
+    message: str = ""
+    threshold: float = 0.0
+    origin: Origin = "none"
+    floor: float = 0.0
+    limit: int = 0
+    withhold_identities: bool = False
+
+    @property
+    def is_allowed(self) -> bool:
+        return not self.rule
+
+
+def decide(pack: Pack, asked: Asked) -> Decision:
+    """Whether the pack allows what is asked, and within which bounds."""
+    allowed_roles = DUTIES[asked.duty]
+    if not set(asked.roles) & set(allowed_roles):
+        return _refusal(pack, "roles", f"'{asked.duty}' needs the role {' or '.join(allowed_roles)}; ask an admin for it")
+    if asked.duty not in ("compare", "search.face", "search.image"):
+        return Decision(withhold_identities=pack.review.mode == "enforce")
+    for one, other in pack.roles.separate:
+        if one in asked.roles and other in asked.roles:
+            text = f"one operator may not hold the roles {one} and {other}; search as an operator who holds investigator alone"
+            return _refusal(pack, "roles", text)
+    rule = pack.threshold
+    threshold = rule.absent if asked.threshold is None else asked.threshold
+    origin: Origin = rule.absent_origin if asked.threshold is None else "request" if asked.threshold > 0 else "none"
+    if origin == "none" and not rule.allow_none:
+        return _refusal(
+            pack,
+            "threshold.none",
+            f"a search needs a threshold; send {rule.floor:g} or more, or none for {rule.absent:g}",
+        )
+    if origin != "none" and threshold < rule.floor:
+        text = f"threshold {threshold:g} is below the floor of {rule.floor:g}; send {rule.floor:g} or more, or none for {rule.absent:g}"
+        return _refusal(pack, "threshold.floor", text)
+    return Decision(
+        threshold=threshold,
+        origin=origin,
+        floor=rule.floor,
+        limit=min(asked.limit, pack.candidates.maximum),
+        withhold_identities=pack.review.mode == "enforce",
+    )
+
+
+def _refusal(pack: Pack, rule: str, text: str) -> Decision:
+    return Decision(rule=f"{pack.id}/{rule}", message=f"Refused by rule {pack.id}/{rule}: {text}.")
+
+
+def read_pack(text: str, where: str) -> Pack:
+    """A pack from TOML; an unknown or missing key, a role that does not exist or a number out of range raises BadRequest naming it."""
+    try:
+        raw = tomllib.loads(text)
+    except tomllib.TOMLDecodeError as error:
+        raise BadRequest(f"{where} is not TOML: {error}") from error
+    kinds = {"threshold": ThresholdRule, "candidates": CandidatesRule, "review": ReviewRule, "roles": RolesRule}
+    for name, kind in kinds.items():
+        if not isinstance(raw.get(name), dict):
+            raise BadRequest(f"{where}: the pack lacks the table [{name}]")
+        if name == "roles":
+            raw[name]["separate"] = tuple((str(one), str(other)) for one, other in raw[name].get("separate", []))
+        raw[name] = _table(kind, raw[name], f"{where} [{name}]")
+    pack = _table(Pack, raw, where)
+    for pair in pack.roles.separate:
+        check_roles(pair)
+    if not 0 <= pack.threshold.floor <= 100 or not pack.threshold.floor <= pack.threshold.absent <= 100:
+        raise BadRequest(f"{where}: the floor must be 0-100 and 'absent' not below it")
+    if pack.review.mode not in ("none", "enforce"):
+        raise BadRequest(f"{where}: review.mode must be none or enforce")
+    return pack
+
+
+def check_roles(roles: Iterable[str]) -> None:
+    """Raise BadRequest for a role that does not exist."""
+    if unknown := sorted(set(roles) - set(ROLES)):
+        raise BadRequest(f"there is no role '{unknown[0]}'; the roles are {', '.join(ROLES)}")
+
+
+def _table(kind: type[T], raw: Mapping[str, Any], where: str) -> T:
+    known = {f.name for f in fields(kind)}  # type: ignore[arg-type]
+    if unknown := sorted(set(raw) - known):
+        raise BadRequest(f"{where}: unknown key '{unknown[0]}'; known are {', '.join(sorted(known))}")
+    if missing := sorted(known - set(raw)):
+        raise BadRequest(f"{where}: the key '{missing[0]}' is missing")
+    return kind(**raw)
+
+
+def _plain(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {key: _plain(item) for key, item in value.items()}
+    return [_plain(item) for item in value] if isinstance(value, (list, tuple)) else value
+
+
+class Policies:
+    """The packs that ship with Aboveboard, the deployment's default and its minimum."""
+
+    def __init__(self, default: str, minimum: str) -> None:
+        folder = resources.files("aboveboard.accountability") / "policies"
+        packs = (read_pack(file.read_text(), file.name) for file in folder.iterdir() if file.name.endswith(".toml"))
+        self._packs = {pack.id: pack for pack in packs}
+        self.default, self.minimum = self.get(default), self.get(minimum)
+        if not self.default.is_at_least_as_strict_as(self.minimum):
+            raise BadRequest(f"settings: default_policy '{default}' is looser than minimum_policy '{minimum}'; choose a stricter default")
+
+    def get(self, pack: str) -> Pack:
+        """The pack of this id; raises NoSuch."""
+        if pack not in self._packs:
+            raise NoSuch(f"there is no policy pack '{pack}'; known are {', '.join(sorted(self._packs))}")
+        return self._packs[pack]
+
+    def of(self, tag: str | None) -> Pack:
+        """The pack that a collection stands under: its tag's, else the default. A tag looser than the minimum yields the minimum."""
+        pack = self.default if tag is None else self.get(tag)
+        return pack if pack.is_at_least_as_strict_as(self.minimum) else self.minimum

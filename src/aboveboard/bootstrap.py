@@ -1,0 +1,44 @@
+"""Settings -> App: the only module that names every adapter."""
+
+from __future__ import annotations
+
+from aboveboard.accountability.gate import Gate
+from aboveboard.accountability.operators import Operators
+from aboveboard.accountability.policy import Policies
+from aboveboard.errors import BadRequest, NoSuch, Unavailable
+from aboveboard.service.app import App
+from aboveboard.settings import Settings
+from aboveboard.storage.collections import Collections
+from aboveboard.storage.database import Database
+from aboveboard.storage.ledger import Ledger
+from aboveboard.storage.secrets import Keyring
+from aboveboard.storage.templates import Templates
+from aboveboard.vision.packs import PackFolder
+
+
+def open_app(settings: Settings) -> App:
+    """Open the deployment in `settings.data`, made there if it is new. Raises Error with what to mend where it cannot be."""
+    packs = PackFolder(settings.models)
+    try:
+        policies = Policies(settings.default_policy, settings.minimum_policy)
+        if not packs.is_installed(settings.pack):
+            raise Unavailable(f"the model pack '{settings.pack}' is not installed in {settings.models}; run: aboveboard models install")
+    except NoSuch as error:
+        raise BadRequest(f"settings: {error.message}") from error
+    file = settings.data / "aboveboard.db"
+    keyring = Keyring.open(settings.data / "master.key", create=not file.exists())
+    database = Database(file)
+    ledger, templates = Ledger(database), Templates(database)
+    models = packs.load(settings.pack)
+    gate = Gate(policies, ledger, templates, models)
+    return App(
+        settings,
+        database,
+        keyring,
+        ledger,
+        Collections(database),
+        templates,
+        models,
+        Operators(database, keyring, ledger),
+        gate,
+    )

@@ -1,0 +1,1 @@
+"""The laboratory: error rates and calibrations from labelled photographs; never operational data."""

@@ -1,0 +1,227 @@
+"""Error rates from comparison scores: fmr, fnmr, thresholds, intervals; every threshold is inclusive (score >= threshold).
+
+Vocabulary and rules follow ISO/IEC 19795-1:2021. Pairs share people, so that intervals come from resampling people
+(`Resampling`); Wilson's interval and the rules of 3 and 30 hold for independent trials only.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+Scores = NDArray[np.float64]
+Counts = NDArray[np.int64]
+
+BINS = 20_000
+_EDGES = np.linspace(-1.0, 1.0, BINS + 1)
+
+
+def fmr(non_mated: Scores, threshold: float) -> float:
+    """False match rate: the share of non-mated comparisons at or above the threshold."""
+    return float(np.mean(non_mated >= threshold))
+
+
+def fnmr(mated: Scores, threshold: float, missed: int = 0) -> float:
+    """False non-match rate: the share of mated comparisons below the threshold; `missed` more failed before they had a score."""
+    return (int(np.count_nonzero(mated < threshold)) + missed) / (mated.size + missed)
+
+
+def threshold_for(falling: Scores, errors: float) -> float:
+    """The lowest threshold that at most `errors` of the scores reach; `falling` are the highest scores, highest first.
+
+    Raises ValueError where fewer scores were kept than may err: the threshold then lies below them.
+    """
+    allowed = math.floor(errors * (1 + 1e-12))
+    if allowed >= falling.size:
+        raise ValueError(f"{falling.size} scores cannot tell the threshold of {allowed} errors; keep more of the tail")
+    return float(np.nextafter(falling[allowed], np.inf))
+
+
+def wilson(errors: int, trials: int, z: float = 1.959963984540054) -> tuple[float, float]:
+    """Wilson's score interval of a share (95 % for the default z), for independent trials (Wilson, JASA 22, 1927)."""
+    if not 0 <= errors <= trials or trials == 0:
+        raise ValueError(f"{errors} errors in {trials} trials is no share")
+    share, spread = errors / trials, z * z / trials
+    centre = (share + spread / 2) / (1 + spread)
+    half = z * math.sqrt(share * (1 - share) / trials + spread / (4 * trials)) / (1 + spread)
+    return max(0.0, centre - half) if errors else 0.0, min(1.0, centre + half) if errors < trials else 1.0
+
+
+def bound_without_errors(trials: int, level: float = 0.95) -> float:
+    """The upper bound of a rate when none of `trials` erred: 1 - 0.05^(1/n), about 3/n ("rule of 3", ISO/IEC 19795-1)."""
+    return -math.expm1(math.log(1 - level) / trials)
+
+
+def measured_limit(trials: int) -> float:
+    """The smallest rate that so many trials can measure: 30 errors give +-30 % at 90 % confidence ("rule of 30")."""
+    return 30 / trials
+
+
+def trials_without_errors(rate: float, level: float = 0.95) -> int:
+    """How many independent trials without an error show that the rate is at most `rate`."""
+    return math.ceil(math.log(1 - level) / math.log1p(-rate) - 1e-9)
+
+
+@dataclass(frozen=True)
+class Pairs:
+    """All comparisons among n templates: every mated score, the highest non-mated scores, and the rest as counts.
+
+    `mated` (m,) with `mated_subject`; `tail` (t,) falling, with the two subjects of each pair (t, 2); `counts` of all non-mated
+    scores in `BINS` equal bins over [-1, 1]; `sizes` templates per subject; `missed` mated comparisons without a template.
+    """
+
+    mated: Scores
+    mated_subject: Counts
+    tail: Scores
+    tail_subjects: Counts
+    counts: Counts
+    sizes: Counts
+    missed: int = 0
+
+    @property
+    def non_mated_size(self) -> int:
+        return int(self.counts.sum())
+
+    @property
+    def mated_size(self) -> int:
+        return self.mated.size + self.missed
+
+    def errors_at(self, threshold: float) -> int:
+        """How many non-mated comparisons reach the threshold; below the kept tail by whole bins."""
+        if self.tail.size and threshold >= self.tail[-1]:
+            return int(np.searchsorted(-self.tail, -threshold, side="right"))
+        return int(self.counts[np.searchsorted(_EDGES[:-1], threshold) :].sum())
+
+    def fmr_at(self, threshold: float) -> float:
+        return self.errors_at(threshold) / self.non_mated_size
+
+    def tar_at(self, threshold: float) -> float:
+        """True accept rate: 1 - fnmr, with the missed comparisons as misses."""
+        return 1 - fnmr(self.mated, threshold, self.missed)
+
+    def threshold_for(self, rate: float) -> float:
+        """The lowest threshold with an FMR of at most `rate`; outside the kept tail to within a bin of 1e-4."""
+        errors = rate * self.non_mated_size
+        if math.floor(errors * (1 + 1e-12)) < self.tail.size:
+            return threshold_for(self.tail, errors)
+        reaching = np.cumsum(self.counts[::-1])[::-1]
+        return float(_EDGES[np.searchsorted(-reaching, -errors, side="left")])
+
+
+def all_pairs(
+    features: NDArray[np.float32], subjects: Sequence[int], keep: float = 1e-2, least: int = 1_000_000, missed: int = 0
+) -> Pairs:
+    """Compare every two of n unit templates (n, d) once; `subjects` (n,) number the persons from 0.
+
+    Of the non-mated scores the highest `keep` share, and at least `least`, are kept whole. Memory is some 100 MB however large
+    n is: the scores pass twice in blocks, first to be counted, then to be kept.
+    """
+    subject = np.asarray(subjects, dtype=np.int64)
+    counts = np.zeros(BINS, np.int64)
+    mated: list[Scores] = []
+    mated_subject: list[Counts] = []
+    for scores, row, column in _blocks(features):
+        same = subject[row] == subject[column]
+        mated.append(scores[same])
+        mated_subject.append(subject[row][same])
+        counts += np.bincount(_bin(scores[~same]), minlength=BINS)
+    reaching = np.cumsum(counts[::-1])[::-1]
+    wanted = min(max(math.ceil(keep * counts.sum()), least), int(counts.sum()))
+    floor = np.flatnonzero(reaching >= wanted)[-1] if wanted else BINS
+    tails: list[Scores] = []
+    tail_subjects: list[Counts] = []
+    for scores, row, column in _blocks(features):
+        kept = (_bin(scores) >= floor) & (subject[row] != subject[column])
+        tails.append(scores[kept])
+        tail_subjects.append(np.stack([subject[row][kept], subject[column][kept]], axis=1))
+    tail = np.concatenate([np.empty(0), *tails])
+    order = np.argsort(-tail, kind="stable")
+    return Pairs(
+        mated=np.concatenate([np.empty(0), *mated]),
+        mated_subject=np.concatenate([np.empty(0, np.int64), *mated_subject]),
+        tail=tail[order],
+        tail_subjects=np.concatenate([np.empty((0, 2), np.int64), *tail_subjects])[order],
+        counts=counts,
+        sizes=np.bincount(subject),
+        missed=missed,
+    )
+
+
+def _bin(scores: Scores) -> Counts:
+    return np.clip(((scores + 1) * (BINS / 2)).astype(np.int64), 0, BINS - 1)
+
+
+def _blocks(features: NDArray[np.float32], rows: int = 256) -> Iterator[tuple[Scores, Counts, Counts]]:
+    """Scores of each pair i < j with i and j, in blocks of at most rows x n. float64: a pair scores the same in every block."""
+    exact = features.astype(np.float64)
+    for start in range(0, len(exact), rows):
+        block = np.clip(exact[start : start + rows] @ exact[start:].T, -1.0, 1.0)
+        row, column = np.triu_indices(block.shape[0], 1, block.shape[1])
+        yield block[row, column], row + start, column + start
+
+
+@dataclass(frozen=True)
+class Resampling:
+    """Bootstrap over people: each draw takes as many persons as there are, with replacement, on both sides of a comparison.
+
+    A non-mated pair weighs w_i x w_j and a mated pair w_i, w being how often a person was drawn; `weights` is (draws, persons).
+    Denominators are exact sums over all pairs, kept in the tail or not.
+    """
+
+    pairs: Pairs
+    weights: NDArray[np.int64]
+
+    @staticmethod
+    def of(pairs: Pairs, draws: int = 1000, seed: int = 0) -> Resampling:
+        """`draws` resamplings of the persons of `pairs`; the same for the same seed."""
+        persons = pairs.sizes.size
+        return Resampling(pairs, np.random.default_rng(seed).multinomial(persons, np.full(persons, 1 / persons), size=draws))
+
+    def totals(self) -> tuple[Scores, Scores]:
+        """Weighted numbers of non-mated and mated comparisons of each draw."""
+        sizes = self.pairs.sizes
+        weighted = (self.weights * sizes).astype(np.float64)
+        non_mated = (weighted.sum(axis=1) ** 2 - (weighted**2).sum(axis=1)) / 2
+        return non_mated, self.weights @ (sizes * (sizes - 1) / 2)
+
+    def tail_weights(self, size: int | None = None) -> Iterator[Scores]:
+        """Of each draw the weights of the `size` highest non-mated pairs (all that were kept, by default)."""
+        first, second = self.pairs.tail_subjects[:size].T
+        for weight in self.weights.astype(np.float64):
+            yield weight[first] * weight[second]
+
+    def thresholds(self, rates: Sequence[float]) -> Scores:
+        """The threshold of each FMR in each draw, (draws, rates); the lowest kept score where the tail is too short."""
+        tail, found = self.pairs.tail, []
+        for weight, total in zip(self.tail_weights(), self.totals()[0], strict=True):
+            reaching = np.cumsum(weight)
+            at = [int(np.searchsorted(reaching, rate * total, side="right")) for rate in rates]
+            found.append([tail[min(i, tail.size - 1)] for i in at])
+        return np.array(found)
+
+    def fmr_at(self, thresholds: Sequence[float]) -> Scores:
+        """The FMR at each threshold in each draw, (draws, thresholds); thresholds below the kept tail raise ValueError."""
+        sizes = [int(np.searchsorted(-self.pairs.tail, -threshold, side="right")) for threshold in thresholds]
+        if self.pairs.tail.size < self.pairs.non_mated_size and max(sizes, default=0) >= self.pairs.tail.size:
+            raise ValueError("the threshold lies below the kept tail; keep more of it")
+        sums = [[float(weight[:size].sum()) for size in sizes] for weight in self.tail_weights(max(sizes, default=0))]
+        return np.array(sums).reshape(len(self.weights), len(sizes)) / self.totals()[0][:, None]
+
+    def tar_at(self, thresholds: Sequence[float]) -> Scores:
+        """The TAR at each threshold in each draw, (draws, thresholds), missed comparisons left out."""
+        accepted = np.stack([self._accepted(threshold) for threshold in thresholds], axis=1)
+        return (self.weights @ accepted) / np.maximum(self.totals()[1][:, None], 1)
+
+    def _accepted(self, threshold: float) -> Counts:
+        kept = self.pairs.mated_subject[self.pairs.mated >= threshold]
+        return np.bincount(kept, minlength=self.pairs.sizes.size)
+
+
+def interval(draws: Scores, level: float = 0.95) -> tuple[float, float]:
+    """The percentile interval of a bootstrap's draws (n,)."""
+    low, high = np.quantile(draws, [(1 - level) / 2, (1 + level) / 2])
+    return float(low), float(high)

@@ -1,0 +1,66 @@
+"""The offered operations: one function each, found by name."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from types import MappingProxyType
+from typing import Any, TypeVar, cast
+
+from aboveboard.accountability.operators import Session
+from aboveboard.biometrics.vocabulary import Basis, Candidates
+from aboveboard.rekognition.codec import service_model
+from aboveboard.service.app import App
+
+Headers = Mapping[str, str]
+R = TypeVar("R")
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """An operation's answer: what the model has members for, and beside it what travels in headers."""
+
+    body: Mapping[str, Any]
+    headers: Headers
+
+
+Handler = Callable[[App, Session, Any], Answer]
+
+
+def operation(name: str) -> Callable[[R], R]:
+    """Mark a function as an operation of the model; a name that the model lacks is refused at import."""
+    if name not in service_model().operation_names:
+        raise LookupError(f"Amazon Rekognition has no operation {name}")
+
+    def mark(handler: R) -> R:
+        handler.__dict__["operation"] = name
+        return handler
+
+    return mark
+
+
+def offered() -> Mapping[str, Handler]:
+    """Operation name -> function, of every operation that this server offers."""
+    from aboveboard.rekognition.operations import galleries, images
+
+    found = [item for module in (images, galleries) for item in vars(module).values() if hasattr(item, "operation")]
+    return MappingProxyType({cast(str, handler.operation): cast(Handler, handler) for handler in found})
+
+
+def basis_headers(candidates: Candidates) -> dict[str, str]:
+    """What an answer rests on, as headers: AWS's model has no members for it."""
+    basis: Basis = candidates.basis
+    return {
+        "x-aboveboard-audit-id": candidates.audit_id,
+        "x-aboveboard-policy": basis.policy,
+        "x-aboveboard-threshold": f"{basis.threshold:g}",
+        "x-aboveboard-threshold-origin": basis.threshold_origin,
+        "x-aboveboard-floor": f"{basis.floor:g}",
+        "x-aboveboard-gallery-size": str(basis.gallery_size),
+        "x-aboveboard-fmr": f"{basis.fmr:.3g}",
+        "x-aboveboard-expected-false": f"{basis.expected_false:.3g}",
+        "x-aboveboard-fpir": f"{basis.fpir:.3g}",
+        "x-aboveboard-fnir": f"{basis.fnir:.3g}",
+        "x-aboveboard-calibration": basis.calibration,
+        "x-aboveboard-extrapolated": "true" if basis.extrapolated else "false",
+    }

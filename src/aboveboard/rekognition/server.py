@@ -1,0 +1,111 @@
+"""The server: one POST route. Authenticate, parse, call, dump; whatever goes wrong, AWS's error form."""
+
+from __future__ import annotations
+
+import json
+import logging
+import uuid
+from collections.abc import Mapping
+from datetime import UTC, datetime
+
+from starlette.applications import Starlette
+from starlette.concurrency import run_in_threadpool
+from starlette.requests import ClientDisconnect, Request
+from starlette.responses import JSONResponse, Response
+from starlette.routing import Route
+
+from aboveboard.accountability.operators import Session
+from aboveboard.errors import BadRequest, Error, Refused, Unauthenticated
+from aboveboard.rekognition import auth, codec
+from aboveboard.rekognition.errors import code_of
+from aboveboard.rekognition.operations import Answer, Handler, offered
+from aboveboard.service.app import App
+
+MAX_BODY = 15 * 1024 * 1024
+TARGET = "RekognitionService."
+CONTENT_TYPE = "application/x-amz-json-1.1"
+log = logging.getLogger("aboveboard.server")
+
+
+def build(app: App) -> Starlette:
+    """The ASGI application of one deployment."""
+    handlers = offered()
+
+    async def answer(request: Request) -> Response:
+        request_id = str(uuid.uuid4())
+        try:
+            headers = {name.decode("latin-1").lower(): value.decode("latin-1") for name, value in request.scope["headers"]}
+            # The claim is checked before the body is read: who is nobody here makes the server hold nothing.
+            signed = auth.read(headers, datetime.now(UTC), app.settings.clock_window_s)
+            body = await _body(request, headers)
+            path = request.scope.get("raw_path") or b"/"
+            query = request.scope["query_string"].decode("latin-1")
+            return await run_in_threadpool(_answer, app, handlers, signed, headers, path.decode("latin-1"), query, body, request_id)
+        except Error as error:
+            return _failure(error, request_id)
+        except ClientDisconnect:
+            return _failure(BadRequest("the client went away"), request_id)
+
+    async def health(_: Request) -> Response:
+        return JSONResponse({"status": "ok", "pack": app.models.card.id, "model_version": app.models.card.model_version})
+
+    routes = [Route("/healthz", health, methods=["GET"]), Route("/{path:path}", answer, methods=["POST"])]
+    return Starlette(routes=routes)
+
+
+async def _body(request: Request, headers: Mapping[str, str]) -> bytes:
+    too_large = BadRequest(f"the request body is larger than {MAX_BODY} bytes; send a smaller image")
+    length = headers.get("content-length", "")
+    if length.isdecimal() and int(length) > MAX_BODY:
+        raise too_large
+    parts, size = [], 0
+    async for part in request.stream():
+        size += len(part)
+        if size > MAX_BODY:
+            raise too_large
+        parts.append(part)
+    return b"".join(parts)
+
+
+def _answer(
+    app: App, handlers: Mapping[str, Handler], signed: auth.Signed, headers: Mapping[str, str],
+    path: str, query: str, body: bytes, request_id: str,
+) -> Response:  # fmt: skip
+    """One request, in a worker thread."""
+    try:
+        known = app.operators.by_key(signed.key_id)
+        if known is None:
+            raise Unauthenticated("The security token included in the request is invalid.", reason="UnrecognizedClientException")
+        operator, secret = known
+        auth.verify(signed, secret, path, query, headers, body)
+        invocation = headers.get("amz-sdk-invocation-id", "")
+        session = Session(operator, signed.key_id, request_id, invocation if len(invocation) <= 64 else "")
+        name = headers.get("x-amz-target", "").removeprefix(TARGET)
+        handler = _handler(handlers, name)
+        result: Answer = handler(app, session, codec.parse(name, body))
+        content = codec.dump(name, result.body)
+    except Error as error:
+        return _failure(error, request_id)
+    except Exception:
+        log.exception("request %s failed: a defect", request_id)
+        return _failure(None, request_id)
+    return Response(content, media_type=CONTENT_TYPE, headers={"x-amzn-RequestId": request_id, **result.headers})
+
+
+def _handler(handlers: Mapping[str, Handler], name: str) -> Handler:
+    if name in handlers:
+        return handlers[name]
+    try:
+        codec.operation_model(name)
+    except KeyError:
+        raise Unauthenticated(f"there is no operation {name[:80]!r}", reason="UnknownOperationException") from None
+    raise Refused(f"{name} is not provided by this server; docs/migrate-from-aws.md lists what is", rule="not-provided")
+
+
+def _failure(error: Error | None, request_id: str) -> Response:
+    code, status = code_of(error) if error else ("InternalServerError", 500)
+    message = error.message if error else f"an error inside the server; its log tells more under request {request_id}"
+    if status == 500 and error:
+        log.error("request %s failed: %s", request_id, message)
+    content = json.dumps({"__type": code, "Code": code, "Logref": request_id, "Message": message, "message": message})
+    return Response(content, status, {"x-amzn-RequestId": request_id, "x-amzn-ErrorType": code}, CONTENT_TYPE)

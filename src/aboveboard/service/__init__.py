@@ -1,0 +1,1 @@
+"""What Aboveboard does, one function per verb."""

@@ -1,0 +1,121 @@
+"""Find the faces of a photograph, measure them, make templates of them."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+import numpy as np
+from numpy.typing import NDArray
+
+from aboveboard.accountability.operators import Session
+from aboveboard.biometrics.vocabulary import Box, Face, Landmark, Template
+from aboveboard.errors import BadRequest
+from aboveboard.service.app import App
+from aboveboard.vision import measures, media
+from aboveboard.vision.detector import LANDMARK_NAMES, Detection
+
+SMALLEST_SIDE = 80
+"""An image with a shorter side is refused (Amazon Rekognition's limit)."""
+MOST_FACES = 100
+"""Faces answered per image, largest first (Amazon Rekognition's limit)."""
+
+Shortcoming = Literal["small", "unsure", "pose", "dark", "blurred", "crowded", "no_template"]
+"""Why a face is not enrolled or not searched."""
+
+
+@dataclass(frozen=True, slots=True)
+class Bar:
+    """The least that a face must have: box side in px, detector confidence 0-100, degrees of yaw or pitch, brightness, sharpness."""
+
+    size_px: float
+    confidence: float
+    turn_degrees: float
+    brightness: float
+    sharpness: float
+
+
+BARS = {
+    "LOW": Bar(20, 65, 75, 8, 3),
+    "MEDIUM": Bar(36, 75, 55, 15, 10),
+    "HIGH": Bar(60, 85, 40, 20, 25),
+}
+BARS["AUTO"] = BARS["LOW"]
+
+
+@dataclass(frozen=True, slots=True)
+class Found:
+    """A face with what is needed to make its template: the image and five landmarks in its pixels."""
+
+    face: Face
+    image: media.Image
+    points: NDArray[np.float32]
+
+
+def detect(app: App, session: Session, data: bytes) -> list[Found]:
+    """The faces of a photograph, largest first, at most 100. Raises BadSample, or Refused for an operator without a role."""
+    app.gate.authorise(session, "detect")
+    return faces(app, data)
+
+
+def faces(app: App, data: bytes) -> list[Found]:
+    """The faces of a photograph, largest first, at most 100: the first step of every verb that takes an image."""
+    image = media.decode(data, app.settings.max_image_pixels)
+    height, width = image.shape[:2]
+    if min(height, width) < SMALLEST_SIDE:
+        raise BadRequest(f"the image is {width} x {height} px; its shorter side must be at least {SMALLEST_SIDE} px")
+    detections = sorted(app.models.detector.detect(image), key=lambda found: -float(found.box[2] * found.box[3]))
+    return [_found(image, detection) for detection in detections[:MOST_FACES]]
+
+
+def largest(candidates: Sequence[Found], bar: str, whose: str) -> Found:
+    """The largest face that passes the bar (NONE for any); raises BadRequest where there is none."""
+    passing = [found for found in candidates if shortcoming(found.face, bar) is None]
+    if not passing:
+        raise BadRequest(f"There are no faces in {whose}. Should be at least 1." if not candidates else
+                         f"There are no faces in {whose} that pass the quality filter {bar}. Should be at least 1.")  # fmt: skip
+    return passing[0]
+
+
+def shortcoming(face: Face, bar: str) -> Shortcoming | None:
+    """What a face lacks to pass a quality bar (NONE, AUTO, LOW, MEDIUM or HIGH), the gravest first."""
+    if bar == "NONE":
+        return None
+    least = BARS[bar]
+    if face.confidence < least.confidence:
+        return "unsure"
+    if face.size_px < least.size_px:
+        return "small"
+    if max(abs(face.pose.yaw), abs(face.pose.pitch)) > least.turn_degrees:
+        return "pose"
+    if face.quality.brightness < least.brightness:
+        return "dark"
+    if face.quality.sharpness < least.sharpness:
+        return "blurred"
+    return None
+
+
+def template(app: App, found: Found) -> Template:
+    """The template of a found face; raises BadRequest where the recogniser gives features without a direction."""
+    vector = app.models.recogniser.features(found.image, found.points)
+    if not np.isfinite(vector).all() or not vector.any():
+        raise BadRequest("the recogniser makes no template of this face; use another photograph")
+    return Template(vector, app.models.card.model_version)
+
+
+def _found(image: media.Image, detection: Detection) -> Found:
+    height, width = image.shape[:2]
+    x, y, w, h = (float(value) for value in detection.box)
+    marks = tuple(
+        Landmark(name, float(px) / width, float(py) / height) for name, (px, py) in zip(LANDMARK_NAMES, detection.points, strict=True)
+    )
+    face = Face(
+        box=Box(x / width, y / height, w / width, h / height),
+        confidence=100 * min(detection.score, 1.0),
+        landmarks=marks,
+        pose=measures.pose(detection.points),
+        quality=measures.quality(image, detection.points),
+        size_px=min(w, h),
+    )
+    return Found(face, image, detection.points)

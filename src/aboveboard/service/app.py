@@ -1,0 +1,30 @@
+"""Everything a verb needs, in one place; built by bootstrap."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from aboveboard.accountability.gate import Gate
+from aboveboard.accountability.operators import Operators
+from aboveboard.settings import Settings
+from aboveboard.storage.collections import Collections
+from aboveboard.storage.database import Database
+from aboveboard.storage.ledger import Ledger
+from aboveboard.storage.secrets import Keyring
+from aboveboard.storage.templates import Templates
+from aboveboard.vision.packs import Models
+
+
+@dataclass(frozen=True)
+class App:
+    """One deployment, opened."""
+
+    settings: Settings
+    database: Database
+    keyring: Keyring
+    ledger: Ledger
+    collections: Collections
+    templates: Templates
+    models: Models
+    operators: Operators
+    gate: Gate

@@ -1,0 +1,149 @@
+"""Add faces to a collection and remove them: rows, templates and ledger entry in one transaction."""
+
+from __future__ import annotations
+
+import uuid
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from aboveboard.accountability.gate import actor, must_agree
+from aboveboard.accountability.operators import Session
+from aboveboard.biometrics.vocabulary import Face, Template
+from aboveboard.errors import BadRequest
+from aboveboard.service import analyse
+from aboveboard.service.analyse import Found, Shortcoming
+from aboveboard.service.app import App
+from aboveboard.storage.collections import Collection
+
+
+@dataclass(frozen=True, slots=True)
+class Enrolled:
+    """A face that is in the collection now; `is_new` is False where it was there before."""
+
+    face_id: str
+    image_id: str
+    face: Face
+    is_new: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Indexed:
+    """What became of the faces of one image, each list largest face first."""
+
+    enrolled: tuple[Enrolled, ...]
+    failures_to_enrol: tuple[tuple[Face, tuple[Shortcoming, ...]], ...]
+    model_version: str
+
+
+def index(
+    app: App,
+    session: Session,
+    collection_id: str,
+    data: bytes,
+    external_image_id: str | None = None,
+    most: int = 100,
+    bar: str = "AUTO",
+) -> Indexed:
+    """Enrol the faces of a photograph. The same photograph under the same external id makes no second face.
+
+    `most` faces are kept: those below the AUTO bar go first, then the smallest. Acknowledged once it is on the disk.
+    """
+    collection = app.collections.get(collection_id)
+    app.gate.authorise(session, "face.enrol", collection)
+    must_agree(app.models.card.model_version, collection)
+    chosen, failed = _choose(analyse.faces(app, data), most, bar)
+    image_id = image_mark(app, collection, data, external_image_id)
+    made: list[tuple[str, Found, Template]] = []
+    for found in chosen:
+        try:
+            made.append((_face_id(app, image_id, found), found, analyse.template(app, found)))
+        except BadRequest:
+            failed.append((found.face, ("no_template",)))
+    enrolled = _store(app, session, collection_id, image_id, external_image_id, made)
+    return Indexed(tuple(enrolled), tuple(failed), app.models.card.model_version)
+
+
+def is_indexed(app: App, collection_id: str, data: bytes, external_image_id: str | None) -> bool:
+    """Whether this photograph was indexed under this external id before: a folder can be taken up again without models."""
+    collection = app.collections.get(collection_id)
+    return app.collections.is_marked(collection, image_mark(app, collection, data, external_image_id))
+
+
+def remove(app: App, session: Session, collection_id: str, face_ids: Sequence[str]) -> list[str]:
+    """Remove faces and their templates; returns the ids that were there. On the disk when it returns."""
+    app.gate.authorise(session, "face.remove", app.collections.get(collection_id))
+    with app.database.write() as connection:
+        collection = app.collections.get(collection_id, connection)
+        removed = app.collections.remove_faces(connection, collection, face_ids)
+        if removed:
+            app.collections.touch(connection, collection, removed=len(removed))
+            app.ledger.append(connection, "faces.removed", {**actor(session), "collection": collection.id, "face_ids": removed})
+    return removed
+
+
+def image_mark(app: App, collection: Collection, data: bytes, external_image_id: str | None) -> str:
+    """The image's id: a keyed mark, because a plain hash would tell anyone who holds a photograph whether it is enrolled."""
+    parts = collection.id.encode(), data, (external_image_id or "").encode()
+    return _uuid(app.keyring.mark("image", *parts))
+
+
+def _face_id(app: App, image_id: str, found: Found) -> str:
+    box = found.face.box
+    place = ",".join(f"{value:.4f}" for value in (box.left, box.top, box.width, box.height))
+    return _uuid(app.keyring.mark("face", image_id.encode(), place.encode(), app.models.card.model_version.encode()))
+
+
+def _uuid(mark: bytes) -> str:
+    return str(uuid.UUID(bytes=mark[:16]))
+
+
+def _choose(found: Sequence[Found], most: int, bar: str) -> tuple[list[Found], list[tuple[Face, tuple[Shortcoming, ...]]]]:
+    failed: list[tuple[Face, tuple[Shortcoming, ...]]] = []
+    passing = []
+    for one in found:
+        lack = analyse.shortcoming(one.face, bar)
+        if lack is None:
+            passing.append(one)
+        else:
+            failed.append((one.face, (lack,)))
+    kept = sorted(passing, key=lambda one: (analyse.shortcoming(one.face, "AUTO") is not None, -one.face.box.area))[:most]
+    chosen = [one for one in passing if any(one is other for other in kept)]
+    failed += [(one.face, ("crowded",)) for one in passing if not any(one is other for other in kept)]
+    failed.sort(key=lambda one: -one[0].box.area)
+    return chosen, failed
+
+
+def _store(
+    app: App,
+    session: Session,
+    collection_id: str,
+    image_id: str,
+    external_image_id: str | None,
+    made: Sequence[tuple[str, Found, Template]],
+) -> list[Enrolled]:
+    enrolled = []
+    with app.database.write() as connection:
+        collection = app.collections.get(collection_id, connection)
+        must_agree(app.models.card.model_version, collection)
+        new = []
+        for face_id, found, template in made:
+            box = found.face.box
+            row = {
+                "face_id": face_id,
+                "image_id": image_id,
+                "external_image_id": external_image_id,
+                "box": [box.left, box.top, box.width, box.height],
+                "confidence": found.face.confidence,
+                "enrolled_by": session.operator.name,
+            }
+            n = app.collections.add_face(connection, collection, row)
+            if n is not None:
+                app.templates.add(connection, collection.n, n, template)
+                new.append(face_id)
+            enrolled.append(Enrolled(face_id, image_id, found.face, is_new=n is not None))
+        app.collections.mark_image(connection, collection, image_id)
+        if new:
+            app.collections.touch(connection, collection, added=len(new))
+            facts = {"collection": collection.id, "face_ids": new, "model_version": app.models.card.model_version}
+            app.ledger.append(connection, "faces.enrolled", {**actor(session), **facts})
+    return enrolled

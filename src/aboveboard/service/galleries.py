@@ -1,0 +1,137 @@
+"""Make, describe, list and delete collections; list their faces; keep their tags."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+import sqlalchemy as sa
+
+from aboveboard.accountability.gate import POLICY_TAG, actor
+from aboveboard.accountability.operators import Session
+from aboveboard.errors import BadRequest, Busy, NoSuch, TooMuch
+from aboveboard.service.app import App
+from aboveboard.storage.collections import Collection, FaceRow
+
+RESERVED = "aboveboard:"
+MOST_TAGS = 200
+
+
+def create(app: App, session: Session, collection_id: str, tags: Mapping[str, str]) -> Collection:
+    """Make an empty collection, pinned to the model version in use; its policy is the tag `aboveboard:policy`, if it has one."""
+    app.gate.authorise(session, "collection.create")
+    _check_policy(app, session, "collection.create", tags, None)
+    with app.database.write() as connection:
+        app.collections.create(connection, collection_id, app.models.card.model_version, tags)
+        collection = app.collections.get(collection_id, connection)
+        facts = {
+            "collection": collection_id,
+            "policy": app.gate.policy_of(collection).id,
+            "model_version": collection.model_version,
+        }
+        app.ledger.append(connection, "collection.created", {**actor(session), **facts})
+    return collection
+
+
+def describe(app: App, session: Session, collection_id: str) -> Collection:
+    collection = app.collections.get(collection_id)
+    app.gate.authorise(session, "collection.list", collection)
+    return collection
+
+
+def delete(app: App, session: Session, collection_id: str) -> None:
+    """Delete a collection with all its faces and templates."""
+    app.gate.authorise(session, "collection.delete", app.collections.get(collection_id))
+    with app.database.write() as connection:
+        collection = app.collections.get(collection_id, connection)
+        app.collections.delete(connection, collection)
+        facts = {"collection": collection_id, "faces": collection.face_count}
+        app.ledger.append(connection, "collection.deleted", {**actor(session), **facts})
+    app.templates.forget(collection.n)
+
+
+def page(app: App, session: Session, after: int, limit: int) -> list[tuple[int, str, str]]:
+    """Row, id and model version of collections in the order they were made, those behind row `after`."""
+    app.gate.authorise(session, "collection.list")
+    return app.collections.page(after, limit)
+
+
+def faces(app: App, session: Session, collection: Collection, after: int, limit: int, face_ids: Sequence[str]) -> list[FaceRow]:
+    """Faces in the order of enrolment behind row `after`; of `face_ids`, if given, those that are there."""
+    decision = app.gate.authorise(session, "face.list", collection)
+    if face_ids:
+        rows = sorted(app.collections.faces(collection, face_ids), key=lambda row: row.n)
+        rows = [row for row in rows if row.n > after][:limit]
+    else:
+        rows = app.collections.face_page(collection, after, limit)
+    return [row.withheld() for row in rows] if decision.withhold_identities else rows
+
+
+def tag(app: App, session: Session, collection_id: str, tags: Mapping[str, str]) -> None:
+    """Add tags or overwrite them. `aboveboard:policy` may only name a stricter pack than the one in force."""
+    collection = app.collections.get(collection_id)
+    app.gate.authorise(session, "collection.tag", collection)
+    _check_policy(app, session, "collection.tag", tags, collection)
+    if len({*collection.tags, *tags}) > MOST_TAGS:
+        raise TooMuch(f"a collection holds at most {MOST_TAGS} tags; remove some first")
+    with app.database.write() as connection:
+        collection = _unchanged(app, connection, collection)
+        app.collections.set_tags(connection, collection.n, tags)
+        _record(app, session, connection, collection, {key: tags[key] for key in tags if key.startswith(RESERVED)})
+
+
+def untag(app: App, session: Session, collection_id: str, keys: Sequence[str]) -> None:
+    """Remove tags. `aboveboard:policy` may go only where the deployment's default is at least as strict."""
+    collection = app.collections.get(collection_id)
+    app.gate.authorise(session, "collection.tag", collection)
+    if POLICY_TAG in keys and POLICY_TAG in collection.tags:
+        _must_tighten(app, session, "collection.tag", app.gate.policies.default.id, collection)
+    with app.database.write() as connection:
+        collection = _unchanged(app, connection, collection)
+        app.collections.remove_tags(connection, collection.n, keys)
+        _record(
+            app,
+            session,
+            connection,
+            collection,
+            {key: "" for key in keys if key in collection.tags and key.startswith(RESERVED)},
+        )
+
+
+def tags(app: App, session: Session, collection_id: str) -> Mapping[str, str]:
+    return describe(app, session, collection_id).tags
+
+
+def _check_policy(app: App, session: Session, duty: str, tags: Mapping[str, str], collection: Collection | None) -> None:
+    for key in tags:
+        if key.startswith(RESERVED) and key != POLICY_TAG:
+            raise BadRequest(f"the tag '{key}' is reserved; of '{RESERVED}' tags there is {POLICY_TAG}")
+    if POLICY_TAG in tags:
+        try:
+            pack = app.gate.policies.get(tags[POLICY_TAG])
+        except NoSuch as error:
+            raise BadRequest(error.message) from error
+        _must_tighten(app, session, duty, pack.id, collection)
+
+
+def _must_tighten(app: App, session: Session, duty: str, wanted: str, collection: Collection | None) -> None:
+    """A new collection must stand at least as strict as the deployment's minimum, a known one as its own pack in force."""
+    pack = app.gate.policies.get(wanted)
+    least = app.gate.policies.minimum if collection is None else app.gate.policy_of(collection)
+    if not pack.is_at_least_as_strict_as(least):
+        rule = f"{least.id}/policy.tighten"
+        text = f"Refused by rule {rule}: policy '{wanted}' is looser than '{least.id}'; a policy may only be made stricter."
+        app.gate.refuse(session, duty, rule, text, collection)
+
+
+def _unchanged(app: App, connection: sa.Connection, seen: Collection) -> Collection:
+    """The collection as it is now; raises Busy where its policy is no longer the one that the change was checked against."""
+    collection = app.collections.get(seen.id, connection)
+    if collection.tags.get(POLICY_TAG) != seen.tags.get(POLICY_TAG):
+        raise Busy("the collection's policy was changed by somebody else just now; look at its tags and ask again")
+    return collection
+
+
+def _record(app: App, session: Session, connection: sa.Connection, collection: Collection, changed: Mapping[str, str]) -> None:
+    if changed:
+        facts = {"collection": collection.id, "tags": dict(changed)}
+        app.ledger.append(connection, "collection.tagged", {**actor(session), **facts})

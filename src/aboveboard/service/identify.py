@@ -1,0 +1,92 @@
+"""Compare two photographs, search a collection: each through the gate."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from aboveboard.accountability.gate import Probe
+from aboveboard.accountability.operators import Session
+from aboveboard.biometrics.vocabulary import Candidate, Candidates
+from aboveboard.errors import BadRequest
+from aboveboard.service import analyse
+from aboveboard.service.analyse import Found
+from aboveboard.service.app import App
+from aboveboard.storage.collections import FaceRow
+
+DEFAULT_CANDIDATES = 80
+"""The length of a candidate list where none was asked for; Amazon documents no default."""
+
+
+@dataclass(frozen=True, slots=True)
+class Compared:
+    """The source's largest face, the target's faces that are candidates, best first, and those that are not, largest first."""
+
+    source: Found
+    candidates: Candidates
+    similar: tuple[tuple[Candidate, Found], ...]
+    others: tuple[Found, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Searched:
+    """Candidates with their rows, best first. `probe` is the face that was searched for, None in a search by face id.
+
+    Where identities are withheld, the rows carry neither external image id nor image id.
+    """
+
+    probe: Found | None
+    candidates: Candidates
+    rows: tuple[tuple[Candidate, FaceRow], ...]
+
+
+def compare(app: App, session: Session, source: bytes, target: bytes, threshold: float | None = None, bar: str = "NONE") -> Compared:
+    """Compare the largest face of `source` with every face of `target` (at most 100). `bar` applies to both photographs."""
+    with app.gate.compare(session, threshold, Probe(images=(source, target))) as look:
+        probe = analyse.largest(analyse.faces(app, source), bar, "the source image")
+        found = analyse.faces(app, target)
+        analyse.largest(found, bar, "the target image")
+        references = [one for one in found if analyse.shortcoming(one.face, bar) is None]
+        candidates = look.candidates(analyse.template(app, probe), [analyse.template(app, one) for one in references])
+    similar = tuple((candidate, references[int(candidate.face_id)]) for candidate in candidates)
+    taken = {int(candidate.face_id) for candidate in candidates}
+    return Compared(probe, candidates, similar, tuple(one for i, one in enumerate(references) if i not in taken))
+
+
+def by_image(
+    app: App,
+    session: Session,
+    collection_id: str,
+    image: bytes,
+    threshold: float | None = None,
+    limit: int = DEFAULT_CANDIDATES,
+    bar: str = "NONE",
+) -> Searched:
+    """Search a collection for the largest face of a photograph."""
+    collection = app.collections.get(collection_id)
+    with app.gate.search(session, collection, threshold, limit, Probe(images=(image,))) as look:
+        probe = analyse.largest(analyse.faces(app, image), bar, "the image")
+        candidates = look.candidates(analyse.template(app, probe))
+    return Searched(probe, candidates, _rows(app, collection_id, candidates))
+
+
+def by_face(
+    app: App,
+    session: Session,
+    collection_id: str,
+    face_id: str,
+    threshold: float | None = None,
+    limit: int = DEFAULT_CANDIDATES,
+) -> Searched:
+    """Search a collection for a face that is enrolled in it; the face itself is not answered."""
+    collection = app.collections.get(collection_id)
+    with app.gate.search(session, collection, threshold, limit, Probe(face_id=face_id)) as look:
+        if not app.collections.faces(collection, [face_id]):
+            raise BadRequest("faceId was not found in the collection")
+        candidates = look.candidates()
+    return Searched(None, candidates, _rows(app, collection_id, candidates))
+
+
+def _rows(app: App, collection_id: str, candidates: Candidates) -> tuple[tuple[Candidate, FaceRow], ...]:
+    found = app.collections.faces(app.collections.get(collection_id), [candidate.face_id for candidate in candidates])
+    rows = {row.face_id: row.withheld() if candidates.identities_withheld else row for row in found}
+    return tuple((candidate, rows[candidate.face_id]) for candidate in candidates if candidate.face_id in rows)

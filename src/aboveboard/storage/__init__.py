@@ -1,0 +1,1 @@
+"""Disks: the database, the collections, the templates, the ledger and the keys."""

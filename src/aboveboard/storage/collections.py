@@ -1,0 +1,159 @@
+"""Collections, their faces and their tags: rows, never vectors."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+import sqlalchemy as sa
+
+from aboveboard.biometrics.vocabulary import Box
+from aboveboard.errors import Exists, NoSuch
+from aboveboard.storage.database import COLLECTIONS, FACES, IMAGES, TAGS, Database, now
+
+
+@dataclass(frozen=True, slots=True)
+class Collection:
+    """A gallery as a stored thing. `n` is its row: a collection that is deleted and made anew under the same id is another one."""
+
+    n: int
+    id: str
+    model_version: str
+    created_at: str
+    face_count: int
+    generation: int
+    removals: int
+    tags: Mapping[str, str]
+
+
+@dataclass(frozen=True, slots=True)
+class FaceRow:
+    """An enrolled face, without its template. `n` orders faces by enrolment."""
+
+    n: int
+    face_id: str
+    image_id: str
+    external_image_id: str | None
+    box: Box
+    confidence: float
+
+    def withheld(self) -> FaceRow:
+        """The row without what tells who it is."""
+        return replace(self, image_id="", external_image_id=None)
+
+
+def _no_collection(collection_id: str) -> NoSuch:
+    return NoSuch(f"The collection id: {collection_id} does not exist")
+
+
+class Collections:
+    """Reads open their own transaction; writes take the caller's connection, so that rows and ledger entry are one."""
+
+    def __init__(self, database: Database) -> None:
+        self._database = database
+
+    def get(self, collection_id: str, connection: sa.Connection | None = None) -> Collection:
+        """The collection of this id (case-sensitive); raises NoSuch."""
+        if connection is None:
+            with self._database.read() as own:
+                return self.get(collection_id, own)
+        row = connection.execute(sa.select(COLLECTIONS).where(COLLECTIONS.c.id == collection_id)).first()
+        if row is None:
+            raise _no_collection(collection_id)
+        tags = connection.execute(sa.select(TAGS.c.key, TAGS.c.value).where(TAGS.c.collection == row.n))
+        return Collection(
+            row.n, row.id, row.model_version, row.created_at, row.face_count, row.generation, row.removals,
+            {tag.key: tag.value for tag in tags},
+        )  # fmt: skip
+
+    def create(self, connection: sa.Connection, collection_id: str, model_version: str, tags: Mapping[str, str]) -> int:
+        """Make a collection and return its row; raises Exists."""
+        try:
+            values = {"id": collection_id, "model_version": model_version, "created_at": now()}
+            made = connection.execute(sa.insert(COLLECTIONS).values(**values))
+        except sa.exc.IntegrityError as error:
+            raise Exists(f"The collection id: {collection_id} already exists.") from error
+        n = int(made.inserted_primary_key[0])  # type: ignore[index]
+        self.set_tags(connection, n, tags)
+        return n
+
+    def delete(self, connection: sa.Connection, collection: Collection) -> None:
+        """Remove a collection with its faces, templates and tags."""
+        connection.execute(sa.delete(COLLECTIONS).where(COLLECTIONS.c.n == collection.n))
+
+    def page(self, after: int, limit: int) -> list[tuple[int, str, str]]:
+        """Row, id and model version of collections in the order they were made, those behind row `after`."""
+        query = sa.select(COLLECTIONS.c.n, COLLECTIONS.c.id, COLLECTIONS.c.model_version).where(COLLECTIONS.c.n > after)
+        with self._database.read() as connection:
+            rows = connection.execute(query.order_by(COLLECTIONS.c.n).limit(limit))
+            return [(row.n, row.id, row.model_version) for row in rows]
+
+    def set_tags(self, connection: sa.Connection, n: int, tags: Mapping[str, str]) -> None:
+        """Add tags or overwrite those of the same key."""
+        if tags:
+            self.remove_tags(connection, n, tags)
+            rows = [{"collection": n, "key": key, "value": value} for key, value in tags.items()]
+            connection.execute(sa.insert(TAGS), rows)
+
+    def remove_tags(self, connection: sa.Connection, n: int, keys: Iterable[str]) -> None:
+        """Remove tags; keys that are not there are passed over."""
+        connection.execute(sa.delete(TAGS).where(TAGS.c.collection == n, TAGS.c.key.in_(list(keys))))
+
+    def add_face(self, connection: sa.Connection, collection: Collection, face: Mapping[str, Any]) -> int | None:
+        """Add a face's row and return its number, or None if the collection holds this face id already."""
+        values = {"collection": collection.n, "enrolled_at": now(), **face}
+        made = connection.execute(sa.insert(FACES).prefix_with("OR IGNORE", dialect="sqlite").values(**values))
+        return int(made.inserted_primary_key[0]) if made.rowcount else None  # type: ignore[index]
+
+    def remove_faces(self, connection: sa.Connection, collection: Collection, face_ids: Sequence[str]) -> list[str]:
+        """Remove faces with their templates; returns the ids that were there, in the order given."""
+        there = {face.face_id for face in self._faces(connection, collection, face_ids)}
+        # The memory that an image was indexed goes with its face: indexing it again must enrol it again.
+        rows = FACES.c.collection == collection.n, FACES.c.face_id.in_(there)
+        images = sa.select(FACES.c.image_id).where(*rows)
+        connection.execute(sa.delete(IMAGES).where(IMAGES.c.collection == collection.n, IMAGES.c.mark.in_(images)))
+        connection.execute(sa.delete(FACES).where(*rows))
+        return [face_id for face_id in dict.fromkeys(face_ids) if face_id in there]
+
+    def mark_image(self, connection: sa.Connection, collection: Collection, mark: str) -> None:
+        """Remember that an image was indexed whole, so that a folder can be taken up again."""
+        values = {"collection": collection.n, "mark": mark}
+        connection.execute(sa.insert(IMAGES).prefix_with("OR IGNORE", dialect="sqlite").values(**values))
+
+    def is_marked(self, collection: Collection, mark: str) -> bool:
+        query = sa.select(IMAGES.c.mark).where(IMAGES.c.collection == collection.n, IMAGES.c.mark == mark)
+        with self._database.read() as connection:
+            return connection.execute(query).first() is not None
+
+    def touch(self, connection: sa.Connection, collection: Collection, added: int = 0, removed: int = 0) -> None:
+        """Note a write: every process that searches this collection sees it at its next search."""
+        change = {
+            "generation": COLLECTIONS.c.generation + 1,
+            "removals": COLLECTIONS.c.removals + (1 if removed else 0),
+            "face_count": COLLECTIONS.c.face_count + added - removed,
+        }
+        connection.execute(sa.update(COLLECTIONS).where(COLLECTIONS.c.n == collection.n).values(change))
+
+    def faces(self, collection: Collection, face_ids: Sequence[str]) -> list[FaceRow]:
+        """The faces of these ids that are there, in the order given."""
+        with self._database.read() as connection:
+            return self._faces(connection, collection, face_ids)
+
+    def face_page(self, collection: Collection, after: int, limit: int) -> list[FaceRow]:
+        """Faces in the order of enrolment, those behind row `after`."""
+        query = sa.select(FACES).where(FACES.c.collection == collection.n, FACES.c.n > after).order_by(FACES.c.n).limit(limit)
+        with self._database.read() as connection:
+            return [_face(row) for row in connection.execute(query)]
+
+    def _faces(self, connection: sa.Connection, collection: Collection, face_ids: Sequence[str]) -> list[FaceRow]:
+        found: dict[str, FaceRow] = {}
+        for start in range(0, len(face_ids), 500):
+            chosen = FACES.c.face_id.in_(face_ids[start : start + 500])
+            for row in connection.execute(sa.select(FACES).where(FACES.c.collection == collection.n, chosen)):
+                found[row.face_id] = _face(row)
+        return [found[face_id] for face_id in dict.fromkeys(face_ids) if face_id in found]
+
+
+def _face(row: Any) -> FaceRow:
+    return FaceRow(row.n, row.face_id, row.image_id, row.external_image_id, Box(*row.box), row.confidence)

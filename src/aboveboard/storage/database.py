@@ -1,0 +1,167 @@
+"""The database: SQLite in write-ahead mode, every commit synced to the disk before it is acknowledged."""
+
+from __future__ import annotations
+
+import sqlite3
+from collections.abc import Iterator
+from contextlib import contextmanager
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import sqlalchemy as sa
+
+from aboveboard.errors import Unavailable
+
+METADATA = sa.MetaData()
+
+VERSION = sa.Table("schema_version", METADATA, sa.Column("version", sa.Integer, nullable=False))
+
+OPERATORS = sa.Table(
+    "operators",
+    METADATA,
+    sa.Column("name", sa.String, primary_key=True),
+    sa.Column("roles", sa.JSON, nullable=False),
+    sa.Column("created_at", sa.String, nullable=False),
+)
+ACCESS_KEYS = sa.Table(
+    "access_keys",
+    METADATA,
+    sa.Column("id", sa.String, primary_key=True),
+    sa.Column("operator", sa.ForeignKey("operators.name"), nullable=False),
+    sa.Column("sealed_secret", sa.LargeBinary, nullable=False),
+    sa.Column("created_at", sa.String, nullable=False),
+)
+COLLECTIONS = sa.Table(
+    "collections",
+    METADATA,
+    sa.Column("n", sa.Integer, primary_key=True),
+    sa.Column("id", sa.String, nullable=False, unique=True),
+    sa.Column("model_version", sa.String, nullable=False),
+    sa.Column("created_at", sa.String, nullable=False),
+    # Counted up with each write, so that every process notices the writes of the others.
+    sa.Column("generation", sa.Integer, nullable=False, default=0),
+    sa.Column("removals", sa.Integer, nullable=False, default=0),
+    sa.Column("face_count", sa.Integer, nullable=False, default=0),
+    sqlite_autoincrement=True,
+)
+TAGS = sa.Table(
+    "tags",
+    METADATA,
+    sa.Column("collection", sa.ForeignKey("collections.n", ondelete="CASCADE"), primary_key=True),
+    sa.Column("key", sa.String, primary_key=True),
+    sa.Column("value", sa.String, nullable=False),
+)
+FACES = sa.Table(
+    "faces",
+    METADATA,
+    sa.Column("n", sa.Integer, primary_key=True),
+    sa.Column("collection", sa.ForeignKey("collections.n", ondelete="CASCADE"), nullable=False),
+    sa.Column("face_id", sa.String, nullable=False),
+    sa.Column("image_id", sa.String, nullable=False),
+    sa.Column("external_image_id", sa.String),
+    sa.Column("box", sa.JSON, nullable=False),
+    sa.Column("confidence", sa.Float, nullable=False),
+    sa.Column("enrolled_by", sa.String, nullable=False),
+    sa.Column("enrolled_at", sa.String, nullable=False),
+    sa.UniqueConstraint("collection", "face_id"),
+    sa.Index("faces_in_order", "collection", "n"),
+    sqlite_autoincrement=True,
+)
+TEMPLATES = sa.Table(
+    "templates",
+    METADATA,
+    sa.Column("face", sa.ForeignKey("faces.n", ondelete="CASCADE"), primary_key=True),
+    sa.Column("collection", sa.Integer, nullable=False),
+    sa.Column("vector", sa.LargeBinary, nullable=False),
+    sa.Index("templates_in_order", "collection", "face"),
+)
+IMAGES = sa.Table(
+    "indexed_images",
+    METADATA,
+    sa.Column("collection", sa.ForeignKey("collections.n", ondelete="CASCADE"), primary_key=True),
+    sa.Column("mark", sa.String, primary_key=True),
+    sqlite_with_rowid=False,
+)
+LEDGER = sa.Table(
+    "ledger",
+    METADATA,
+    sa.Column("seq", sa.Integer, primary_key=True),
+    sa.Column("entry", sa.LargeBinary, nullable=False),
+)
+LEDGER_STATE = sa.Table(
+    "ledger_state",
+    METADATA,
+    sa.Column("one", sa.Integer, primary_key=True),
+    sa.Column("size", sa.Integer, nullable=False),
+    sa.Column("subtrees", sa.LargeBinary, nullable=False),
+)
+COMMITMENT_KEYS = sa.Table(
+    "commitment_keys",
+    METADATA,
+    sa.Column("audit_id", sa.String, primary_key=True),
+    sa.Column("key", sa.LargeBinary, nullable=False),
+)
+
+SCHEMA = 1
+
+
+def now() -> str:
+    """The time as the ledger writes it: RFC 3339, UTC, milliseconds."""
+    return datetime.now(UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
+
+
+class Database:
+    """One SQLite file. `read` and `write` give a connection in a transaction; a failing disk raises Unavailable, nothing half-written."""
+
+    def __init__(self, file: Path) -> None:
+        self.file = file
+        try:
+            file.parent.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise Unavailable(f"the data folder {file.parent} cannot be made: {error.strerror}") from error
+        self._engine = sa.create_engine(f"sqlite:///{file}", connect_args={"timeout": 30})
+        sa.event.listen(self._engine, "connect", _configure)
+        sa.event.listen(self._engine, "begin", _begin)
+        with self.write() as connection:
+            METADATA.create_all(connection)
+            version = connection.execute(sa.select(VERSION.c.version)).scalar()
+            if version is None:
+                connection.execute(sa.insert(VERSION).values(version=SCHEMA))
+            elif version != SCHEMA:
+                raise Unavailable(f"{file} has schema {version}, this program knows {SCHEMA}; use the release that wrote it or a newer one")
+
+    @contextmanager
+    def read(self) -> Iterator[sa.Connection]:
+        """A connection that sees one snapshot."""
+        with self._transaction(immediate=False) as connection:
+            yield connection
+
+    @contextmanager
+    def write(self) -> Iterator[sa.Connection]:
+        """A connection that may write; committed and on the disk when the block ends, rolled back if it raises."""
+        with self._transaction(immediate=True) as connection:
+            yield connection
+
+    @contextmanager
+    def _transaction(self, *, immediate: bool) -> Iterator[sa.Connection]:
+        try:
+            with self._engine.connect().execution_options(immediate=immediate) as connection, connection.begin():
+                yield connection
+        except (sa.exc.OperationalError, sa.exc.DatabaseError) as error:
+            if isinstance(error, sa.exc.IntegrityError):
+                raise
+            raise Unavailable(f"the database does not answer ({error.orig}); nothing was written") from error
+
+    def close(self) -> None:
+        self._engine.dispose()
+
+
+def _configure(connection: sqlite3.Connection, _: Any) -> None:
+    connection.isolation_level = None
+    for pragma in ("journal_mode=WAL", "synchronous=FULL", "foreign_keys=ON", "secure_delete=ON", "cache_size=-65536"):
+        connection.execute(f"PRAGMA {pragma}")
+
+
+def _begin(connection: sa.Connection) -> None:
+    connection.exec_driver_sql("BEGIN IMMEDIATE" if connection.get_execution_options().get("immediate") else "BEGIN")

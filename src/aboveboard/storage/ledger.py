@@ -1,0 +1,91 @@
+"""The ledger: an append-only Merkle log (RFC 9162, section 2.1). What is not in it did not happen."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+import rfc8785
+import sqlalchemy as sa
+
+from aboveboard.storage.database import COMMITMENT_KEYS, LEDGER, LEDGER_STATE, Database, now
+
+
+def leaf_hash(entry: bytes) -> bytes:
+    """SHA-256(0x00 || entry)."""
+    return hashlib.sha256(b"\x00" + entry).digest()
+
+
+def node_hash(left: bytes, right: bytes) -> bytes:
+    """SHA-256(0x01 || left || right)."""
+    return hashlib.sha256(b"\x01" + left + right).digest()
+
+
+def grow(subtrees: list[bytes], size: int, leaf: bytes) -> list[bytes]:
+    """The roots of the full subtrees, largest first, after `leaf` joins a tree of `size` leaves."""
+    grown = [*subtrees, leaf]
+    while size & 1:
+        right, left = grown.pop(), grown.pop()
+        grown.append(node_hash(left, right))
+        size >>= 1
+    return grown
+
+
+def root_of(subtrees: list[bytes]) -> bytes:
+    """The tree's root from the roots of its full subtrees; the hash of nothing for an empty tree."""
+    if not subtrees:
+        return hashlib.sha256(b"").digest()
+    root = subtrees[-1]
+    for left in reversed(subtrees[:-1]):
+        root = node_hash(left, root)
+    return root
+
+
+class Ledger:
+    """Entries are canonical JSON (RFC 8785): `seq` without gaps, `time`, `type` and what the caller gives."""
+
+    def __init__(self, database: Database) -> None:
+        self._database = database
+
+    def record(self, kind: str, facts: Mapping[str, Any], commitment_key: bytes | None = None) -> int:
+        """Append one entry and return its `seq` once it is on the disk. Raises Unavailable if it cannot be.
+
+        `commitment_key` is kept outside the log, beside it: destroying it makes the entry's commitment meaningless.
+        """
+        with self._database.write() as connection:
+            if commitment_key is not None:
+                connection.execute(sa.insert(COMMITMENT_KEYS).values(audit_id=facts["audit_id"], key=commitment_key))
+            return self.append(connection, kind, facts)
+
+    def append(self, connection: sa.Connection, kind: str, facts: Mapping[str, Any]) -> int:
+        """Append one entry inside the caller's transaction: it is in the log if, and only if, the caller's rows are in theirs."""
+        size, subtrees = self._state(connection)
+        entry = rfc8785.dumps({"seq": size, "time": now(), "type": kind, **facts})
+        grown = grow(subtrees, size, leaf_hash(entry))
+        connection.execute(sa.insert(LEDGER).values(seq=size, entry=entry))
+        values = {"size": size + 1, "subtrees": b"".join(grown)}
+        if size:
+            connection.execute(sa.update(LEDGER_STATE).values(values))
+        else:
+            connection.execute(sa.insert(LEDGER_STATE).values(one=1, **values))
+        return size
+
+    def checkpoint(self) -> tuple[int, bytes]:
+        """How many entries there are and the root over them (32 bytes)."""
+        with self._database.read() as connection:
+            size, subtrees = self._state(connection)
+            return size, root_of(subtrees)
+
+    def entries(self, start: int = 0) -> Iterator[bytes]:
+        """The entries from `start` on, as they were hashed."""
+        with self._database.read() as connection:
+            for row in connection.execute(sa.select(LEDGER.c.entry).where(LEDGER.c.seq >= start).order_by(LEDGER.c.seq)):
+                yield row.entry
+
+    @staticmethod
+    def _state(connection: sa.Connection) -> tuple[int, list[bytes]]:
+        row = connection.execute(sa.select(LEDGER_STATE.c.size, LEDGER_STATE.c.subtrees)).first()
+        if row is None:
+            return 0, []
+        return row.size, [row.subtrees[i : i + 32] for i in range(0, len(row.subtrees), 32)]
