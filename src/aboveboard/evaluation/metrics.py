@@ -12,6 +12,7 @@ from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
+from scipy import optimize
 
 Scores = NDArray[np.float64]
 Counts = NDArray[np.int64]
@@ -71,7 +72,7 @@ class Pairs:
     """All comparisons among n templates: every mated score, the highest non-mated scores, and the rest as counts.
 
     `mated` (m,) with `mated_subject`; `tail` (t,) falling, with the two subjects of each pair (t, 2); `counts` of all non-mated
-    scores in `BINS` equal bins over [-1, 1]; `sizes` templates per subject; `missed` mated comparisons without a template.
+    scores in `BINS` equal bins over [-1, 1]; per subject: `sizes` templates, `missed` mated comparisons for want of a template.
     """
 
     mated: Scores
@@ -80,7 +81,7 @@ class Pairs:
     tail_subjects: Counts
     counts: Counts
     sizes: Counts
-    missed: int = 0
+    missed: Counts
 
     @property
     def non_mated_size(self) -> int:
@@ -88,7 +89,7 @@ class Pairs:
 
     @property
     def mated_size(self) -> int:
-        return self.mated.size + self.missed
+        return self.mated.size + int(self.missed.sum())
 
     def errors_at(self, threshold: float) -> int:
         """How many non-mated comparisons reach the threshold; below the kept tail by whole bins."""
@@ -101,7 +102,7 @@ class Pairs:
 
     def tar_at(self, threshold: float) -> float:
         """True accept rate: 1 - fnmr, with the missed comparisons as misses."""
-        return 1 - fnmr(self.mated, threshold, self.missed)
+        return 1 - fnmr(self.mated, threshold, int(self.missed.sum()))
 
     def threshold_for(self, rate: float) -> float:
         """The lowest threshold with an FMR of at most `rate`; outside the kept tail to within a bin of 1e-4."""
@@ -113,9 +114,9 @@ class Pairs:
 
 
 def all_pairs(
-    features: NDArray[np.float32], subjects: Sequence[int], keep: float = 1e-2, least: int = 1_000_000, missed: int = 0
+    features: NDArray[np.float32], subjects: Sequence[int], missed: Sequence[int] = (), keep: float = 1e-2, least: int = 1_000_000
 ) -> Pairs:
-    """Compare every two of n unit templates (n, d) once; `subjects` (n,) number the persons from 0.
+    """Compare every two of n unit templates (n, d) once; `subjects` (n,) number the persons from 0, `missed` is as in `Pairs`.
 
     Of the non-mated scores the highest `keep` share, and at least `least`, are kept whole. Memory is some 100 MB however large
     n is: the scores pass twice in blocks, first to be counted, then to be kept.
@@ -146,8 +147,8 @@ def all_pairs(
         tail=tail[order],
         tail_subjects=np.concatenate([np.empty((0, 2), np.int64), *tail_subjects])[order],
         counts=counts,
-        sizes=np.bincount(subject),
-        missed=missed,
+        sizes=np.bincount(subject, minlength=len(missed)),
+        missed=np.asarray(missed, np.int64) if len(missed) else np.zeros(int(subject.max(initial=-1)) + 1, np.int64),
     )
 
 
@@ -186,7 +187,7 @@ class Resampling:
         sizes = self.pairs.sizes
         weighted = (self.weights * sizes).astype(np.float64)
         non_mated = (weighted.sum(axis=1) ** 2 - (weighted**2).sum(axis=1)) / 2
-        return non_mated, self.weights @ (sizes * (sizes - 1) / 2)
+        return non_mated, self.weights @ (sizes * (sizes - 1) / 2 + self.pairs.missed)
 
     def tail_weights(self, size: int | None = None) -> Iterator[Scores]:
         """Of each draw the weights of the `size` highest non-mated pairs (all that were kept, by default)."""
@@ -194,25 +195,27 @@ class Resampling:
         for weight in self.weights.astype(np.float64):
             yield weight[first] * weight[second]
 
-    def thresholds(self, rates: Sequence[float]) -> Scores:
-        """The threshold of each FMR in each draw, (draws, rates); the lowest kept score where the tail is too short."""
-        tail, found = self.pairs.tail, []
-        for weight, total in zip(self.tail_weights(), self.totals()[0], strict=True):
-            reaching = np.cumsum(weight)
-            at = [int(np.searchsorted(reaching, rate * total, side="right")) for rate in rates]
-            found.append([tail[min(i, tail.size - 1)] for i in at])
-        return np.array(found)
+    def thresholds(self, rate: float) -> Scores:
+        """The threshold of an FMR in each draw, (draws,); the lowest score kept where the tail is too short for it."""
+        # A draw's errors scatter about their mean; ten times as many pairs are never short of it by more than a hair.
+        size = min(self.pairs.tail.size, int(10 * rate * self.pairs.non_mated_size) + 1000)
+        at = [
+            int(np.searchsorted(np.cumsum(weight), rate * total, side="right"))
+            for weight, total in zip(self.tail_weights(size), self.totals()[0], strict=True)
+        ]
+        return self.pairs.tail[np.minimum(at, size - 1)]
 
     def fmr_at(self, thresholds: Sequence[float]) -> Scores:
         """The FMR at each threshold in each draw, (draws, thresholds); thresholds below the kept tail raise ValueError."""
         sizes = [int(np.searchsorted(-self.pairs.tail, -threshold, side="right")) for threshold in thresholds]
-        if self.pairs.tail.size < self.pairs.non_mated_size and max(sizes, default=0) >= self.pairs.tail.size:
+        longest = max(sizes, default=0)
+        if longest == self.pairs.tail.size < self.pairs.non_mated_size:
             raise ValueError("the threshold lies below the kept tail; keep more of it")
-        sums = [[float(weight[:size].sum()) for size in sizes] for weight in self.tail_weights(max(sizes, default=0))]
+        sums = [np.append(0.0, np.cumsum(weight))[sizes] for weight in self.tail_weights(longest)]
         return np.array(sums).reshape(len(self.weights), len(sizes)) / self.totals()[0][:, None]
 
     def tar_at(self, thresholds: Sequence[float]) -> Scores:
-        """The TAR at each threshold in each draw, (draws, thresholds), missed comparisons left out."""
+        """The TAR at each threshold in each draw, (draws, thresholds)."""
         accepted = np.stack([self._accepted(threshold) for threshold in thresholds], axis=1)
         return (self.weights @ accepted) / np.maximum(self.totals()[1][:, None], 1)
 
@@ -225,3 +228,54 @@ def interval(draws: Scores, level: float = 0.95) -> tuple[float, float]:
     """The percentile interval of a bootstrap's draws (n,)."""
     low, high = np.quantile(draws, [(1 - level) / 2, (1 + level) / 2])
     return float(low), float(high)
+
+
+@dataclass(frozen=True)
+class Tail:
+    """A generalised Pareto tail: FMR(s) = share x (1 + shape (s - floor) / scale)^(-1/shape) for scores s above `floor`."""
+
+    floor: float
+    share: float
+    shape: float
+    scale: float
+    exceedances: int
+
+    def score_at(self, fmr: float) -> float:
+        """The score of an FMR below `share`."""
+        decay = math.log(self.share / fmr)
+        return self.floor + self.scale * (decay if abs(self.shape) < 1e-9 else math.expm1(self.shape * decay) / self.shape)
+
+    def fmr_at(self, score: float) -> float:
+        """The FMR at a score above `floor`; 0 beyond the end of a tail that has one (shape < 0)."""
+        excess = max(score - self.floor, 0.0) / self.scale
+        if abs(self.shape) < 1e-9:
+            return self.share * math.exp(-excess)
+        inside = 1 + self.shape * excess
+        return self.share * inside ** (-1 / self.shape) if inside > 0 else 0.0
+
+
+def fit_tail(falling: Scores, share: float, weights: Scores | None = None) -> Tail:
+    """The maximum likelihood tail above the lowest of `falling` scores, which `share` of all comparisons exceed.
+
+    The likelihood is profiled to one parameter, shape/scale (Grimshaw, Technometrics 35, 1993); shapes are sought from -0.9 to 1.
+    """
+    floor, excess = float(falling[-1]), falling[:-1] - falling[-1]
+    weight = np.ones(excess.size) if weights is None else weights[:-1]
+    total, top = float(weight.sum()), float(excess.max(initial=0.0))
+    if total == 0 or top == 0:
+        raise ValueError("a tail needs different scores above its floor")
+    mean = float(weight @ excess) / total
+
+    def profile(ratio: float) -> tuple[float, float, float]:
+        """Negative log likelihood per score, shape and scale for shape/scale = ratio."""
+        if abs(ratio) * top < 1e-7:
+            return math.log(mean) + 1, 0.0, mean
+        shape = float(weight @ np.log1p(ratio * excess)) / total
+        return math.log(shape / ratio) + shape + 1, min(max(shape, -0.9), 1.0), shape / ratio
+
+    # Beyond shape -1 the likelihood has no maximum: the search stops short of the ratio at which the highest score would end the tail.
+    found = optimize.minimize_scalar(
+        lambda x: profile(x)[0], bounds=(-0.98 / top, 5 / mean), method="bounded", options={"xatol": 1e-7 / top}
+    )
+    _, shape, scale = profile(float(found.x))
+    return Tail(floor, share, shape, scale, int(excess.size))

@@ -38,7 +38,7 @@ class YuNet:
     """
 
     SCORE, OVERLAP, STRIDES = 0.6, 0.3, (8, 16, 32)
-    LARGEST, CLOSE_UP = 2048, 320
+    LARGEST, CLOSE_UP, TRUSTED = 2048, 320, 400
     CANDIDATES = 5000
 
     def __init__(self, session: onnxruntime.InferenceSession) -> None:
@@ -47,10 +47,14 @@ class YuNet:
 
     def detect(self, image: Image) -> list[Detection]:
         longest = max(image.shape[:2])
-        sides = [min(longest, self.LARGEST)]
-        if longest > self.CLOSE_UP * 1.25:
-            sides.append(self.CLOSE_UP)
-        return suppress([face for side in sides for face in self.detect_at(image, side / longest)], self.OVERLAP)
+        scale = min(longest, self.LARGEST) / longest
+        faces = self.detect_at(image, scale)
+        if longest <= self.CLOSE_UP * 1.25:
+            return faces
+        close = self.detect_at(image, self.CLOSE_UP / longest)
+        # Beyond the size that YuNet was trained for, and inside a close-up, it takes texture for faces.
+        faces = [face for face in faces if face.box[2:].max() * scale <= self.TRUSTED and not any(_is_detail(face, of) for of in close)]
+        return suppress(faces + close, self.OVERLAP)
 
     def detect_at(self, image: Image, scale: float) -> list[Detection]:
         """Faces at one scale (1 = the image's own size), in pixels of `image`: what OpenCV's FaceDetectorYN.detect gives."""
@@ -88,6 +92,12 @@ class YuNet:
         corner = np.concatenate([centre - size / 2, size], axis=1)
         marks = (points[keep].reshape(-1, 5, 2) + cell[:, None, :]) * stride
         return [Detection(corner[i], marks[i], float(scores[keep[i]])) for i in range(keep.size)]
+
+
+def _is_detail(face: Detection, of: Detection) -> bool:
+    centre = face.box[:2] + face.box[2:] / 2
+    inside = np.all(centre > of.box[:2]) and np.all(centre < of.box[:2] + of.box[2:])
+    return bool(inside and face.box[2] * face.box[3] < of.box[2] * of.box[3] / 4)
 
 
 def suppress(faces: list[Detection], overlap: float) -> list[Detection]:

@@ -1,0 +1,93 @@
+"""What an answer rests on, in words and as JSON: threshold and origin, gallery size, error rates, calibration, audit id."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+from rich.console import Console
+from rich.table import Table
+
+from aboveboard.biometrics.calibration import Calibration, fmr_at, similarity_for
+from aboveboard.biometrics.vocabulary import Basis, Candidates
+from aboveboard.cli.common import number, percent
+
+TOO_MANY, FEW = 0.1, 0.01
+"""Expected false candidates above which a better threshold is named, and what that one brings."""
+ORIGINS = {
+    "request": "you asked for it",
+    "policy": "the policy's own, as you asked for none",
+    "default": "Amazon's default, as you asked for none",
+    "none": "you asked for none: every face is a candidate",
+}
+
+
+def better_similarity(basis: Basis) -> float | None:
+    """The similarity, to 0.01, that brings at most 0.01 false candidates at this gallery size; None where the threshold is good enough."""
+    if basis.expected_false <= TOO_MANY:
+        return None
+    return min(100.0, math.ceil(100 * similarity_for(FEW, basis.gallery_size)) / 100)
+
+
+def similarity_text(similarity: float, calibration: Calibration | None) -> str:
+    """A similarity with two decimals (never rounded up), and a star where it lies beyond what its calibration measured."""
+    star = "*" if calibration is not None and calibration.extrapolated(similarity) else ""
+    return f"{math.floor(similarity * 100) / 100:.2f}{star}"
+
+
+def as_json(candidates: Candidates) -> dict[str, Any]:
+    """The basis of an answer as a document."""
+    basis = candidates.basis
+    document = {
+        "audit_id": candidates.audit_id,
+        "policy": basis.policy,
+        "threshold": basis.threshold,
+        "threshold_origin": basis.threshold_origin,
+        "floor": basis.floor,
+        "gallery_size": basis.gallery_size,
+        "fmr": basis.fmr,
+        "expected_false": basis.expected_false,
+        "fpir": basis.fpir,
+        "fnir": basis.fnir,
+        "calibration": basis.calibration,
+        "extrapolated": basis.extrapolated,
+        "identities_withheld": candidates.identities_withheld,
+    }
+    better = better_similarity(basis)
+    if better is not None:
+        document["better_threshold"] = {"similarity": better, "expected_false": basis.gallery_size * fmr_at(better)}
+    return document
+
+
+def show(console: Console, basis: Basis, calibration: Calibration | None, audit_id: str = "") -> None:
+    """The basis of an answer below its table."""
+    rows = Table.grid(padding=(0, 2))
+    rows.add_column(style="dim", no_wrap=True)
+    rows.add_column()
+    threshold = f"{basis.threshold:g}" if basis.threshold > 0 else "none"
+    star = "*" if basis.extrapolated else ""
+    rows.add_row("threshold", f"{threshold}{star} ({basis.threshold_origin}: {ORIGINS[basis.threshold_origin]})")
+    rows.add_row("policy", f"{basis.policy}, floor {basis.floor:g}")
+    rows.add_row("gallery", f"N = {basis.gallery_size:,} faces")
+    rows.add_row(
+        "false candidates",
+        f"FMR {number(basis.fmr)} per comparison, E = {number(basis.expected_false)} per search, FPIR {percent(basis.fpir)}{star}",
+    )
+    rows.add_row("misses", f"FNIR {percent(basis.fnir)}{star} of the searches for somebody enrolled")
+    rows.add_row("calibration", basis.calibration)
+    if audit_id:
+        rows.add_row("audit id", audit_id)
+    console.print(rows)
+    if basis.extrapolated:
+        console.print(f"* extrapolated: beyond what calibration {basis.calibration} measured{_limit(calibration)}", style="yellow")
+    better = better_similarity(basis)
+    if better is not None:
+        console.print(
+            f"E is {number(basis.expected_false)} false candidates per search: for at most {FEW:g} at N = {basis.gallery_size:,} "
+            f"send a threshold of {better:.2f}{'*' if calibration and calibration.extrapolated(better) else ''}",
+            style="yellow",
+        )
+
+
+def _limit(calibration: Calibration | None) -> str:
+    return f" (FMR {number(calibration.measured_limit)})" if calibration else ""

@@ -1,0 +1,234 @@
+"""What every verb shares: its options, who acts, exit codes, consoles, JSON, progress."""
+
+from __future__ import annotations
+
+import errno
+import json
+import os
+import shlex
+import shutil
+import sys
+import time
+import uuid
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, NoReturn
+
+import typer
+from rich.console import Console
+from rich.progress import BarColumn, DownloadColumn, MofNCompleteColumn, Progress, ProgressColumn, Task, TextColumn, TimeRemainingColumn
+from rich.text import Text
+from typer.core import TyperGroup
+
+from aboveboard import settings as configuration
+from aboveboard.errors import BadRequest, BadSample, Busy, Error, Refused, TooMuch, Unavailable
+
+if TYPE_CHECKING:
+    from aboveboard.accountability.operators import AccessKey, Operator, Session
+    from aboveboard.service.app import App
+
+Data = Annotated[Path | None, typer.Option("--data", metavar="DIR", help="Data folder of the deployment; made there if it is new.")]
+Json = Annotated[bool, typer.Option("--json", help="Print JSON instead of tables.")]
+OperatorName = Annotated[str, typer.Option("--operator", metavar="NAME", help="Who acts; needed where there are several operators.")]
+
+DONE, NOTHING, USAGE, REFUSED, SAMPLE, UNAVAILABLE, INTERRUPTED = 0, 1, 2, 3, 4, 5, 130
+EXIT_CODES: Mapping[int, str] = {
+    DONE: "done; candidates or faces found",
+    NOTHING: "nothing found: no candidate, no face",
+    USAGE: "wrong usage or bad request",
+    REFUSED: "refused by a rule; the message names it",
+    SAMPLE: "no photograph could be used",
+    UNAVAILABLE: "unavailable: ledger, model, port or disk",
+    INTERRUPTED: "stopped by Ctrl-C",
+}
+_CODES: tuple[tuple[type[Error], int], ...] = (
+    (Refused, REFUSED),
+    (BadSample, SAMPLE),
+    (Unavailable, UNAVAILABLE),
+    (TooMuch, UNAVAILABLE),
+    (Busy, UNAVAILABLE),
+    (Error, USAGE),
+)
+
+
+class Verbs(TyperGroup):
+    """The verbs; an error that is ours ends in one line on stderr and its exit code, never in a traceback."""
+
+    def invoke(self, ctx: Any) -> Any:
+        try:
+            return super().invoke(ctx)
+        except Error as error:
+            stop(error.message, next(code for kind, code in _CODES if isinstance(error, kind)))
+        except OSError as error:
+            if error.errno == errno.EPIPE:
+                raise
+            stop(f"{error.filename or 'the disk'}: {error.strerror or error}", UNAVAILABLE)
+
+
+def stop(message: str, code: int) -> NoReturn:
+    """End with one line on stderr and an exit code."""
+    complain(message)
+    raise typer.Exit(code)
+
+
+def complain(message: str) -> None:
+    """One line `error: ...` on stderr."""
+    typer.echo(f"error: {' '.join(printable(message).split())}", err=True)
+
+
+def out() -> Console:
+    """The console of results. Names are shown as they are: nothing in them is taken for markup."""
+    return Console(markup=False, highlight=False, emoji=False)
+
+
+def aside() -> Console:
+    """The console of everything beside the results: stderr."""
+    return Console(stderr=True, markup=False, highlight=False, emoji=False)
+
+
+def show_json(document: Mapping[str, Any]) -> None:
+    """One JSON document on one line of stdout."""
+    typer.echo(json.dumps(document, ensure_ascii=False))
+
+
+def printable(name: str | Path) -> str:
+    """A name or text as a terminal may see it: undecodable bytes and control characters replaced."""
+    text = os.fsencode(name).decode("utf-8", "replace") if isinstance(name, Path) else name.encode("utf-8", "replace").decode("utf-8")
+    return "".join(sign if sign.isprintable() or sign in "\n\t" else "\N{REPLACEMENT CHARACTER}" for sign in text)
+
+
+def program() -> str:
+    """How this program was called, to be typed again."""
+    called = sys.argv[0]
+    if Path(called).name != "aboveboard":
+        return "aboveboard"
+    found = shutil.which("aboveboard")
+    return "aboveboard" if found and Path(found).resolve() == Path(called).resolve() else shlex.quote(os.path.relpath(called))
+
+
+def open_app(data: Path | None) -> App:
+    """The deployment in a data folder."""
+    from aboveboard import bootstrap
+
+    return bootstrap.open_app(configuration.load(data))
+
+
+def open_as(data: Path | None, operator: str) -> tuple[App, Session]:
+    """The deployment, and a session of the operator who acts in it."""
+    app = open_app(data)
+    return app, session_of(choose(app, operator))
+
+
+def session_of(operator: Operator) -> Session:
+    from aboveboard.accountability.operators import Session
+
+    return Session(operator, "cli", str(uuid.uuid4()))
+
+
+def choose(app: App, name: str) -> Operator:
+    """The named operator; without a name the only one, else `first`, who is made on a new deployment."""
+    if name:
+        return app.operators.named(name)
+    known = app.operators.all()
+    if not known and (made := app.operators.first(app.gate.policies.default)):
+        operator, key = made
+        for line in [*first_words(operator, app), *key_lines(key, app.settings.region)]:
+            typer.echo(line, err=True)
+        return operator
+    if len(known) == 1:
+        return known[0]
+    for operator in known:
+        if operator.name == "first":
+            return operator
+    names = ", ".join(operator.name for operator in known)
+    raise BadRequest(f"say who you are with --operator NAME ({names}), or add one with: {program()} operator add NAME --role ROLE")
+
+
+def first_words(operator: Operator, app: App) -> list[str]:
+    """What is said when the first operator of a deployment is made."""
+    return [
+        f"New deployment in {printable(app.settings.data)}: the operator '{operator.name}' holds {roles_text(operator)}.",
+        "The secret is shown this once; paste these lines into your program's shell:",
+    ]
+
+
+def roles_text(operator: Operator) -> str:
+    return "the roles " + ", ".join(operator.roles) if len(operator.roles) > 1 else f"the role {operator.roles[0]}"
+
+
+def key_lines(key: AccessKey, region: str) -> list[str]:
+    """Lines for a shell that give AWS's SDKs an access key."""
+    return [f"export AWS_ACCESS_KEY_ID={key.id}", f"export AWS_SECRET_ACCESS_KEY={key.secret}", *region_lines(region)]
+
+
+def region_lines(region: str) -> list[str]:
+    return [f"export AWS_DEFAULT_REGION={region}", f"export AWS_REGION={region}"]
+
+
+class _Rate(ProgressColumn):
+    def render(self, task: Task) -> Text:
+        speed = task.finished_speed or task.speed
+        return Text(f"{speed:.1f}/s" if speed else "", style="progress.data.speed")
+
+
+@contextmanager
+def counted(what: str, total: int) -> Iterator[Callable[[int], None]]:
+    """Progress over `total` things on stderr, with rate and time left; gives a function to be called with how many are done.
+
+    On a terminal it is a bar, elsewhere a line every ten seconds. One thing alone shows nothing.
+    """
+    console = aside()
+    if total < 2:
+        yield lambda done: None
+    elif console.is_terminal:
+        columns = [TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), _Rate(), TextColumn("left"), TimeRemainingColumn()]
+        with Progress(*columns, console=console) as bar:
+            task = bar.add_task(what, total=total)
+            yield lambda done: bar.update(task, completed=done)
+    else:
+        start = last = time.monotonic()
+
+        def say(done: int) -> None:
+            nonlocal last
+            now = time.monotonic()
+            if now - last >= 10 and done:
+                last = now
+                rate = done / (now - start)
+                typer.echo(f"{what}: {done:,} of {total:,}, {rate:.1f}/s, {(total - done) / rate:.0f} s left", err=True)
+
+        yield say
+
+
+@contextmanager
+def downloads() -> Iterator[Callable[[str, int, int], None]]:
+    """Progress over files that are fetched: give what it yields to vision.registry."""
+    console = aside()
+    if not console.is_terminal:
+        yield lambda name, done, total: typer.echo(f"fetched {name}", err=True) if done == total else None
+        return
+    columns = [TextColumn("{task.description}"), BarColumn(bar_width=20), DownloadColumn(), TimeRemainingColumn()]
+    with Progress(*columns, console=console) as bar:
+        tasks: dict[str, Any] = {}
+
+        def show(name: str, done: int, total: int) -> None:
+            if name not in tasks:
+                tasks[name] = bar.add_task(name if len(name) <= 40 else f"{name[:37]}...", total=total or None)
+            bar.update(tasks[name], completed=done)
+
+        yield show
+
+
+def number(value: float) -> str:
+    """A rate as people read it: 0.645, 3.05e-8."""
+    text = f"{value:,.0f}" if value >= 1000 else f"{value:.3g}"
+    mantissa, sign, exponent = text.partition("e")
+    return f"{mantissa}e{int(exponent)}" if sign else text
+
+
+def percent(value: float) -> str:
+    """A share as people read it, never rounded to 0 or 100 % where it is neither."""
+    shown = 100 * value
+    if 99.9 < shown < 100:
+        return "> 99.9 %"
+    return f"{number(shown)} %"

@@ -1,0 +1,353 @@
+"""Verbs that take photographs: detect, compare, index, search."""
+
+from __future__ import annotations
+
+import re
+import shlex
+import signal
+import sys
+import threading
+from collections import deque
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import CancelledError, Future, ThreadPoolExecutor
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from os import cpu_count
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, Literal
+
+import typer
+from rich.table import Table
+from rich.text import Text
+
+from aboveboard.biometrics.vocabulary import Box, Candidates, Face
+from aboveboard.cli import basis
+from aboveboard.cli.common import (
+    DONE, INTERRUPTED, NOTHING, SAMPLE,
+    Data, Json, OperatorName, complain, counted, open_as, out, printable, program, show_json,
+)  # fmt: skip
+from aboveboard.cli.folders import SUFFIXES, Photograph, gather
+from aboveboard.errors import BadRequest, BadSample, Error, Exists, Unavailable
+
+if TYPE_CHECKING:
+    from aboveboard.accountability.operators import Session
+    from aboveboard.biometrics.calibration import Calibration
+    from aboveboard.service.app import App
+    from aboveboard.service.enrol import Indexed
+    from aboveboard.service.identify import Searched
+    from aboveboard.storage.collections import Collection
+
+Bar = Literal["NONE", "AUTO", "LOW", "MEDIUM", "HIGH"]
+Pictures = Annotated[list[Path], typer.Argument(metavar="IMAGE|FOLDER...", help="Photographs, or folders of them (JPEG and PNG, recursive).")]
+CollectionId = Annotated[str, typer.Option("--collection", "-c", metavar="C", help="The collection.")]
+Draw = Annotated[Path | None, typer.Option("--draw", metavar="OUT.jpg", help="Draw the faces into a copy; for several photographs a folder.")]
+Threshold = Annotated[
+    float | None,
+    typer.Option("--threshold", "-t", min=0, max=100, metavar="T", help="Least similarity, 0-100; without one the policy's; 0 for none."),
+]
+Quality = Annotated[Bar, typer.Option("--quality", help="The least quality of a face.")]
+
+SHORTCOMINGS = {
+    "small": "too small",
+    "unsure": "perhaps no face",
+    "pose": "turned too far",
+    "dark": "too dark",
+    "blurred": "too blurred",
+    "crowded": "more faces than --max-faces",
+    "no_template": "no template can be made of it",
+}
+WITHHELD = "withheld until reviewed"
+
+
+def detect(paths: Pictures, data: Data = None, operator: OperatorName = "", as_json: Json = False, draw: Draw = None) -> None:
+    """Find the faces of photographs: boxes, landmarks, pose, quality.
+
+    Exit code 0 where a face was found, 1 where none was, 4 where no photograph could be read. --json prints one line per photograph.
+    """
+    photographs, _ = gather(paths)
+    app, session = open_as(data, operator)
+    from aboveboard.service import analyse
+
+    several = len(photographs) > 1
+    overview = table("photograph", "faces", "largest face")
+    faces_found, readable = 0, 0
+    with counted("detecting", len(photographs)) as done:
+        for i, photograph in enumerate(photographs, 1):
+            with _taken(photograph, as_json) as content:
+                found = analyse.detect(app, session, content())
+                readable += 1
+                faces_found += len(found)
+                faces = [(one.face, analyse.shortcoming(one.face, "AUTO")) for one in found]
+                if as_json:
+                    lacks: list[dict[str, Any]] = [{**face_json(face), "shortcoming": lack} for face, lack in faces]
+                    show_json({"photograph": printable(photograph.name), "faces": lacks})
+                elif several:
+                    overview.add_row(printable(photograph.name), str(len(faces)), f"{faces[0][0].size_px:.0f} px" if faces else "")
+                else:
+                    out().print(_faces_table([(face, "" if lack is None else SHORTCOMINGS[lack]) for face, lack in faces]))
+                if draw:
+                    save(app, photograph, draw, several, [(one.face, (f"{i} {one.face.size_px:.0f} px",), None) for i, one in enumerate(found, 1)])
+            done(i)
+    if several and not as_json:
+        out().print(overview)
+    if not as_json and not faces_found and readable:
+        out().print("no face found")
+    raise typer.Exit(DONE if faces_found else NOTHING if readable else SAMPLE)
+
+
+def compare(
+    source: Annotated[Path, typer.Argument(metavar="SOURCE", help="A photograph; its largest face is compared.")],
+    target: Annotated[Path, typer.Argument(metavar="TARGET", help="The photograph whose faces it is compared with.")],
+    threshold: Threshold = None,
+    quality: Quality = "NONE",
+    data: Data = None,
+    operator: OperatorName = "",
+    as_json: Json = False,
+    draw: Draw = None,
+) -> None:
+    """Compare the largest face of one photograph with every face of another.
+
+    Exit code 0 where a face is a candidate, 1 where none is, 4 where a photograph cannot be used.
+    """
+    one, other = (_single(path) for path in (source, target))
+    app, session = open_as(data, operator)
+    from aboveboard.service import identify
+
+    contents = one.read(), other.read()
+    try:
+        compared = identify.compare(app, session, *contents, threshold, quality)
+    except BadRequest as error:
+        raise BadSample(error.message) from error
+    candidates, calibration = compared.candidates, app.models.calibration
+    names = {id(found): f"{basis.similarity_text(candidate.similarity, calibration)}" for candidate, found in compared.similar}
+    if as_json:
+        similar: list[dict[str, Any]] = [
+            {
+                "rank": candidate.rank,
+                "similarity": candidate.similarity,
+                "extrapolated": _beyond(calibration, candidate.similarity),
+                "face": face_json(found.face),
+            }
+            for candidate, found in compared.similar
+        ]
+        show_json(
+            {
+                "source": printable(one.name),
+                "target": printable(other.name),
+                "source_face": face_json(compared.source.face),
+                "basis": basis.as_json(candidates),
+                "candidates": similar,
+                "others": [face_json(found.face) for found in compared.others],
+            }
+        )
+    else:
+        table = table("rank", "similarity", "face in the target")
+        for candidate, found in compared.similar:
+            table.add_row(str(candidate.rank), _similarity(candidate.similarity, calibration), place(found.face))
+        for found in compared.others:
+            table.add_row("-", Text(f"below {candidates.basis.threshold:g}", "dim"), place(found.face))
+        out().print(table)
+        basis.show(out(), candidates.basis, calibration, candidates.audit_id)
+    if draw:
+        from aboveboard.cli import drawing
+
+        left = drawing.draw(compared.source.image, [drawing.Mark(compared.source.face, ("source",))])
+        marks = [
+            drawing.Mark(found.face, (f"{candidate.rank}: {names[id(found)]}",), drawing.FOUND) for candidate, found in compared.similar
+        ] + [drawing.Mark(found.face, (f"below {candidates.basis.threshold:g}",), drawing.MISSED) for found in compared.others]
+        target_image = (compared.similar[0][1] if compared.similar else compared.others[0]).image
+        drawing.save(drawing.side_by_side(left, drawing.draw(target_image, marks)), draw)
+    raise typer.Exit(DONE if candidates else NOTHING)
+
+
+def search(
+    paths: Pictures,
+    collection: CollectionId,
+    threshold: Threshold = None,
+    limit: Annotated[int, typer.Option("--limit", min=1, max=4096, metavar="N", help="The longest candidate list.")] = 80,
+    quality: Quality = "NONE",
+    data: Data = None,
+    operator: OperatorName = "",
+    as_json: Json = False,
+    draw: Draw = None,
+) -> None:
+    """Search a collection for the largest face of each photograph. Every search is recorded before it is answered.
+
+    Exit code 0 where there is a candidate, 1 where there is none, 4 where no photograph could be used. --json prints one line per photograph.
+    """
+    photographs, _ = gather(paths)
+    app, session = open_as(data, operator)
+    from aboveboard.accountability.gate import must_agree
+    from aboveboard.service import identify
+
+    must_agree(app.models.card.model_version, app.collections.get(collection))
+    several = len(photographs) > 1
+    overview = table("photograph", "rank", "similarity", "candidate", "audit id")
+    searches: list[Candidates] = []
+    with counted("searching", len(photographs)) as done:
+        for i, photograph in enumerate(photographs, 1):
+            with _taken(photograph, as_json) as content:
+                searched = identify.by_image(app, session, collection, content(), threshold, limit, quality)
+                searches.append(searched.candidates)
+                if as_json:
+                    show_json(_searched_json(photograph, searched, app.models.calibration))
+                elif several:
+                    _add_rows(overview, photograph, searched, app.models.calibration)
+                else:
+                    _show_search(searched, app.models.calibration)
+                if draw:
+                    _save_search(app, photograph, draw, several, searched)
+            done(i)
+    if several and searches and not as_json:
+        out().print(overview)
+        basis.show(out(), searches[-1].basis, app.models.calibration)
+    raise typer.Exit(DONE if any(searches) else NOTHING if searches else SAMPLE)
+
+
+def check_id(collection: str) -> None:
+    """Raise BadRequest for a name that the API does not allow for a collection."""
+    if not re.fullmatch(r"[a-zA-Z0-9_.\-]{1,255}", collection):
+        raise BadRequest(f"'{collection}' cannot name a collection; use 1 to 255 letters, digits or the signs _ . -")
+
+
+@contextmanager
+def _taken(photograph: Photograph, as_json: bool) -> Iterator[Callable[[], bytes]]:
+    """Work on one photograph: one that cannot be used is named, and the next one is taken. Refusals and failures go on up."""
+    try:
+        yield photograph.read
+    except (BadSample, BadRequest) as error:
+        complain(f"{printable(photograph.name)}: {error.message}")
+        if as_json:
+            show_json({"photograph": printable(photograph.name), "error": error.message})
+
+
+def _single(path: Path) -> Photograph:
+    if not path.is_file():
+        raise BadRequest(f"there is no photograph {path}")
+    return Photograph(path, path.name)
+
+
+def face_json(face: Face) -> dict[str, Any]:
+    """A face as a document: positions as ratios of the image's sides."""
+    return {
+        "box": box_json(face.box),
+        "confidence": face.confidence,
+        "landmarks": [{"name": mark.name, "x": mark.x, "y": mark.y} for mark in face.landmarks],
+        "pose": {"roll": face.pose.roll, "yaw": face.pose.yaw, "pitch": face.pose.pitch},
+        "quality": {"brightness": face.quality.brightness, "sharpness": face.quality.sharpness},
+        "size_px": face.size_px,
+    }
+
+
+def box_json(box: Box) -> dict[str, float]:
+    return {"left": box.left, "top": box.top, "width": box.width, "height": box.height}
+
+
+def place(face: Face) -> str:
+    """Where a face is, in percent of the image's sides."""
+    return f"{face.size_px:.0f} px at {100 * face.box.left:.0f} % from the left, {100 * face.box.top:.0f} % from the top"
+
+
+def _beyond(calibration: Calibration | None, similarity: float) -> bool:
+    return calibration is not None and calibration.extrapolated(similarity)
+
+
+def _similarity(similarity: float, calibration: Calibration | None) -> Text:
+    return Text(basis.similarity_text(similarity, calibration), "bold green", justify="right")
+
+
+def table(*columns: str) -> Table:
+    table = Table(header_style="bold", border_style="dim")
+    for column in columns:
+        numeric = column in ("rank", "faces", "#")
+        table.add_column(column, justify="right" if numeric else "left", overflow="fold", no_wrap=numeric)
+    return table
+
+
+def _faces_table(faces: Sequence[tuple[Face, str]]) -> Table:
+    table = table("#", "face", "confidence", "yaw / pitch / roll", "brightness / sharpness", "would be enrolled")
+    for i, (face, lack) in enumerate(faces, 1):
+        pose, quality = face.pose, face.quality
+        table.add_row(
+            str(i),
+            f"{face.size_px:.0f} px at {100 * face.box.left:.0f}, {100 * face.box.top:.0f} %",
+            f"{face.confidence:.1f}",
+            f"{pose.yaw:.0f} / {pose.pitch:.0f} / {pose.roll:.0f}",
+            f"{quality.brightness:.0f} / {quality.sharpness:.0f}",
+            Text(f"no: {lack}", "yellow") if lack else Text("yes", "green"),
+        )
+    return table
+
+
+def _searched_json(photograph: Photograph, searched: Searched, calibration: Calibration | None) -> dict[str, Any]:
+    assert searched.probe is not None
+    candidates = [
+        {
+            "rank": candidate.rank,
+            "face_id": candidate.face_id,
+            "external_image_id": row.external_image_id,
+            "similarity": candidate.similarity,
+            "extrapolated": _beyond(calibration, candidate.similarity),
+            "box": box_json(row.box),
+        }
+        for candidate, row in searched.rows
+    ]
+    return {
+        "photograph": printable(photograph.name),
+        "probe": face_json(searched.probe.face),
+        "basis": basis.as_json(searched.candidates),
+        "candidates": candidates,
+    }
+
+
+def _show_search(searched: Searched, calibration: Calibration | None) -> None:
+    table = table("rank", "similarity", "ExternalImageId", "FaceId")
+    for candidate, row in searched.rows:
+        name = Text(WITHHELD, "yellow") if searched.candidates.identities_withheld else row.external_image_id or ""
+        table.add_row(str(candidate.rank), _similarity(candidate.similarity, calibration), name, candidate.face_id)
+    console = out()
+    console.print(table if searched.rows else Text("nobody in the collection is a candidate", "bold"))
+    basis.show(console, searched.candidates.basis, calibration, searched.candidates.audit_id)
+
+
+def _add_rows(table: Table, photograph: Photograph, searched: Searched, calibration: Calibration | None) -> None:
+    name, audit_id = printable(photograph.name), searched.candidates.audit_id
+    if not searched.rows:
+        table.add_row(name, "", Text("nobody", "dim"), "", audit_id)
+    for candidate, row in searched.rows[:5]:
+        who = candidate.face_id if searched.candidates.identities_withheld else row.external_image_id or candidate.face_id
+        table.add_row(name, str(candidate.rank), _similarity(candidate.similarity, calibration), who, audit_id)
+        name = audit_id = ""
+    if len(searched.rows) > 5:
+        table.add_row("", "", Text(f"and {len(searched.rows) - 5} more", "dim"), "", "")
+
+
+def _save_search(app: App, photograph: Photograph, draw: Path, several: bool, searched: Searched) -> None:
+    from aboveboard.cli import drawing
+
+    assert searched.probe is not None
+    basis_ = searched.candidates.basis
+    lines = []
+    for candidate, row in searched.rows[:3]:
+        who = candidate.face_id[:8] if searched.candidates.identities_withheld else row.external_image_id or candidate.face_id[:8]
+        lines.append(f"{candidate.rank}: {basis.similarity_text(candidate.similarity, app.models.calibration)} {who}")
+    if not lines:
+        lines.append(f"nobody at {basis_.threshold:g}")
+    colour = drawing.FOUND if searched.rows else drawing.MISSED
+    save(app, photograph, draw, several, [(searched.probe.face, tuple(lines), colour)])
+
+
+def save(
+    app: App, photograph: Photograph, draw: Path, several: bool, marks: Sequence[tuple[Face, tuple[str, ...], tuple[int, int, int] | None]]
+) -> None:
+    """Draw into `draw`, or, for several photographs, into the same place below the folder `draw`."""
+    from aboveboard.cli import drawing
+    from aboveboard.vision import media
+
+    file = draw / Path(photograph.name).with_suffix(".jpg") if several else draw
+    if several and draw.is_file():
+        raise Unavailable(f"{draw} is a file; for several photographs --draw needs a folder")
+    image = media.decode(photograph.read(), app.settings.max_image_pixels)
+    drawing.save(drawing.draw(image, [drawing.Mark(face, lines, colour or drawing.PLAIN) for face, lines, colour in marks]), file)
+
+

@@ -1,0 +1,357 @@
+"""What the tests share: a running server, real boto3 clients, drawn photographs, and botocore's model as the judge of every answer."""
+
+from __future__ import annotations
+
+import hashlib
+import http.client
+import json
+import re
+import socket
+import threading
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from functools import lru_cache
+from pathlib import Path
+from typing import Any
+from urllib.parse import urlsplit
+
+import boto3
+import botocore.session
+import cv2
+import numpy as np
+import uvicorn
+from botocore.auth import SigV4Auth
+from botocore.awsrequest import AWSRequest
+from botocore.config import Config
+from botocore.credentials import Credentials
+from botocore.model import OperationModel, ServiceModel, Shape
+
+from aboveboard import bootstrap, settings
+from aboveboard.accountability.operators import AccessKey
+from aboveboard.rekognition import server as front_door
+from aboveboard.service.app import App
+from aboveboard.vision import null
+
+NO_FACE = "There are no faces in the image. Should be at least 1."
+HANDSHAKE_CODES = {
+    "MissingAuthenticationTokenException",
+    "UnrecognizedClientException",
+    "InvalidSignatureException",
+    "UnknownOperationException",
+}
+BASIS = (
+    "audit-id", "policy", "threshold", "threshold-origin", "floor", "gallery-size", "fmr", "expected-false", "fpir", "fnir",
+    "calibration", "extrapolated",
+)  # fmt: skip
+
+
+# --- drawn photographs ---------------------------------------------------------------------------------------------------------
+
+
+def canvas(*subjects: int, take: int = 0, variation: float = 0.0, size: int = 96, width: int = 0, height: int = 0, ground: int = 200) -> Any:
+    """A BGR picture with a drawn face of each subject in a row; `size` px each, the first one 8 px larger, so that it is the largest."""
+    sizes = [size + (8 if i == 0 and len(subjects) > 1 else 0) for i in range(len(subjects))]
+    image = np.full((height or max(sizes, default=96) + 64, width or max(160, 24 + sum(side + 24 for side in sizes)), 3), ground, np.uint8)
+    left = 24
+    for subject, side in zip(subjects, sizes, strict=True):
+        null.draw(image, left, 32, side, subject, variation, take)
+        left += side + 24
+    return image
+
+
+def picture(*subjects: int, suffix: str = ".png", **how: Any) -> bytes:
+    """The bytes of such a picture, as PNG or, with suffix='.jpg', as JPEG."""
+    return encoded(canvas(*subjects, **how), suffix)
+
+
+def encoded(image: Any, suffix: str = ".png", *flags: int) -> bytes:
+    """An array as the bytes of an image file."""
+    done, data = cv2.imencode(suffix, image, list(flags))
+    assert done
+    return data.tobytes()
+
+
+# --- botocore's model as the judge ---------------------------------------------------------------------------------------------
+
+
+@lru_cache(maxsize=1)
+def model() -> ServiceModel:
+    """botocore's model of Rekognition."""
+    return botocore.session.Session().get_service_model("rekognition")
+
+
+def operation(name: str) -> OperationModel:
+    """The model of one operation."""
+    return model().operation_model(name)
+
+
+def faults(shape: Shape | None, value: Any, where: str = "answer") -> Iterator[str]:
+    """Where a JSON value departs from a shape of the model: type, required, unknown member, enum, pattern, min, max."""
+    if shape is None:
+        if value not in ({}, None):
+            yield f"{where}: the model has no answer here, found {value!r}"
+        return
+    least, most = shape.metadata.get("min"), shape.metadata.get("max")
+    kind = shape.type_name
+    expected: tuple[type, ...] = {
+        "structure": (dict,), "map": (dict,), "list": (list,), "string": (str,), "blob": (str,), "boolean": (bool,),
+        "integer": (int,), "long": (int,), "float": (int, float), "double": (int, float), "timestamp": (int, float),
+    }[kind]  # fmt: skip
+    if not isinstance(value, expected) or (isinstance(value, bool) and kind != "boolean"):
+        yield f"{where}: {value!r} is no {kind}"
+        return
+    measure = value if kind in ("integer", "long", "float", "double") else len(value) if kind != "timestamp" and kind != "boolean" else None
+    if measure is not None and kind != "structure":
+        if least is not None and measure < least:
+            yield f"{where}: {measure} is below {least}"
+        if most is not None and measure > most:
+            yield f"{where}: {measure} is above {most}"
+    if kind == "structure":
+        for name in sorted(set(shape.required_members) - set(value)):
+            yield f"{where}: lacks {name}"
+        for name, item in value.items():
+            if name in shape.members:
+                yield from faults(shape.members[name], item, f"{where}.{name}")
+            else:
+                yield f"{where}: has {name}, which the model does not know"
+    elif kind == "list":
+        for i, item in enumerate(value):
+            yield from faults(shape.member, item, f"{where}[{i}]")
+    elif kind == "map":
+        for key, item in value.items():
+            yield from faults(shape.key, key, f"{where} key")
+            yield from faults(shape.value, item, f"{where}.{key}")
+    elif kind == "string":
+        if (enum := shape.metadata.get("enum")) and value not in enum:
+            yield f"{where}: {value!r} is none of {enum}"
+        pattern = shape.metadata.get("pattern", "").replace(r"\p{L}", r"\w").replace(r"\p{N}", "").replace(r"\p{Z}", r"\s")
+        if pattern and not re.fullmatch(pattern, value):
+            yield f"{where}: {value!r} does not match {pattern}"
+
+
+def judge(name: str, status: int, headers: Mapping[str, str], body: bytes) -> None:
+    """Hold an answer against botocore's model of its operation, and an error against AWS's form and the operation's own list."""
+    document = json.loads(body)
+    assert headers["content-type"] == "application/x-amz-json-1.1"
+    assert re.fullmatch(r"[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}", headers["x-amzn-requestid"])
+    if status == 200:
+        assert not list(faults(operation(name).output_shape, document))
+        return
+    code = document["__type"]
+    assert document["Code"] == code
+    assert document["Message"]
+    assert document["Logref"] == headers["x-amzn-requestid"]
+    assert code in {shape.name for shape in operation(name).error_shapes} | HANDSHAKE_CODES, f"{name} does not model {code}"
+    assert status == (500 if code == "InternalServerError" else 400)
+
+
+# --- a running server ----------------------------------------------------------------------------------------------------------
+
+
+@lru_cache(maxsize=1)
+def _session() -> boto3.session.Session:
+    return boto3.session.Session()
+
+
+def _judge_answer(http_response: Any, model: OperationModel, **_: Any) -> None:
+    headers = {name.lower(): value for name, value in http_response.headers.items()}
+    judge(model.name, http_response.status_code, headers, http_response.content)
+
+
+def client(endpoint: str, key: AccessKey, region: str = "eu-west-1", **config: Any) -> Any:
+    """A real boto3 client, retries off; every answer it gets is judged before the test sees it."""
+    made = _session().client(
+        "rekognition",
+        endpoint_url=endpoint,
+        aws_access_key_id=key.id,
+        aws_secret_access_key=key.secret,
+        region_name=region,
+        config=Config(retries={"total_max_attempts": 1}, **{"read_timeout": 120, **config}),
+    )
+    made.meta.events.register("after-call.rekognition.*", _judge_answer)
+    return made
+
+
+class _Server(uvicorn.Server):
+    def __init__(self, config: uvicorn.Config) -> None:
+        super().__init__(config)
+        self.ready = threading.Event()
+
+    async def startup(self, sockets: Any = None) -> None:
+        await super().startup(sockets)
+        self.ready.set()
+
+
+class Server:
+    """A real server on a free port over one data folder, in a thread of this process."""
+
+    def __init__(self, app: App, key: AccessKey | None = None) -> None:
+        self.app = app
+        if key is None:
+            made = app.operators.first(app.gate.policies.default)
+            assert made is not None, "this data folder has operators already: pass a key"
+            key = made[1]
+        self.key = key
+        listening = socket.create_server(("127.0.0.1", 0))
+        self.port = listening.getsockname()[1]
+        self.endpoint = f"http://127.0.0.1:{self.port}"
+        self._uvicorn = _Server(uvicorn.Config(front_door.build(app), log_level="error", lifespan="off"))
+        self._thread = threading.Thread(target=self._uvicorn.run, args=([listening],), daemon=True)
+        self._thread.start()
+        assert self._uvicorn.ready.wait(60)
+
+    @property
+    def host(self) -> str:
+        return f"127.0.0.1:{self.port}"
+
+    def stop(self) -> None:
+        self._uvicorn.should_exit = True
+        self._thread.join(30)
+        self.app.database.close()
+
+    def operator(self, name: str, *roles: str) -> AccessKey:
+        """Another operator's access key."""
+        return self.app.operators.add(name, roles, by="test")
+
+    def client(self, key: AccessKey | None = None, **config: Any) -> Any:
+        return client(self.endpoint, key or self.key, **config)
+
+    def entries(self, start: int = 0) -> list[dict[str, Any]]:
+        """The ledger's entries from `start` on."""
+        return [json.loads(entry) for entry in self.app.ledger.entries(start)]
+
+    def entry_count(self) -> int:
+        return self.app.ledger.checkpoint()[0]
+
+    def post(self, name: str, document: Any, key: AccessKey | None = None, **how: Any) -> Reply:
+        """A signed request past boto3's own checks: `document` is sent as JSON, bytes as they are."""
+        body = document if isinstance(document, bytes) else json.dumps(document).encode()
+        reply = self.send(body, self.signed(body, f"RekognitionService.{name}", key, **how))
+        if name in model().operation_names:
+            judge(name, reply.status, reply.headers, reply.body)
+        return reply
+
+    def signed(
+        self, body: bytes, target: str | None, key: AccessKey | None = None, path: str = "/", region: str = "eu-west-1",
+        service: str = "rekognition", headers: Mapping[str, str] | None = None,
+    ) -> dict[str, str]:  # fmt: skip
+        """Headers of a POST signed by botocore."""
+        given = {"Content-Type": "application/x-amz-json-1.1", "Host": self.host, **(headers or {})}
+        if target is not None:
+            given["X-Amz-Target"] = target
+        request = AWSRequest("POST", f"http://{self.host}{path}", given, body)
+        key = key or self.key
+        SigV4Auth(Credentials(key.id, key.secret), service, region).add_auth(request)
+        return dict(request.headers.items())
+
+    def send(self, body: bytes, headers: Mapping[str, str], method: str = "POST", path: str = "/") -> Reply:
+        """One request exactly as given, by the standard library's client."""
+        connection = http.client.HTTPConnection("127.0.0.1", self.port, timeout=60)
+        try:
+            connection.putrequest(method, path, skip_host=True, skip_accept_encoding=True)
+            lengths = {} if any(name.lower() in ("content-length", "transfer-encoding") for name in headers) else {"Content-Length": len(body)}
+            for name, value in {**headers, **lengths}.items():
+                connection.putheader(name, value)
+            connection.endheaders()
+            try:
+                connection.send(body)
+            except (BrokenPipeError, ConnectionResetError):
+                pass  # the server answered before it had read everything
+            answer = connection.getresponse()
+            return Reply(answer.status, {name.lower(): value for name, value in answer.getheaders()}, answer.read())
+        finally:
+            connection.close()
+
+    def bytes_exchange(self, data: bytes) -> bytes:
+        """What the server says to raw bytes on the wire, until it closes or has answered once."""
+        with socket.create_connection(("127.0.0.1", self.port), timeout=60) as wire:
+            wire.sendall(data)
+            wire.shutdown(socket.SHUT_WR)
+            parts = []
+            while part := wire.recv(65536):
+                parts.append(part)
+            return b"".join(parts)
+
+    def is_alive(self) -> bool:
+        """Whether an ordinary request still gets its ordinary answer."""
+        return self.post("DetectFaces", {"Image": {"Bytes": b64(picture(1))}}).status == 200
+
+
+class Reply:
+    """An HTTP answer."""
+
+    def __init__(self, status: int, headers: Mapping[str, str], body: bytes) -> None:
+        self.status, self.headers, self.body = status, headers, body
+
+    @property
+    def json(self) -> Any:
+        return json.loads(self.body)
+
+    @property
+    def code(self) -> str:
+        """The AWS error code, empty for an answer that is none."""
+        return "" if self.status == 200 else str(self.json["__type"])
+
+    @property
+    def message(self) -> str:
+        return "" if self.status == 200 else str(self.json["Message"])
+
+
+def b64(data: bytes) -> str:
+    """Bytes as the wire carries them."""
+    import base64
+
+    return base64.b64encode(data).decode()
+
+
+def null_settings(data: Path, **overrides: str) -> settings.Settings:
+    """Settings of a deployment on the null pack, untouched by what this machine has set."""
+    environment = {f"ABOVEBOARD_{name.upper()}": value for name, value in {"pack": "null", **overrides}.items()}
+    import os; environment.update({"ABOVEBOARD_MODELS": os.environ["ABOVEBOARD_DEVMODELS"]} if "ABOVEBOARD_DEVMODELS" in os.environ else {})  # DEV
+    return settings.load(data, {"HOME": str(data.parent / "home"), **environment})
+
+
+@contextmanager
+def serving(chosen: settings.Settings, key: AccessKey | None = None) -> Iterator[Server]:
+    """A server over these settings while the block runs."""
+    server = Server(bootstrap.open_app(chosen), key)
+    try:
+        yield server
+    finally:
+        server.stop()
+
+
+def basis(answer: Mapping[str, Any]) -> dict[str, str]:
+    """The x-aboveboard-* headers of a boto3 answer, without the prefix."""
+    headers = answer["ResponseMetadata"]["HTTPHeaders"]
+    return {name.removeprefix("x-aboveboard-"): value for name, value in headers.items() if name.startswith("x-aboveboard-")}
+
+
+# --- RFC 9162, section 2.1.1, as it is written there ---------------------------------------------------------------------------
+
+
+def merkle_tree_hash(entries: list[bytes]) -> bytes:
+    """MTH of a list of entries: the definition itself, recursive and slow."""
+    if not entries:
+        return hashlib.sha256(b"").digest()
+    if len(entries) == 1:
+        return hashlib.sha256(b"\x00" + entries[0]).digest()
+    k = 1
+    while k * 2 < len(entries):
+        k *= 2
+    return hashlib.sha256(b"\x01" + merkle_tree_hash(entries[:k]) + merkle_tree_hash(entries[k:])).digest()
+
+
+def assert_ledger_whole(app: App) -> list[dict[str, Any]]:
+    """No gaps, and the root is the one that RFC 9162 gives for these entries; returns them."""
+    size, root = app.ledger.checkpoint()
+    raw = list(app.ledger.entries())
+    assert len(raw) == size
+    assert root == merkle_tree_hash(raw)
+    entries = [json.loads(entry) for entry in raw]
+    assert [entry["seq"] for entry in entries] == list(range(size))
+    return entries
+
+
+def host_of(endpoint: str) -> str:
+    return urlsplit(endpoint).netloc
