@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import hashlib
 import http.client
 import json
@@ -9,7 +10,7 @@ import re
 import socket
 import threading
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
@@ -102,7 +103,8 @@ def faults(shape: Shape | None, value: Any, where: str = "answer") -> Iterator[s
         return
     measure = value if kind in ("integer", "long", "float", "double") else len(value) if kind != "timestamp" and kind != "boolean" else None
     if measure is not None and kind != "structure":
-        if least is not None and measure < least:
+        # Amazon answers empty lists where nothing is there (DeletedFaces), whatever the minimum of the list's shape as input.
+        if least is not None and measure < least and kind != "list":
             yield f"{where}: {measure} is below {least}"
         if most is not None and measure > most:
             yield f"{where}: {measure} is above {most}"
@@ -135,7 +137,7 @@ def judge(name: str, status: int, headers: Mapping[str, str], body: bytes) -> No
     assert headers["content-type"] == "application/x-amz-json-1.1"
     assert re.fullmatch(r"[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}", headers["x-amzn-requestid"])
     if status == 200:
-        assert not list(faults(operation(name).output_shape, document))
+        assert "\n".join(faults(operation(name).output_shape, document)) == ""
         return
     code = document["__type"]
     assert document["Code"] == code
@@ -192,10 +194,13 @@ class Server:
             assert made is not None, "this data folder has operators already: pass a key"
             key = made[1]
         self.key = key
-        listening = socket.create_server(("127.0.0.1", 0))
+        # The protocol must be named, or asyncio leaves Nagle's algorithm on and each request waits 40 ms.
+        listening = socket.socket(socket.AF_INET, socket.SOCK_STREAM, socket.IPPROTO_TCP)
+        listening.bind(("127.0.0.1", 0))
         self.port = listening.getsockname()[1]
         self.endpoint = f"http://127.0.0.1:{self.port}"
-        self._uvicorn = _Server(uvicorn.Config(front_door.build(app), log_level="error", lifespan="off"))
+        config = uvicorn.Config(front_door.build(app), http="httptools", loop="asyncio", ws="none", lifespan="off", log_config=None, access_log=False)
+        self._uvicorn = _Server(config)
         self._thread = threading.Thread(target=self._uvicorn.run, args=([listening],), daemon=True)
         self._thread.start()
         assert self._uvicorn.ready.wait(60)
@@ -249,14 +254,12 @@ class Server:
         connection = http.client.HTTPConnection("127.0.0.1", self.port, timeout=60)
         try:
             connection.putrequest(method, path, skip_host=True, skip_accept_encoding=True)
-            lengths = {} if any(name.lower() in ("content-length", "transfer-encoding") for name in headers) else {"Content-Length": len(body)}
-            for name, value in {**headers, **lengths}.items():
+            sent = {"Content-Length": str(len(body)), **{name.title(): value for name, value in headers.items()}}
+            for name, value in sent.items():
                 connection.putheader(name, value)
             connection.endheaders()
-            try:
+            with suppress(BrokenPipeError, ConnectionResetError):  # the server may answer before it has read everything
                 connection.send(body)
-            except (BrokenPipeError, ConnectionResetError):
-                pass  # the server answered before it had read everything
             answer = connection.getresponse()
             return Reply(answer.status, {name.lower(): value for name, value in answer.getheaders()}, answer.read())
         finally:
@@ -299,15 +302,12 @@ class Reply:
 
 def b64(data: bytes) -> str:
     """Bytes as the wire carries them."""
-    import base64
-
     return base64.b64encode(data).decode()
 
 
 def null_settings(data: Path, **overrides: str) -> settings.Settings:
     """Settings of a deployment on the null pack, untouched by what this machine has set."""
     environment = {f"ABOVEBOARD_{name.upper()}": value for name, value in {"pack": "null", **overrides}.items()}
-    import os; environment.update({"ABOVEBOARD_MODELS": os.environ["ABOVEBOARD_DEVMODELS"]} if "ABOVEBOARD_DEVMODELS" in os.environ else {})  # DEV
     return settings.load(data, {"HOME": str(data.parent / "home"), **environment})
 
 

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import cv2
+from threadpoolctl import threadpool_limits
+
 from aboveboard.accountability.gate import Gate
 from aboveboard.accountability.operators import Operators
 from aboveboard.accountability.policy import Policies
@@ -18,6 +21,9 @@ from aboveboard.vision.packs import PackFolder
 
 def open_app(settings: Settings) -> App:
     """Open the deployment in `settings.data`, made there if it is new. Raises Error with what to mend where it cannot be."""
+    # Requests run side by side, one thread each: threads inside a request would only wait for each other.
+    threadpool_limits(limits=1, user_api="blas")
+    cv2.setNumThreads(1)
     packs = PackFolder(settings.models)
     try:
         policies = Policies(settings.default_policy, settings.minimum_policy)

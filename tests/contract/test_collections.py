@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import dataclasses
 from datetime import UTC, datetime
 
 import pytest
 from botocore.exceptions import ClientError
-from kit import picture
+from kit import null_settings, picture, serving
 
 
 def test_a_new_collection_answers_its_arn_and_the_model_version_it_is_pinned_to(rekognition):
@@ -77,18 +78,17 @@ def test_a_deleted_collection_is_gone_with_its_faces(rekognition, collection):
     assert rekognition.search_faces_by_image(CollectionId=collection, Image={"Bytes": picture(1)})["FaceMatches"] == []
 
 
+@pytest.fixture(scope="module")
+def seven(tmp_path_factory):
+    with serving(null_settings(tmp_path_factory.mktemp("seven") / "data")) as running:
+        client = running.client()
+        for name in "gfedcba":
+            client.create_collection(CollectionId=name)
+        yield client
+
+
 class TestListCollections:
     """ListCollections on a server with seven collections."""
-
-    @pytest.fixture(scope="class")
-    def seven(self, tmp_path_factory):
-        from kit import null_settings, serving
-
-        with serving(null_settings(tmp_path_factory.mktemp("seven") / "data")) as running:
-            client = running.client()
-            for name in "gfedcba":
-                client.create_collection(CollectionId=name)
-            yield client
 
     def test_all_are_listed_in_the_order_they_were_made_with_their_model_versions(self, seven):
         """Without MaxResults all come on one page, each with its FaceModelVersion, and no NextToken."""
@@ -160,8 +160,6 @@ def test_each_answer_on_a_collection_names_its_policy(rekognition):
 
 def test_a_server_with_another_pack_version_does_not_compare_across_versions(own_server, monkeypatch):
     """A collection is pinned to the model version it was made with: indexing and searching it under another one is refused in words."""
-    import dataclasses
-
     client = own_server.client()
     client.create_collection(CollectionId="old")
     client.index_faces(CollectionId="old", Image={"Bytes": picture(1)})

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pytest
 from botocore.exceptions import ClientError
+from kit import null_settings, serving
 
 POLICY = "aboveboard:policy"
 
@@ -154,8 +155,6 @@ def test_no_collection_is_made_looser_than_the_minimum(make_server):
 
 def test_raising_the_minimum_binds_collections_that_were_made_before(make_server, tmp_path):
     """A collection tagged `general` stands under the minimum as soon as the settings raise it."""
-    from kit import null_settings, serving
-
     folder = tmp_path / "kept"
     with serving(null_settings(folder)) as first:
         first.client().create_collection(CollectionId="old", Tags={POLICY: "general"})

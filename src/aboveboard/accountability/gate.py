@@ -70,7 +70,9 @@ class Gate:
         """A look into a collection. Use the block to make the template; then ask the look for its candidates, once."""
         duty = "search.face" if probe.face_id else "search.image"
         with self._look(session, duty, collection, threshold, limit, probe) as look:
-            permit = Permit(look.audit_id, collection.n, look.calibration.score_at(look.decision.threshold), look.decision.limit)
+            # A grain below, for the rounding of the way back; `answer` compares similarities exactly.
+            floor = look.calibration.score_at(look.decision.threshold) - 1e-9
+            permit = Permit(look.audit_id, collection.n, floor, look.decision.limit)
             yield SearchLook(look, self._templates, permit, collection, probe.face_id)
 
     @contextmanager
@@ -228,8 +230,7 @@ class SearchLook:
             must_agree(probe.model_version, self.collection)
         vector = self.templates.of_face(self.permit, self.face_id) if probe is None else probe.vector
         excluded = [self.face_id] if self.face_id else []
-        found = self.templates.search(self.permit, vector, excluded)
-        size = self.templates.size(self.collection.n) - len(excluded)
+        found, size = self.templates.search(self.permit, vector, excluded)
         return self.look.answer(found, size)
 
 

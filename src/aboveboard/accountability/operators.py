@@ -17,6 +17,11 @@ from aboveboard.storage.ledger import Ledger
 from aboveboard.storage.secrets import Keyring
 
 _SEALED = "access-key"
+_BY_KEY = (
+    sa.select(OPERATORS.c.name, OPERATORS.c.roles, ACCESS_KEYS.c.sealed_secret)
+    .join(OPERATORS, OPERATORS.c.name == ACCESS_KEYS.c.operator)
+    .where(ACCESS_KEYS.c.id == sa.bindparam("id"))
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,13 +90,8 @@ class Operators:
 
     def by_key(self, key_id: str) -> tuple[Operator, str] | None:
         """The operator who holds an access key, and its secret; None for an unknown key."""
-        query = (
-            sa.select(OPERATORS.c.name, OPERATORS.c.roles, ACCESS_KEYS.c.sealed_secret)
-            .join(OPERATORS, OPERATORS.c.name == ACCESS_KEYS.c.operator)
-            .where(ACCESS_KEYS.c.id == key_id)
-        )
         with self._database.read() as connection:
-            row = connection.execute(query).first()
+            row = connection.execute(_BY_KEY, {"id": key_id}).first()
         if row is None:
             return None
         secret = self._keyring.unseal(row.sealed_secret, _SEALED, key_id).decode()

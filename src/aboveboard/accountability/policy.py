@@ -30,6 +30,9 @@ DUTIES: Mapping[str, tuple[str, ...]] = {
     "compare": ("investigator",),
     "search.face": ("investigator",),
     "search.image": ("investigator",),
+    "operator.add": ("admin",),
+    "operator.list": ("admin", "auditor"),
+    "ledger.read": ("admin", "auditor"),
 }
 """Which roles may do what; one of them suffices."""
 

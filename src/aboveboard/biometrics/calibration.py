@@ -13,10 +13,11 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 ANCHORS: tuple[tuple[float, float], ...] = ((0.0, 0.5), (80.0, 2e-6), (99.0, 1e-8), (100.0, 1e-12))
-_SIMILARITY = [anchor[0] for anchor in ANCHORS]
-_LOG_FMR = [math.log10(anchor[1]) for anchor in ANCHORS]
+_SIMILARITY = np.array([anchor[0] for anchor in ANCHORS])
+_LOG_FMR = np.array([math.log10(anchor[1]) for anchor in ANCHORS])
 
 
 def fmr_at(similarity: float) -> float:
@@ -30,7 +31,7 @@ def similarity_at(fmr: float) -> float:
 
 
 def _similarity_of_log(log10_fmr: float) -> float:
-    return float(np.interp(-log10_fmr, [-v for v in _LOG_FMR], _SIMILARITY))
+    return float(np.interp(-log10_fmr, -_LOG_FMR, _SIMILARITY))
 
 
 def expected_false(fmr: float, gallery_size: int) -> float:
@@ -51,7 +52,10 @@ def similarity_for(expected: float, gallery_size: int) -> float:
     return similarity_at(expected / gallery_size) if gallery_size else 0.0
 
 
-@dataclass(frozen=True)
+Curve = NDArray[np.float64]
+
+
+@dataclass(frozen=True, eq=False)
 class Calibration:
     """Score -> FMR -> similarity for one model version, with provenance. Build it with `from_json`.
 
@@ -61,10 +65,10 @@ class Calibration:
 
     id: str
     model_version: str
-    scores: tuple[float, ...]
-    log10_fmr: tuple[float, ...]
-    mated_scores: tuple[float, ...]
-    mated_fnmr: tuple[float, ...]
+    scores: Curve
+    log10_fmr: Curve
+    mated_scores: Curve
+    mated_fnmr: Curve
     measured_limit: float
     sha256: str
     provenance: dict[str, Any]
@@ -78,19 +82,18 @@ class Calibration:
             calibration = Calibration(
                 id=str(document["id"]),
                 model_version=str(document["model_version"]),
-                scores=tuple(float(point["score"]) for point in curve),
-                log10_fmr=tuple(math.log10(point["fmr"]) for point in curve),
-                mated_scores=tuple(float(point["score"]) for point in misses),
-                mated_fnmr=tuple(float(point["fnmr"]) for point in misses),
+                scores=np.array([float(point["score"]) for point in curve]),
+                log10_fmr=np.array([math.log10(point["fmr"]) for point in curve]),
+                mated_scores=np.array([float(point["score"]) for point in misses]),
+                mated_fnmr=np.array([float(point["fnmr"]) for point in misses]),
                 measured_limit=float(document["measured_limit"]),
                 sha256=hashlib.sha256(text.encode()).hexdigest(),
                 provenance={key: value for key, value in document.items() if key not in ("curve", "misses")},
             )
         except (KeyError, TypeError, ValueError, RecursionError) as error:
             raise ValueError(f"not a calibration file ({error!r}); make one with: aboveboard calibrate") from error
-        falling = all(a > b for a, b in zip(calibration.log10_fmr, calibration.log10_fmr[1:], strict=False))
-        rising = all(a < b for a, b in zip(calibration.scores, calibration.scores[1:], strict=False))
-        if len(calibration.scores) < 2 or not falling or not rising or not calibration.mated_scores:
+        falling, rising = np.all(np.diff(calibration.log10_fmr) < 0), np.all(np.diff(calibration.scores) > 0)
+        if len(calibration.scores) < 2 or not falling or not rising or not len(calibration.mated_scores):
             raise ValueError("not a calibration file (its curve is not monotone); make one with: aboveboard calibrate")
         return calibration
 
@@ -105,7 +108,7 @@ class Calibration:
         if similarity <= 0:
             return -1.0
         log10_fmr = math.log10(fmr_at(similarity))
-        return float(np.interp(-log10_fmr, [-v for v in self.log10_fmr], self.scores))
+        return float(np.interp(-log10_fmr, -self.log10_fmr, self.scores))
 
     def fnmr(self, similarity: float) -> float:
         """The share of mated comparisons of the calibration set that fall below a similarity."""

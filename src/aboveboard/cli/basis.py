@@ -15,10 +15,10 @@ from aboveboard.cli.common import number, percent
 TOO_MANY, FEW = 0.1, 0.01
 """Expected false candidates above which a better threshold is named, and what that one brings."""
 ORIGINS = {
-    "request": "you asked for it",
-    "policy": "the policy's own, as you asked for none",
-    "default": "Amazon's default, as you asked for none",
-    "none": "you asked for none: every face is a candidate",
+    "request": "as you asked",
+    "policy": "the policy's own, as you named none",
+    "default": "Amazon's default, as you named none",
+    "none": "as you asked: every face is a candidate",
 }
 
 
@@ -66,7 +66,7 @@ def show(console: Console, basis: Basis, calibration: Calibration | None, audit_
     rows.add_column()
     threshold = f"{basis.threshold:g}" if basis.threshold > 0 else "none"
     star = "*" if basis.extrapolated else ""
-    rows.add_row("threshold", f"{threshold}{star} ({basis.threshold_origin}: {ORIGINS[basis.threshold_origin]})")
+    rows.add_row("threshold", f"{threshold}{star}, origin {basis.threshold_origin}: {ORIGINS[basis.threshold_origin]}")
     rows.add_row("policy", f"{basis.policy}, floor {basis.floor:g}")
     rows.add_row("gallery", f"N = {basis.gallery_size:,} faces")
     rows.add_row(

@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import json
 import os
+import re
 import shlex
 import shutil
 import sys
@@ -16,8 +17,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, NoReturn
 
 import typer
+from rich import box
 from rich.console import Console
 from rich.progress import BarColumn, DownloadColumn, MofNCompleteColumn, Progress, ProgressColumn, Task, TextColumn, TimeRemainingColumn
+from rich.table import Table
 from rich.text import Text
 from typer.core import TyperGroup
 
@@ -180,7 +183,7 @@ def counted(what: str, total: int) -> Iterator[Callable[[int], None]]:
     """
     console = aside()
     if total < 2:
-        yield lambda done: None
+        yield lambda _: None
     elif console.is_terminal:
         columns = [TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), _Rate(), TextColumn("left"), TimeRemainingColumn()]
         with Progress(*columns, console=console) as bar:
@@ -205,7 +208,7 @@ def downloads() -> Iterator[Callable[[str, int, int], None]]:
     """Progress over files that are fetched: give what it yields to vision.registry."""
     console = aside()
     if not console.is_terminal:
-        yield lambda name, done, total: typer.echo(f"fetched {name}", err=True) if done == total else None
+        yield lambda name, done, total: typer.echo(f"fetched {_plain(name)}", err=True) if done == total else None
         return
     columns = [TextColumn("{task.description}"), BarColumn(bar_width=20), DownloadColumn(), TimeRemainingColumn()]
     with Progress(*columns, console=console) as bar:
@@ -213,10 +216,16 @@ def downloads() -> Iterator[Callable[[str, int, int], None]]:
 
         def show(name: str, done: int, total: int) -> None:
             if name not in tasks:
-                tasks[name] = bar.add_task(name if len(name) <= 40 else f"{name[:37]}...", total=total or None)
+                tasks[name] = bar.add_task(_plain(name), total=total or None)
             bar.update(tasks[name], completed=done)
 
         yield show
+
+
+def _plain(name: str) -> str:
+    """A fetched file's name without the hash that an index puts behind it, and not longer than a line has room for."""
+    name = name.partition("#")[0]
+    return name if len(name) <= 40 else f"{name[:37]}..."
 
 
 def number(value: float) -> str:
@@ -232,3 +241,18 @@ def percent(value: float) -> str:
     if 99.9 < shown < 100:
         return "> 99.9 %"
     return f"{number(shown)} %"
+
+
+def columns(*names: str) -> Table:
+    """An empty table with these columns; counts stand to the right, ids are folded rather than cut."""
+    table = Table(header_style="bold", border_style="dim", box=box.SIMPLE_HEAD, pad_edge=False)
+    for column in names:
+        numeric = column in ("rank", "faces", "#")
+        table.add_column(column, justify="right" if numeric else "left", overflow="fold", no_wrap=numeric)
+    return table
+
+
+def check_id(collection: str) -> None:
+    """Raise BadRequest for a name that the API does not allow for a collection."""
+    if not re.fullmatch(r"[a-zA-Z0-9_.\-]{1,255}", collection):
+        raise BadRequest(f"'{collection}' cannot name a collection; use 1 to 255 letters, digits or the signs _ . -")

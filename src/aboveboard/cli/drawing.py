@@ -46,7 +46,9 @@ def side_by_side(left: Image, right: Image) -> Image:
     """Two pictures beside each other at one height, a white line between them."""
     height = max(left.shape[0], right.shape[0])
     parts = [
-        cv2.resize(picture, (max(1, round(picture.shape[1] * height / picture.shape[0])), height)) if picture.shape[0] != height else picture
+        cv2.resize(picture, (max(1, round(picture.shape[1] * height / picture.shape[0])), height))
+        if picture.shape[0] != height
+        else picture
         for picture in (left, right)
     ]
     line = np.full((height, 8, 3), 255, np.uint8)
@@ -66,7 +68,7 @@ def save(image: Image, file: Path) -> None:
 
 def _mark(image: Image, mark: Mark) -> None:
     height, width = image.shape[:2]
-    stroke = max(2, round(min(height, width) / 320))
+    stroke = max(2, round((height * width) ** 0.5 / 280))
     left, top, right, bottom = _pixels(mark.face.box, width, height)
     cv2.rectangle(image, (left, top), (right, bottom), (0, 0, 0), stroke + 2)
     cv2.rectangle(image, (left, top), (right, bottom), mark.colour, stroke)
@@ -81,7 +83,7 @@ def _mark(image: Image, mark: Mark) -> None:
 def _write(image: Image, mark: Mark, left: int, top: int, bottom: int) -> None:
     """The lines on a dark field above the box, or below it, always inside the picture."""
     height, width = image.shape[:2]
-    size = min(height, width) / 900
+    size = (height * width) ** 0.5 / 900
     sizes = [cv2.getTextSize(line, _FONT, size, 1)[0] for line in mark.lines]
     if not sizes:
         return

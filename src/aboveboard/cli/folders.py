@@ -55,7 +55,9 @@ def gather(paths: Sequence[Path]) -> tuple[list[Photograph], list[str]]:
         else:
             raise BadRequest(f"there is no file or folder {path}")
     if not found:
-        raise BadRequest(f"{', '.join(map(str, paths))}: no photograph there; name JPEG or PNG files ({' '.join(SUFFIXES)}) or a folder of them")
+        raise BadRequest(
+            f"{', '.join(map(str, paths))}: no photograph there; name JPEG or PNG files ({' '.join(SUFFIXES)}) or a folder of them"
+        )
     return found, skipped
 
 

@@ -20,11 +20,24 @@ from rich.table import Table
 from rich.text import Text
 
 from aboveboard.cli.common import (
-    DONE, INTERRUPTED, NOTHING, SAMPLE,
-    Data, Json, OperatorName, check_id, counted, open_as, out, printable, program, show_json,
-)  # fmt: skip
+    DONE,
+    INTERRUPTED,
+    NOTHING,
+    SAMPLE,
+    Data,
+    Json,
+    OperatorName,
+    check_id,
+    columns,
+    counted,
+    open_as,
+    out,
+    printable,
+    program,
+    show_json,
+)
 from aboveboard.cli.folders import SUFFIXES, Photograph, gather
-from aboveboard.cli.pictures import SHORTCOMINGS, CollectionId, Draw, Pictures, Quality, box_json, place, save, table
+from aboveboard.cli.pictures import SHORTCOMINGS, CollectionId, Draw, Pictures, Quality, box_json, place, save
 from aboveboard.errors import BadRequest, BadSample, Error, Exists
 
 if TYPE_CHECKING:
@@ -40,10 +53,14 @@ def index(
     paths: Pictures,
     collection: CollectionId,
     create: Annotated[bool, typer.Option("--create", help="Make the collection if it does not exist.")] = False,
-    policy: Annotated[str, typer.Option("--policy", metavar="PACK", help="With --create: the policy pack that the collection stands under.")] = "",
+    policy: Annotated[
+        str, typer.Option("--policy", metavar="PACK", help="With --create: the policy pack that the collection stands under.")
+    ] = "",
     quality: Quality = "AUTO",
     max_faces: Annotated[int, typer.Option("--max-faces", min=1, max=100, metavar="N", help="Faces kept of each photograph.")] = 100,
-    workers: Annotated[int, typer.Option("--workers", min=1, max=64, help="Photographs worked on at once; 0 for one per CPU.", show_default="CPUs")] = cpu_count() or 2,
+    workers: Annotated[
+        int, typer.Option("--workers", min=1, max=64, help="Photographs worked on at once.", show_default="CPUs")
+    ] = cpu_count() or 2,
     data: Data = None,
     operator: OperatorName = "",
     as_json: Json = False,
@@ -170,7 +187,9 @@ def _gallery(app: App, session: Session, collection: str, create: bool, policy: 
         except Exists:
             pack = app.gate.policy_of(app.collections.get(collection)).id
             if policy and pack != policy:
-                raise BadRequest(f"the collection {collection} exists and stands under '{pack}', not '{policy}'; leave --policy out") from None
+                raise BadRequest(
+                    f"the collection {collection} exists and stands under '{pack}', not '{policy}'; leave --policy out"
+                ) from None
     found = app.collections.get(collection)
     app.gate.authorise(session, "face.enrol", found)
     must_agree(app.models.card.model_version, found)
@@ -249,7 +268,7 @@ def _outcome_json(photograph: Photograph, outcome: Indexed | str | Error) -> dic
 
 
 def _show_indexed(photograph: Photograph, indexed: Indexed) -> None:
-    table = table("face", "FaceId", "ExternalImageId")
+    table = columns("face", "FaceId", "ExternalImageId")
     for one in indexed.enrolled:
         table.add_row(place(one.face), one.face_id, photograph.external_image_id)
     for face, lacks in indexed.failures_to_enrol:

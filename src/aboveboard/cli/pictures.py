@@ -2,17 +2,8 @@
 
 from __future__ import annotations
 
-import re
-import shlex
-import signal
-import sys
-import threading
-from collections import deque
 from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import CancelledError, Future, ThreadPoolExecutor
 from contextlib import contextmanager
-from dataclasses import dataclass, field
-from os import cpu_count
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
@@ -23,24 +14,36 @@ from rich.text import Text
 from aboveboard.biometrics.vocabulary import Box, Candidates, Face
 from aboveboard.cli import basis
 from aboveboard.cli.common import (
-    DONE, INTERRUPTED, NOTHING, SAMPLE,
-    Data, Json, OperatorName, complain, counted, open_as, out, printable, program, show_json,
-)  # fmt: skip
-from aboveboard.cli.folders import SUFFIXES, Photograph, gather
-from aboveboard.errors import BadRequest, BadSample, Error, Exists, Unavailable
+    DONE,
+    NOTHING,
+    SAMPLE,
+    Data,
+    Json,
+    OperatorName,
+    columns,
+    complain,
+    counted,
+    open_as,
+    out,
+    printable,
+    show_json,
+)
+from aboveboard.cli.folders import Photograph, gather
+from aboveboard.errors import BadRequest, BadSample, Unavailable
 
 if TYPE_CHECKING:
-    from aboveboard.accountability.operators import Session
     from aboveboard.biometrics.calibration import Calibration
     from aboveboard.service.app import App
-    from aboveboard.service.enrol import Indexed
     from aboveboard.service.identify import Searched
-    from aboveboard.storage.collections import Collection
 
 Bar = Literal["NONE", "AUTO", "LOW", "MEDIUM", "HIGH"]
-Pictures = Annotated[list[Path], typer.Argument(metavar="IMAGE|FOLDER...", help="Photographs, or folders of them (JPEG and PNG, recursive).")]
+Pictures = Annotated[
+    list[Path], typer.Argument(metavar="IMAGE|FOLDER...", help="Photographs, or folders of them (JPEG and PNG, recursive).")
+]
 CollectionId = Annotated[str, typer.Option("--collection", "-c", metavar="C", help="The collection.")]
-Draw = Annotated[Path | None, typer.Option("--draw", metavar="OUT.jpg", help="Draw the faces into a copy; for several photographs a folder.")]
+Draw = Annotated[
+    Path | None, typer.Option("--draw", metavar="OUT.jpg", help="Draw the faces into a copy; for several photographs a folder.")
+]
 Threshold = Annotated[
     float | None,
     typer.Option("--threshold", "-t", min=0, max=100, metavar="T", help="Least similarity, 0-100; without one the policy's; 0 for none."),
@@ -62,14 +65,15 @@ WITHHELD = "withheld until reviewed"
 def detect(paths: Pictures, data: Data = None, operator: OperatorName = "", as_json: Json = False, draw: Draw = None) -> None:
     """Find the faces of photographs: boxes, landmarks, pose, quality.
 
-    Exit code 0 where a face was found, 1 where none was, 4 where no photograph could be read. --json prints one line per photograph.
+    Exit code 0 where a face was found, 1 where none was, 4 where no photograph could be read.
+    --json prints one line per photograph.
     """
     photographs, _ = gather(paths)
     app, session = open_as(data, operator)
     from aboveboard.service import analyse
 
     several = len(photographs) > 1
-    overview = table("photograph", "faces", "largest face")
+    overview = columns("photograph", "faces", "largest face")
     faces_found, readable = 0, 0
     with counted("detecting", len(photographs)) as done:
         for i, photograph in enumerate(photographs, 1):
@@ -86,7 +90,13 @@ def detect(paths: Pictures, data: Data = None, operator: OperatorName = "", as_j
                 else:
                     out().print(_faces_table([(face, "" if lack is None else SHORTCOMINGS[lack]) for face, lack in faces]))
                 if draw:
-                    save(app, photograph, draw, several, [(one.face, (f"{i} {one.face.size_px:.0f} px",), None) for i, one in enumerate(found, 1)])
+                    save(
+                        app,
+                        photograph,
+                        draw,
+                        several,
+                        [(one.face, (f"{i} {one.face.size_px:.0f} px",), None) for i, one in enumerate(found, 1)],
+                    )
             done(i)
     if several and not as_json:
         out().print(overview)
@@ -141,7 +151,7 @@ def compare(
             }
         )
     else:
-        table = table("rank", "similarity", "face in the target")
+        table = columns("rank", "similarity", "face in the target")
         for candidate, found in compared.similar:
             table.add_row(str(candidate.rank), _similarity(candidate.similarity, calibration), place(found.face))
         for found in compared.others:
@@ -173,7 +183,8 @@ def search(
 ) -> None:
     """Search a collection for the largest face of each photograph. Every search is recorded before it is answered.
 
-    Exit code 0 where there is a candidate, 1 where there is none, 4 where no photograph could be used. --json prints one line per photograph.
+    Exit code 0 where there is a candidate, 1 where there is none, 4 where no photograph could be used.
+    --json prints one line per photograph.
     """
     photographs, _ = gather(paths)
     app, session = open_as(data, operator)
@@ -182,7 +193,7 @@ def search(
 
     must_agree(app.models.card.model_version, app.collections.get(collection))
     several = len(photographs) > 1
-    overview = table("photograph", "rank", "similarity", "candidate", "audit id")
+    overview = columns("photograph and audit id", "rank", "similarity", "candidate")
     searches: list[Candidates] = []
     with counted("searching", len(photographs)) as done:
         for i, photograph in enumerate(photographs, 1):
@@ -202,12 +213,6 @@ def search(
         out().print(overview)
         basis.show(out(), searches[-1].basis, app.models.calibration)
     raise typer.Exit(DONE if any(searches) else NOTHING if searches else SAMPLE)
-
-
-def check_id(collection: str) -> None:
-    """Raise BadRequest for a name that the API does not allow for a collection."""
-    if not re.fullmatch(r"[a-zA-Z0-9_.\-]{1,255}", collection):
-        raise BadRequest(f"'{collection}' cannot name a collection; use 1 to 255 letters, digits or the signs _ . -")
 
 
 @contextmanager
@@ -256,24 +261,16 @@ def _similarity(similarity: float, calibration: Calibration | None) -> Text:
     return Text(basis.similarity_text(similarity, calibration), "bold green", justify="right")
 
 
-def table(*columns: str) -> Table:
-    table = Table(header_style="bold", border_style="dim")
-    for column in columns:
-        numeric = column in ("rank", "faces", "#")
-        table.add_column(column, justify="right" if numeric else "left", overflow="fold", no_wrap=numeric)
-    return table
-
-
 def _faces_table(faces: Sequence[tuple[Face, str]]) -> Table:
-    table = table("#", "face", "confidence", "yaw / pitch / roll", "brightness / sharpness", "would be enrolled")
+    table = columns("#", "face", "confidence", "yaw/pitch/roll", "bright/sharp", "would be enrolled")
     for i, (face, lack) in enumerate(faces, 1):
         pose, quality = face.pose, face.quality
         table.add_row(
             str(i),
-            f"{face.size_px:.0f} px at {100 * face.box.left:.0f}, {100 * face.box.top:.0f} %",
+            f"{face.size_px:.0f} px at {100 * face.box.left:.0f},{100 * face.box.top:.0f} %",
             f"{face.confidence:.1f}",
-            f"{pose.yaw:.0f} / {pose.pitch:.0f} / {pose.roll:.0f}",
-            f"{quality.brightness:.0f} / {quality.sharpness:.0f}",
+            f"{pose.yaw:.0f}/{pose.pitch:.0f}/{pose.roll:.0f}",
+            f"{quality.brightness:.0f}/{quality.sharpness:.0f}",
             Text(f"no: {lack}", "yellow") if lack else Text("yes", "green"),
         )
     return table
@@ -301,7 +298,7 @@ def _searched_json(photograph: Photograph, searched: Searched, calibration: Cali
 
 
 def _show_search(searched: Searched, calibration: Calibration | None) -> None:
-    table = table("rank", "similarity", "ExternalImageId", "FaceId")
+    table = columns("rank", "similarity", "ExternalImageId", "FaceId")
     for candidate, row in searched.rows:
         name = Text(WITHHELD, "yellow") if searched.candidates.identities_withheld else row.external_image_id or ""
         table.add_row(str(candidate.rank), _similarity(candidate.similarity, calibration), name, candidate.face_id)
@@ -311,15 +308,17 @@ def _show_search(searched: Searched, calibration: Calibration | None) -> None:
 
 
 def _add_rows(table: Table, photograph: Photograph, searched: Searched, calibration: Calibration | None) -> None:
-    name, audit_id = printable(photograph.name), searched.candidates.audit_id
-    if not searched.rows:
-        table.add_row(name, "", Text("nobody", "dim"), "", audit_id)
+    first = Text(printable(photograph.name)).append(f"\n{searched.candidates.audit_id}", "dim")
+    lines: list[tuple[str, Text, str]] = []
     for candidate, row in searched.rows[:5]:
         who = candidate.face_id if searched.candidates.identities_withheld else row.external_image_id or candidate.face_id
-        table.add_row(name, str(candidate.rank), _similarity(candidate.similarity, calibration), who, audit_id)
-        name = audit_id = ""
+        lines.append((str(candidate.rank), _similarity(candidate.similarity, calibration), who))
     if len(searched.rows) > 5:
-        table.add_row("", "", Text(f"and {len(searched.rows) - 5} more", "dim"), "", "")
+        lines.append(("", Text(f"and {len(searched.rows) - 5} more", "dim"), ""))
+    rank, similarity, who = lines[0] if lines else ("", Text("nobody", "dim"), "")
+    table.add_row(first, rank, similarity, who)
+    for line in lines[1:]:
+        table.add_row("", *line)
 
 
 def _save_search(app: App, photograph: Photograph, draw: Path, several: bool, searched: Searched) -> None:
@@ -349,5 +348,3 @@ def save(
         raise Unavailable(f"{draw} is a file; for several photographs --draw needs a folder")
     image = media.decode(photograph.read(), app.settings.max_image_pixels)
     drawing.save(drawing.draw(image, [drawing.Mark(face, lines, colour or drawing.PLAIN) for face, lines, colour in marks]), file)
-
-

@@ -52,9 +52,7 @@ def null_calibration(date: str, subjects: int = 6000) -> dict[str, Any]:
         "model_version": "0.1",
         "measured_limit": limit,
         "curve": curve,
-        "misses": [
-            {"score": step / 100, "fnmr": round(1 - mated.tar_at(step / 100), 6)} for step in range(-100, 101)
-        ],
+        "misses": [{"score": step / 100, "fnmr": round(1 - mated.tar_at(step / 100), 6)} for step in range(-100, 101)],
         "data_set": "faces drawn by aboveboard.vision.null.draw; the curve is theory (random directions)",
         "check": [
             {"promised": rate, "found": short(non_mated.fmr_at(cosine_at(rate, dimensions)))} for rate in (1e-1, 1e-2, 1e-3, 1e-4, 1e-5)

@@ -71,14 +71,17 @@ def trials_without_errors(rate: float, level: float = 0.95) -> int:
 class Pairs:
     """All comparisons among n templates: every mated score, the highest non-mated scores, and the rest as counts.
 
-    `mated` (m,) with `mated_subject`; `tail` (t,) falling, with the two subjects of each pair (t, 2); `counts` of all non-mated
-    scores in `BINS` equal bins over [-1, 1]; per subject: `sizes` templates, `missed` mated comparisons for want of a template.
+    `subject` (n,) of each template; `mated` (m,) with `mated_subject`; `tail` (t,) falling, with the two templates of each pair
+    (t, 2); `counts` of all non-mated scores in `BINS` equal bins over [-1, 1]; per subject: `sizes` templates, `missed` mated
+    comparisons for want of a template.
     """
+
+    subject: Counts
 
     mated: Scores
     mated_subject: Counts
     tail: Scores
-    tail_subjects: Counts
+    tail_templates: Counts
     counts: Counts
     sizes: Counts
     missed: Counts
@@ -103,6 +106,20 @@ class Pairs:
     def tar_at(self, threshold: float) -> float:
         """True accept rate: 1 - fnmr, with the missed comparisons as misses."""
         return 1 - fnmr(self.mated, threshold, int(self.missed.sum()))
+
+    def tar_by_person_at(self, threshold: float) -> float:
+        """The mean of every person's own true accept rate, so that those with many photographs do not outvote the rest."""
+        all_of = self.mated_of_person
+        return float(np.mean(self.accepted_of_person(threshold)[all_of > 0] / all_of[all_of > 0]))
+
+    @property
+    def mated_of_person(self) -> Counts:
+        """Mated comparisons of each person, the missed ones too."""
+        return self.sizes * (self.sizes - 1) // 2 + self.missed
+
+    def accepted_of_person(self, threshold: float) -> Counts:
+        """Mated comparisons of each person that reach the threshold."""
+        return np.bincount(self.mated_subject[self.mated >= threshold], minlength=self.sizes.size)
 
     def threshold_for(self, rate: float) -> float:
         """The lowest threshold with an FMR of at most `rate`; outside the kept tail to within a bin of 1e-4."""
@@ -134,18 +151,19 @@ def all_pairs(
     wanted = min(max(math.ceil(keep * counts.sum()), least), int(counts.sum()))
     floor = np.flatnonzero(reaching >= wanted)[-1] if wanted else BINS
     tails: list[Scores] = []
-    tail_subjects: list[Counts] = []
+    tail_templates: list[Counts] = []
     for scores, row, column in _blocks(features):
         kept = (_bin(scores) >= floor) & (subject[row] != subject[column])
         tails.append(scores[kept])
-        tail_subjects.append(np.stack([subject[row][kept], subject[column][kept]], axis=1))
+        tail_templates.append(np.stack([row[kept], column[kept]], axis=1))
     tail = np.concatenate([np.empty(0), *tails])
     order = np.argsort(-tail, kind="stable")
     return Pairs(
+        subject=subject,
         mated=np.concatenate([np.empty(0), *mated]),
         mated_subject=np.concatenate([np.empty(0, np.int64), *mated_subject]),
         tail=tail[order],
-        tail_subjects=np.concatenate([np.empty((0, 2), np.int64), *tail_subjects])[order],
+        tail_templates=np.concatenate([np.empty((0, 2), np.int64), *tail_templates])[order],
         counts=counts,
         sizes=np.bincount(subject, minlength=len(missed)),
         missed=np.asarray(missed, np.int64) if len(missed) else np.zeros(int(subject.max(initial=-1)) + 1, np.int64),
@@ -187,11 +205,11 @@ class Resampling:
         sizes = self.pairs.sizes
         weighted = (self.weights * sizes).astype(np.float64)
         non_mated = (weighted.sum(axis=1) ** 2 - (weighted**2).sum(axis=1)) / 2
-        return non_mated, self.weights @ (sizes * (sizes - 1) / 2 + self.pairs.missed)
+        return non_mated, (self.weights @ self.pairs.mated_of_person).astype(np.float64)
 
     def tail_weights(self, size: int | None = None) -> Iterator[Scores]:
         """Of each draw the weights of the `size` highest non-mated pairs (all that were kept, by default)."""
-        first, second = self.pairs.tail_subjects[:size].T
+        first, second = self.pairs.subject[self.pairs.tail_templates[:size]].T
         for weight in self.weights.astype(np.float64):
             yield weight[first] * weight[second]
 
@@ -216,12 +234,8 @@ class Resampling:
 
     def tar_at(self, thresholds: Sequence[float]) -> Scores:
         """The TAR at each threshold in each draw, (draws, thresholds)."""
-        accepted = np.stack([self._accepted(threshold) for threshold in thresholds], axis=1)
+        accepted = np.stack([self.pairs.accepted_of_person(threshold) for threshold in thresholds], axis=1)
         return (self.weights @ accepted) / np.maximum(self.totals()[1][:, None], 1)
-
-    def _accepted(self, threshold: float) -> Counts:
-        kept = self.pairs.mated_subject[self.pairs.mated >= threshold]
-        return np.bincount(kept, minlength=self.pairs.sizes.size)
 
 
 def interval(draws: Scores, level: float = 0.95) -> tuple[float, float]:

@@ -33,7 +33,7 @@ RATES = {"1e-3": 1e-3, "1e-4": 1e-4, "1e-5": 1e-5, "2e-6": 2e-6, "1e-6": 1e-6}
 TAIL_SHARES = (1e-2, 5e-3, 2e-3, 1e-3, 5e-4, 2e-4, 1e-4)
 LEAST_EXCEEDANCES, MANY_EXCEEDANCES = 50, 1000
 NOTIONAL_END = 0.99
-ROUND = 6
+ROUND, LOOK_AT = 6, 60
 
 
 @dataclass(frozen=True)
@@ -77,8 +77,17 @@ def templates_of(
     return TemplateSet(features, tuple(made), tuple(failed))
 
 
-def compare(templates: TemplateSet, errata: Errata = NO_ERRATA) -> tuple[Pairs, dict[str, int]]:
-    """All comparisons of a template set, its labels corrected, and how many corrections were made.
+@dataclass(frozen=True)
+class Comparison:
+    """All comparisons of a template set: `pairs`, whose template i is that of `samples[i]`, and the number of corrections made."""
+
+    pairs: Pairs
+    samples: tuple[Sample, ...]
+    corrections: dict[str, int]
+
+
+def compare(templates: TemplateSet, errata: Errata = NO_ERRATA) -> Comparison:
+    """All comparisons of a template set with its labels corrected.
 
     A failure to enrol makes every mated comparison with that photograph a missed one. Raises BadRequest where there are no two
     persons or nobody has two photographs.
@@ -87,16 +96,15 @@ def compare(templates: TemplateSet, errata: Errata = NO_ERRATA) -> tuple[Pairs, 
     samples, done = correct([*templates.samples, *failed], errata)
     row = {sample.name: i for i, sample in enumerate(templates.samples)}
     person = {subject: i for i, subject in enumerate(sorted({sample.subject for sample in samples}))}
-    number = [person[sample.subject] for sample in samples]
-    made = [sample.name in row for sample in samples]
-    features = templates.features[[row[sample.name] for sample in samples if sample.name in row]]
-    subjects = [n for n, is_made in zip(number, made, strict=True) if is_made]
-    photographs, enrolled = (np.bincount(numbers, minlength=len(person)) for numbers in (number, subjects))
+    made = tuple(sample for sample in samples if sample.name in row)
+    subjects = [person[sample.subject] for sample in made]
+    photographs = np.bincount([person[sample.subject] for sample in samples], minlength=len(person))
+    enrolled = np.bincount(subjects, minlength=len(person))
     missed = photographs * (photographs - 1) // 2 - enrolled * (enrolled - 1) // 2
-    pairs = metrics.all_pairs(features, subjects, list(missed))
+    pairs = metrics.all_pairs(templates.features[[row[sample.name] for sample in made]], subjects, list(missed))
     if not pairs.mated_size or not pairs.non_mated_size:
         raise BadRequest("the photographs make no mated or no non-mated comparison; give at least two people, one with two photographs")
-    return pairs, done
+    return Comparison(pairs, made, done)
 
 
 def rates(pairs: Pairs) -> dict[str, Any]:
@@ -104,7 +112,7 @@ def rates(pairs: Pairs) -> dict[str, Any]:
     scores = {name: pairs.threshold_for(rate) for name, rate in RATES.items()}
     return {
         "tar": {name: round(pairs.tar_at(score), ROUND) for name, score in scores.items()},
-        "scores": {name: round(score, ROUND) for name, score in scores.items()},
+        "scores": {name: _up(score) for name, score in scores.items()},
         "mated": pairs.mated_size,
         "non_mated": pairs.non_mated_size,
     }
@@ -117,21 +125,32 @@ def verification(
 
     `at_similarity` has what 80 and 99 of the pack's own calibration are worth here, `scale` the FMR found where the calibration
     promises one; both on the corrected labels, with 95 % intervals from resampling people, and null without a calibration.
+    `look_at` names the highest non-mated comparisons that the errata leave.
     """
     templates = templates_of(read_folder(folder), models, progress=progress)
-    as_is, _ = compare(templates)
-    corrected, done = compare(templates, errata)
+    as_is, comparison = compare(templates), compare(templates, errata)
+    corrected = comparison.pairs
     return {
-        "as_is": rates(as_is),
+        "as_is": rates(as_is.pairs),
         "corrected": rates(corrected),
         "failures_to_enrol": len(templates.failures_to_enrol),
         "failed": {sample.name: reason for sample, reason in templates.failures_to_enrol},
         "subjects": int(np.count_nonzero(corrected.sizes)),
         "photographs": len(templates.samples) + len(templates.failures_to_enrol),
-        "errata": done,
+        "errata": comparison.corrections,
         "measured_limit": metrics.measured_limit(corrected.non_mated_size),
         **_worth(corrected, models.calibration, draws, seed),
+        "look_at": _look_at(comparison),
     }
+
+
+def _look_at(comparison: Comparison) -> list[dict[str, Any]]:
+    """The highest non-mated comparisons, by name: where label errors show first. A person has to look and write the errata."""
+    pairs = comparison.pairs
+    return [
+        {"score": round(float(score), ROUND), "photographs": [comparison.samples[i].name for i in templates]}
+        for score, templates in zip(pairs.tail[:LOOK_AT], pairs.tail_templates[:LOOK_AT], strict=True)
+    ]
 
 
 def _worth(pairs: Pairs, calibration: Calibration | None, draws: int, seed: int) -> dict[str, Any]:
@@ -148,6 +167,7 @@ def _worth(pairs: Pairs, calibration: Calibration | None, draws: int, seed: int)
             **_share(pairs, resampling, score),
             "tar": round(pairs.tar_at(score), ROUND),
             "tar_interval": [round(end, ROUND) for end in tar],
+            "tar_by_person": round(pairs.tar_by_person_at(score), ROUND),
         }
     return {
         "at_similarity": worth,
@@ -185,20 +205,20 @@ def calibrate(
     """
     samples, day = read_folder(folder), date or datetime.datetime.now(datetime.UTC).date()
     templates = templates_of(samples, models, progress=progress)
-    as_is, _ = compare(templates)
-    pairs, done = compare(templates, errata)
+    as_is, comparison = compare(templates).pairs, compare(templates, errata)
+    pairs = comparison.pairs
     return {
         "id": identifier or f"{day:%Y%m%d}",
         "model_version": models.card.model_version,
         **calibration_of(pairs, draws, seed),
         "curve_as_is": [
-            {"score": round(score, ROUND), "fmr": short(rate)} for rate, score in _measured(as_is, metrics.measured_limit(as_is.non_mated_size))
+            {"score": _up(score), "fmr": short(rate)} for rate, score in _measured(as_is, metrics.measured_limit(as_is.non_mated_size))
         ],
         "data_set": data_set or folder.name,
         "data_sha256": content_hash(samples),
-        "errata": {"sha256": errata.sha256, **done},
+        "errata": {"sha256": errata.sha256, **comparison.corrections},
         "subjects": int(np.count_nonzero(pairs.sizes)),
-        "photographs": len(samples) - done["dropped"],
+        "photographs": len(samples) - comparison.corrections["dropped"],
         "failures_to_enrol": len(templates.failures_to_enrol),
         "mated": pairs.mated_size,
         "non_mated": pairs.non_mated_size,
@@ -217,6 +237,11 @@ def calibration_of(pairs: Pairs, draws: int = 1000, seed: int = 0) -> dict[str, 
     the FMR at its score.
     """
     limit = metrics.measured_limit(pairs.non_mated_size)
+    if pairs.threshold_for(limit) > NOTIONAL_END - 0.01:
+        raise BadRequest(
+            "the highest non-mated scores are those of identical photographs: some people stand under two names. Look at the pairs "
+            "that aboveboard evaluate verification lists, and write errata"
+        )
     resampling = Resampling.of(pairs, draws, seed)
     fits = _fits(pairs, limit)
     refits = _refits(resampling, fits)
@@ -228,11 +253,9 @@ def calibration_of(pairs: Pairs, draws: int = 1000, seed: int = 0) -> dict[str, 
     beyond = _beyond(tail, limit, measured[-1][1])
     intervals = _intervals(resampling, [score for _, score in measured])
     curve = [
-        {"score": round(score, ROUND), "fmr": short(rate), "low": short(low * rate), "high": short(high * rate), "origin": "measured"}
+        {"score": _up(score), "fmr": short(rate), "low": short(low * rate), "high": short(high * rate), "origin": "measured"}
         for (rate, score), (low, high) in zip(measured, intervals, strict=True)
-    ] + [
-        {"score": round(score, ROUND), "fmr": short(rate), **_bounds_at(score, believed), "origin": "tail"} for rate, score in beyond
-    ]
+    ] + [{"score": round(score, ROUND), "fmr": short(rate), **_bounds_at(score, believed), "origin": "tail"} for rate, score in beyond]
     return {
         "measured_limit": limit,
         "curve": curve,
@@ -291,7 +314,7 @@ def _refit(falling: Scores, fit: Tail, weight: Scores, total: float) -> Tail | N
     size = fit.exceedances + 1
     share = float(weight[: size - 1].sum()) / total
     drawn = np.flatnonzero(weight[: size - 1])
-    if drawn.size < 2 or share <= 0:
+    if drawn.size < 2 or falling[drawn[0]] == falling[size - 1]:
         return None
     rows = np.append(drawn, size - 1)
     return metrics.fit_tail(falling[rows], share, weight[rows])
@@ -343,7 +366,7 @@ def _rising(points: Iterable[tuple[float, float]]) -> list[tuple[float, float]]:
     """The points whose score rises by at least a unit of the last digit kept."""
     kept: list[tuple[float, float]] = []
     for rate, score in points:
-        if not kept or round(score, ROUND) > round(kept[-1][1], ROUND):
+        if not kept or round(score, ROUND) > _up(kept[-1][1]):
             kept.append((rate, score))
     return kept
 
@@ -360,6 +383,12 @@ def _intervals(resampling: Resampling, scores: Sequence[float]) -> list[tuple[fl
 def _bounds_at(score: float, fits: Sequence[Tail]) -> dict[str, float]:
     low, high = metrics.interval(np.array([fit.fmr_at(score) for fit in fits]))
     return {"low": short(low), "high": short(high)}
+
+
+def _up(score: float) -> float:
+    """A threshold as it stands in files: rounded up, so that it still keeps its promise."""
+    unit: float = 10.0**ROUND
+    return math.ceil(score * unit) / unit
 
 
 def short(rate: float) -> float:
@@ -381,10 +410,8 @@ def _anchors(
     for similarity in sorted({95.0, *(similarity for similarity, _ in ANCHORS)}):
         rate = fmr_at(similarity)
         score = float(np.interp(-math.log10(rate), [-value for value in log_fmr], rising))
-        if rate >= limit:
-            draws = resampling.thresholds(rate)
-        else:
-            draws = np.array([fit.score_at(rate) for fit in fits if fit.share > rate])
+        extrapolated = [fit.score_at(rate) for fit in fits if rate < limit]
+        draws = np.array(extrapolated) if extrapolated else resampling.thresholds(rate)
         low, high = (round(end, ROUND) for end in metrics.interval(draws))
         anchors.append(
             {

@@ -14,7 +14,7 @@ CODES: tuple[tuple[type[errors.Error], str, int], ...] = (
     (errors.Exists, "ResourceAlreadyExistsException", 400),
     (errors.Busy, "ConflictException", 400),
     (errors.Refused, "AccessDeniedException", 400),
-    (errors.TooMuch, "LimitExceededException", 400),
+    (errors.TooMuch, "ServiceQuotaExceededException", 400),
     (errors.Unavailable, "InternalServerError", 500),
 )
 """First match wins: a subclass stands before its parent."""

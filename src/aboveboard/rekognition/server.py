@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import json
 import logging
+import os
 import uuid
 from collections.abc import Mapping
 from datetime import UTC, datetime
+from functools import partial
 
+from anyio import CapacityLimiter, to_thread
 from starlette.applications import Starlette
-from starlette.concurrency import run_in_threadpool
 from starlette.requests import ClientDisconnect, Request
 from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
@@ -22,6 +24,8 @@ from aboveboard.rekognition.operations import Answer, Handler, offered
 from aboveboard.service.app import App
 
 MAX_BODY = 15 * 1024 * 1024
+WORKERS = 2 * (os.cpu_count() or 1) + 2
+"""Requests worked on at once: enough to keep every core busy while some wait for the disk."""
 TARGET = "RekognitionService."
 CONTENT_TYPE = "application/x-amz-json-1.1"
 log = logging.getLogger("aboveboard.server")
@@ -30,6 +34,7 @@ log = logging.getLogger("aboveboard.server")
 def build(app: App) -> Starlette:
     """The ASGI application of one deployment."""
     handlers = offered()
+    workers = CapacityLimiter(WORKERS)
 
     async def answer(request: Request) -> Response:
         request_id = str(uuid.uuid4())
@@ -40,7 +45,8 @@ def build(app: App) -> Starlette:
             body = await _body(request, headers)
             path = request.scope.get("raw_path") or b"/"
             query = request.scope["query_string"].decode("latin-1")
-            return await run_in_threadpool(_answer, app, handlers, signed, headers, path.decode("latin-1"), query, body, request_id)
+            work = partial(_answer, app, handlers, signed, headers, path.decode("latin-1"), query, body, request_id)
+            return await to_thread.run_sync(work, limiter=workers)
         except Error as error:
             return _failure(error, request_id)
         except ClientDisconnect:
@@ -107,5 +113,5 @@ def _failure(error: Error | None, request_id: str) -> Response:
     message = error.message if error else f"an error inside the server; its log tells more under request {request_id}"
     if status == 500 and error:
         log.error("request %s failed: %s", request_id, message)
-    content = json.dumps({"__type": code, "Code": code, "Logref": request_id, "Message": message, "message": message})
+    content = json.dumps({"__type": code, "Code": code, "Logref": request_id, "Message": message})
     return Response(content, status, {"x-amzn-RequestId": request_id, "x-amzn-ErrorType": code}, CONTENT_TYPE)

@@ -11,7 +11,7 @@ from aboveboard.errors import BadRequest
 from aboveboard.service import analyse
 from aboveboard.service.analyse import Found
 from aboveboard.service.app import App
-from aboveboard.storage.collections import FaceRow
+from aboveboard.storage.collections import Collection, FaceRow
 
 DEFAULT_CANDIDATES = 80
 """The length of a candidate list where none was asked for; Amazon documents no default."""
@@ -66,7 +66,7 @@ def by_image(
     with app.gate.search(session, collection, threshold, limit, Probe(images=(image,))) as look:
         probe = analyse.largest(analyse.faces(app, image), bar, "the image")
         candidates = look.candidates(analyse.template(app, probe))
-    return Searched(probe, candidates, _rows(app, collection_id, candidates))
+    return Searched(probe, candidates, _rows(app, collection, candidates))
 
 
 def by_face(
@@ -83,10 +83,10 @@ def by_face(
         if not app.collections.faces(collection, [face_id]):
             raise BadRequest("faceId was not found in the collection")
         candidates = look.candidates()
-    return Searched(None, candidates, _rows(app, collection_id, candidates))
+    return Searched(None, candidates, _rows(app, collection, candidates))
 
 
-def _rows(app: App, collection_id: str, candidates: Candidates) -> tuple[tuple[Candidate, FaceRow], ...]:
-    found = app.collections.faces(app.collections.get(collection_id), [candidate.face_id for candidate in candidates])
+def _rows(app: App, collection: Collection, candidates: Candidates) -> tuple[tuple[Candidate, FaceRow], ...]:
+    found = app.collections.faces(collection, [candidate.face_id for candidate in candidates])
     rows = {row.face_id: row.withheld() if candidates.identities_withheld else row for row in found}
     return tuple((candidate, rows[candidate.face_id]) for candidate in candidates if candidate.face_id in rows)

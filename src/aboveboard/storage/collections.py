@@ -43,8 +43,12 @@ class FaceRow:
         return replace(self, image_id="", external_image_id=None)
 
 
-def _no_collection(collection_id: str) -> NoSuch:
-    return NoSuch(f"The collection id: {collection_id} does not exist")
+# Built once: SQLAlchemy takes longer to build a statement than SQLite to answer it.
+_BY_ID = (
+    sa.select(COLLECTIONS, TAGS.c.key, TAGS.c.value)
+    .outerjoin(TAGS, TAGS.c.collection == COLLECTIONS.c.n)
+    .where(COLLECTIONS.c.id == sa.bindparam("id"))
+)
 
 
 class Collections:
@@ -58,13 +62,13 @@ class Collections:
         if connection is None:
             with self._database.read() as own:
                 return self.get(collection_id, own)
-        row = connection.execute(sa.select(COLLECTIONS).where(COLLECTIONS.c.id == collection_id)).first()
-        if row is None:
-            raise _no_collection(collection_id)
-        tags = connection.execute(sa.select(TAGS.c.key, TAGS.c.value).where(TAGS.c.collection == row.n))
+        rows = connection.execute(_BY_ID, {"id": collection_id}).all()
+        if not rows:
+            raise NoSuch(f"The collection id: {collection_id} does not exist")
+        row = rows[0]
         return Collection(
             row.n, row.id, row.model_version, row.created_at, row.face_count, row.generation, row.removals,
-            {tag.key: tag.value for tag in tags},
+            {row.key: row.value for row in rows if row.key is not None},
         )  # fmt: skip
 
     def create(self, connection: sa.Connection, collection_id: str, model_version: str, tags: Mapping[str, str]) -> int:
@@ -137,6 +141,8 @@ class Collections:
 
     def faces(self, collection: Collection, face_ids: Sequence[str]) -> list[FaceRow]:
         """The faces of these ids that are there, in the order given."""
+        if not face_ids:
+            return []
         with self._database.read() as connection:
             return self._faces(connection, collection, face_ids)
 

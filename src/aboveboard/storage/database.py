@@ -120,7 +120,7 @@ class Database:
             file.parent.mkdir(parents=True, exist_ok=True)
         except OSError as error:
             raise Unavailable(f"the data folder {file.parent} cannot be made: {error.strerror}") from error
-        self._engine = sa.create_engine(f"sqlite:///{file}", connect_args={"timeout": 30})
+        self._engine = sa.create_engine(f"sqlite:///{file}", connect_args={"timeout": 30}, pool_size=16, pool_reset_on_return=None)
         sa.event.listen(self._engine, "connect", _configure)
         sa.event.listen(self._engine, "begin", _begin)
         with self.write() as connection:

@@ -42,6 +42,11 @@ def root_of(subtrees: list[bytes]) -> bytes:
     return root
 
 
+_STATE = sa.select(LEDGER_STATE.c.size, LEDGER_STATE.c.subtrees)
+_UPDATE_STATE = sa.update(LEDGER_STATE).values(size=sa.bindparam("size"), subtrees=sa.bindparam("subtrees"))
+_INSERT, _INSERT_KEY = sa.insert(LEDGER), sa.insert(COMMITMENT_KEYS)
+
+
 class Ledger:
     """Entries are canonical JSON (RFC 8785): `seq` without gaps, `time`, `type` and what the caller gives."""
 
@@ -55,7 +60,7 @@ class Ledger:
         """
         with self._database.write() as connection:
             if commitment_key is not None:
-                connection.execute(sa.insert(COMMITMENT_KEYS).values(audit_id=facts["audit_id"], key=commitment_key))
+                connection.execute(_INSERT_KEY, {"audit_id": facts["audit_id"], "key": commitment_key})
             return self.append(connection, kind, facts)
 
     def append(self, connection: sa.Connection, kind: str, facts: Mapping[str, Any]) -> int:
@@ -63,10 +68,10 @@ class Ledger:
         size, subtrees = self._state(connection)
         entry = rfc8785.dumps({"seq": size, "time": now(), "type": kind, **facts})
         grown = grow(subtrees, size, leaf_hash(entry))
-        connection.execute(sa.insert(LEDGER).values(seq=size, entry=entry))
+        connection.execute(_INSERT, {"seq": size, "entry": entry})
         values = {"size": size + 1, "subtrees": b"".join(grown)}
         if size:
-            connection.execute(sa.update(LEDGER_STATE).values(values))
+            connection.execute(_UPDATE_STATE, values)
         else:
             connection.execute(sa.insert(LEDGER_STATE).values(one=1, **values))
         return size
@@ -85,7 +90,7 @@ class Ledger:
 
     @staticmethod
     def _state(connection: sa.Connection) -> tuple[int, list[bytes]]:
-        row = connection.execute(sa.select(LEDGER_STATE.c.size, LEDGER_STATE.c.subtrees)).first()
+        row = connection.execute(_STATE).first()
         if row is None:
             return 0, []
         return row.size, [row.subtrees[i : i + 32] for i in range(0, len(row.subtrees), 32)]

@@ -20,6 +20,7 @@ class Keyring:
 
     def __init__(self, master: bytes) -> None:
         self._master = master
+        self._derived: dict[str, bytes] = {}
 
     @staticmethod
     def open(file: Path, *, create: bool) -> Keyring:
@@ -46,7 +47,10 @@ class Keyring:
         return Keyring(master)
 
     def _key(self, purpose: str) -> bytes:
-        return HKDF(algorithm=SHA256(), length=32, salt=None, info=f"aboveboard:{purpose}".encode()).derive(self._master)
+        if purpose not in self._derived:
+            hkdf = HKDF(algorithm=SHA256(), length=32, salt=None, info=f"aboveboard:{purpose}".encode())
+            self._derived[purpose] = hkdf.derive(self._master)
+        return self._derived[purpose]
 
     def seal(self, secret: bytes, purpose: str, owner: str) -> bytes:
         """`secret` encrypted for one purpose and owner: nonce, ciphertext, tag."""

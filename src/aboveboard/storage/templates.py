@@ -26,6 +26,9 @@ class Permit:
     limit: int
 
 
+_STATE = sa.select(COLLECTIONS.c.generation, COLLECTIONS.c.removals).where(COLLECTIONS.c.n == sa.bindparam("n"))
+
+
 @dataclass(frozen=True)
 class _Gallery:
     """One collection in memory as of a generation. `matrix` is read-only for its readers: appending fills rows behind `face_ids`."""
@@ -66,19 +69,16 @@ class Templates:
             raise NoSuch("the face was removed from the collection while it was searched for; ask again")
         return np.frombuffer(vector, "<f4")
 
-    def size(self, collection: int) -> int:
-        """How many templates a search of the collection looks at now."""
-        return len(self._current(collection).face_ids)
+    def search(self, permit: Permit, probe: Vector, excluded: Iterable[str] = ()) -> tuple[list[tuple[str, float]], int]:
+        """Face ids and comparison scores at or above the permit's floor, best first, at most its limit; and how many were looked at.
 
-    def search(self, permit: Permit, probe: Vector, excluded: Iterable[str] = ()) -> list[tuple[str, float]]:
-        """Face ids and comparison scores at or above the permit's floor, best first, at most its limit: exact, in float64.
-
-        Ties are ordered by face id. Sees every write that was acknowledged before the call, of this process or another.
+        Exact, in float64; ties are ordered by face id. Sees every write that was acknowledged before the call, of any process.
         """
         gallery = self._current(permit.collection)
         left_out = set(excluded)
-        if not gallery.face_ids or permit.limit < 1:
-            return []
+        size = len(gallery.face_ids) - len(left_out)
+        if size < 1 or permit.limit < 1:
+            return [], max(size, 0)
         rough = gallery.matrix @ probe
         reach = permit.limit + len(left_out)
         floor = permit.floor
@@ -92,7 +92,7 @@ class Templates:
             if score >= permit.floor and gallery.face_ids[i] not in left_out
         ]
         order = best_first([score for _, score in pairs], [face_id for face_id, _ in pairs], permit.limit)
-        return [pairs[i] for i in order]
+        return [pairs[i] for i in order], size
 
     def forget(self, collection: int) -> None:
         """Drop a collection from memory."""
@@ -102,8 +102,7 @@ class Templates:
     def _current(self, collection: int) -> _Gallery:
         """The collection as of now: nothing to do, the tail to load, or, after a removal, all of it."""
         with self._lock, self._database.read() as connection:
-            state = sa.select(COLLECTIONS.c.generation, COLLECTIONS.c.removals).where(COLLECTIONS.c.n == collection)
-            row = connection.execute(state).first()
+            row = connection.execute(_STATE, {"n": collection}).first()
             if row is None:
                 self._galleries.pop(collection, None)
                 raise NoSuch("the collection was deleted while it was searched; ask again")

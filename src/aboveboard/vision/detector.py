@@ -42,7 +42,7 @@ class YuNet:
     CANDIDATES = 5000
 
     def __init__(self, session: onnxruntime.InferenceSession) -> None:
-        self._session = session
+        self.session = session
         self._outputs = [f"{kind}_{stride}" for stride in self.STRIDES for kind in ("cls", "obj", "bbox", "kps")]
 
     def detect(self, image: Image) -> list[Detection]:
@@ -67,31 +67,27 @@ class YuNet:
         height, width = small.shape[:2]
         rows, columns = -(-height // 32) * 32, -(-width // 32) * 32
         blob = np.zeros((1, 3, rows, columns), np.float32)
-        blob[0, :, :height, :width] = small.transpose(2, 0, 1)
-        found = self._session.run(self._outputs, {"input": blob})
-        faces = [
-            face
-            for i, stride in enumerate(self.STRIDES)
-            for face in self._decode(columns // stride, stride, *(output[0] for output in found[4 * i : 4 * i + 4]))
-        ]
-        faces.sort(key=lambda face: -face.score)
-        kept = suppress(faces[: self.CANDIDATES], self.OVERLAP)
-        return [Detection(f.box * np.tile(ratio, 2), f.points * ratio, f.score) for f in kept] if scale != 1 else kept
+        for plane, colour in zip(blob[0], cv2.split(small), strict=True):
+            plane[:height, :width] = colour
+        found = self.session.run(self._outputs, {"input": blob})
+        parts = [self._decode(columns // stride, stride, found[4 * i : 4 * i + 4]) for i, stride in enumerate(self.STRIDES)]
+        boxes, points, scores = (np.concatenate(column) for column in zip(*parts, strict=True))
+        order = np.argsort(-scores, kind="stable")[: self.CANDIDATES]
+        kept = order[_suppressed(boxes[order], self.OVERLAP)]
+        return [Detection(boxes[i] * np.tile(ratio, 2), points[i] * ratio, float(scores[i])) for i in kept]
 
     def _decode(
-        self, columns: int, stride: int, classes: NDArray[np.float32], objects: NDArray[np.float32],
-        boxes: NDArray[np.float32], points: NDArray[np.float32],
-    ) -> list[Detection]:  # fmt: skip
-        scores = np.sqrt(np.clip(classes[:, 0], 0, 1) * np.clip(objects[:, 0], 0, 1))
-        keep = np.flatnonzero(scores >= self.SCORE)
-        if keep.size == 0:
-            return []
+        self, columns: int, stride: int, outputs: list[NDArray[np.float32]]
+    ) -> tuple[NDArray[np.float32], NDArray[np.float32], NDArray[np.float32]]:
+        """Boxes (n, 4), points (n, 5, 2) and scores (n,) of one stride, in pixels of the network's input."""
+        classes, objects, boxes, points = (output[0] for output in outputs)
+        product = classes[:, 0] * objects[:, 0]
+        keep = np.flatnonzero(product >= self.SCORE**2)
         cell = np.stack([keep % columns, keep // columns], axis=1).astype(np.float32)
         centre = (cell + boxes[keep, :2]) * stride
         size = np.exp(boxes[keep, 2:]) * stride
-        corner = np.concatenate([centre - size / 2, size], axis=1)
         marks = (points[keep].reshape(-1, 5, 2) + cell[:, None, :]) * stride
-        return [Detection(corner[i], marks[i], float(scores[keep[i]])) for i in range(keep.size)]
+        return np.concatenate([centre - size / 2, size], axis=1), marks, np.sqrt(product[keep])
 
 
 def _is_detail(face: Detection, of: Detection) -> bool:
@@ -103,14 +99,18 @@ def _is_detail(face: Detection, of: Detection) -> bool:
 def suppress(faces: list[Detection], overlap: float) -> list[Detection]:
     """Greedy non-maximum suppression: of boxes that overlap (intersection over union) by more than `overlap`, the best score stays."""
     faces = sorted(faces, key=lambda face: -face.score)
-    if len(faces) < 2:
-        return faces
-    boxes = np.array([face.box for face in faces], np.float64)
+    return [faces[i] for i in _suppressed(np.array([face.box for face in faces], np.float32).reshape(-1, 4), overlap)]
+
+
+def _suppressed(boxes: NDArray[np.float32], overlap: float) -> list[int]:
+    """Which rows of (n, 4) boxes, best first, remain."""
+    if len(boxes) < 2:
+        return list(range(len(boxes)))
     low, high, area = boxes[:, :2], boxes[:, :2] + boxes[:, 2:], boxes[:, 2] * boxes[:, 3]
-    alive, kept = np.ones(len(faces), bool), []
-    for i, face in enumerate(faces):
+    alive, kept = np.ones(len(boxes), bool), []
+    for i in range(len(boxes)):
         if alive[i]:
-            kept.append(face)
+            kept.append(i)
             side = np.clip(np.minimum(high[i], high) - np.maximum(low[i], low), 0, None)
             shared = side[:, 0] * side[:, 1]
             alive &= shared <= overlap * (area[i] + area - shared)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 import cv2
 import numpy as np
 from numpy.typing import NDArray
@@ -13,6 +15,7 @@ from aboveboard.vision.recogniser import align
 # Five points of an average head in millimetres, x right, y down, z away from the camera, from the point between the eyes.
 # The nose's height is set so that the median photograph of LFW has a pitch of 0 with YuNet's landmarks.
 _HEAD = np.array([[-31.5, 0, 0], [31.5, 0, 0], [0, 41.5, -28], [-26, 72, -4], [26, 72, -4]], np.float64)
+_FIT = np.linalg.pinv(_HEAD - _HEAD.mean(axis=0))
 
 
 def pose(points: NDArray[np.float32]) -> Pose:
@@ -22,22 +25,18 @@ def pose(points: NDArray[np.float32]) -> Pose:
     that is longer or shorter than the average moves the pitch by several degrees.
     """
     marks = points.astype(np.float64)
-    centred, head = marks - marks.mean(axis=0), _HEAD - _HEAD.mean(axis=0)
-    # Weak perspective: the two rows of scale x rotation by least squares, then made orthonormal.
-    rows, *_ = np.linalg.lstsq(head, centred, rcond=None)
-    first, second = rows[:, 0], rows[:, 1]
-    scale = max((np.linalg.norm(first) + np.linalg.norm(second)) / 2, 1e-9)
-    u, _, vt = np.linalg.svd(np.vstack([first, second, np.cross(first, second) / scale]))
-    rotation = u @ np.diag([1, 1, np.linalg.det(u @ vt)]) @ vt
-    yaw = np.degrees(np.arcsin(np.clip(-rotation[0, 2], -1, 1)))
-    pitch = np.degrees(np.arctan2(-rotation[1, 2], rotation[2, 2]))
-    eyes = marks[1] - marks[0]
-    roll = np.degrees(np.arctan2(eyes[1], eyes[0]))
-    return Pose(float(roll), float(yaw), float(-pitch))
+    # Weak perspective: scale x the first two rows of the rotation, by least squares; then brought to unit length.
+    (ax, ay, az), (bx, by, bz) = ((_FIT @ (marks - marks.mean(axis=0))).T).tolist()
+    one, other = math.hypot(ax, ay, az) or 1.0, math.hypot(bx, by, bz) or 1.0
+    third = (ax * by - ay * bx) / (one * other)
+    yaw = math.asin(max(-1.0, min(1.0, -az / one)))
+    pitch = math.atan2(bz / other, third)
+    roll = math.atan2(marks[1, 1] - marks[0, 1], marks[1, 0] - marks[0, 0])
+    return Pose(math.degrees(roll), math.degrees(yaw), math.degrees(pitch))
 
 
 def quality(image: Image, points: NDArray[np.float32]) -> Quality:
     """Brightness (mean luma) and sharpness (variance of the Laplacian, squeezed) of the face aligned to 112 px, each 0-100."""
     grey = cv2.cvtColor(align(image, points, 112)[16:, 16:-16], cv2.COLOR_BGR2GRAY)
-    variance = float(cv2.Laplacian(grey, cv2.CV_32F).var())
-    return Quality(float(grey.mean()) / 2.55, float(100 * (1 - np.exp(-variance / 400))))
+    _, deviation = cv2.meanStdDev(cv2.Laplacian(grey, cv2.CV_16S))
+    return Quality(cv2.mean(grey)[0] / 2.55, 100 * (1 - math.exp(-(float(deviation[0, 0]) ** 2) / 400)))

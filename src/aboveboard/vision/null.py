@@ -62,4 +62,6 @@ class NullRecogniser:
         grey = image[max(y, 0) : y + height, max(x, 0) : x + width].mean(axis=2)
         cells = cv2.resize(grey, (CELLS, CELLS), interpolation=cv2.INTER_AREA).reshape(-1).astype(np.float64)
         cells -= cells.mean()
-        return np.asarray(cells / max(float(np.linalg.norm(cells)), 1e-12), np.float32)
+        length = float(np.linalg.norm(cells))
+        # A plain board has no identity; what remains of it is rounding.
+        return np.asarray(cells / length if length > 1e-6 else np.zeros_like(cells), np.float32)

@@ -25,7 +25,9 @@ class Photograph:
 
 def _face_recognition(name: str, person: str, sha256: str) -> Photograph:
     member = f"face_recognition-1.3.0/tests/test_images/{name}"
-    return Photograph(name, person, _WHITE_HOUSE, sha256, registry.Source("face-recognition", "1.3.0", "face_recognition-1.3.0.tar.gz", member))
+    return Photograph(
+        name, person, _WHITE_HOUSE, sha256, registry.Source("face-recognition", "1.3.0", "face_recognition-1.3.0.tar.gz", member)
+    )
 
 
 PHOTOGRAPHS: tuple[Photograph, ...] = (

@@ -1,0 +1,30 @@
+"""Write a benchmark's table into docs/performance.md, with the machine's kind."""
+
+from __future__ import annotations
+
+import os
+import platform
+import re
+from collections.abc import Sequence
+from datetime import UTC, datetime
+from pathlib import Path
+
+FILE = Path(__file__).parent.parent / "docs" / "performance.md"
+
+
+def machine() -> str:
+    """The kind of machine: cores and processor."""
+    model = re.search(r"model name\s*: (.+)", Path("/proc/cpuinfo").read_text())
+    return f"{os.cpu_count()} cores, {model[1] if model else platform.machine()}, Python {platform.python_version()}"
+
+
+def write(section: str, head: Sequence[str], rows: Sequence[Sequence[str]], note: str) -> None:
+    """Replace the table of a section (between its two marks) and print it."""
+    lines = ["| " + " | ".join(row) + " |" for row in (head, ["---"] * len(head), *rows)]
+    text = "\n".join([*lines, "", f"{note} Measured {datetime.now(UTC):%Y-%m-%d} on {machine()}."])
+    print(text)
+    begin, end = f"<!-- {section} -->", f"<!-- /{section} -->"
+    page = FILE.read_text()
+    if begin not in page:
+        page += f"\n{begin}\n{end}\n"
+    FILE.write_text(re.sub(f"{begin}.*?{end}", lambda _: f"{begin}\n{text}\n{end}", page, flags=re.DOTALL))

