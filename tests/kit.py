@@ -265,11 +265,12 @@ class Server:
         finally:
             connection.close()
 
-    def bytes_exchange(self, data: bytes) -> bytes:
-        """What the server says to raw bytes on the wire, until it closes or has answered once."""
+    def bytes_exchange(self, data: bytes, then_hang_up: bool = True) -> bytes:
+        """What the server says to raw bytes on the wire until it closes; the sending side is closed first unless told not to."""
         with socket.create_connection(("127.0.0.1", self.port), timeout=60) as wire:
             wire.sendall(data)
-            wire.shutdown(socket.SHUT_WR)
+            if then_hang_up:
+                wire.shutdown(socket.SHUT_WR)
             parts = []
             while part := wire.recv(65536):
                 parts.append(part)

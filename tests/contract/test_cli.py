@@ -132,7 +132,7 @@ def test_a_missing_pack_is_5_and_says_what_to_run(run: Callable[..., Result]) ->
 
 def test_detect(run: Callable[..., Result], photographs: Path, tmp_path: Path) -> None:
     bob = photographs / "bob.jpg"
-    assert "would be enrolled" in run("detect", bob).stdout
+    assert "would enrol" in run("detect", bob).stdout
     (found,) = documents(run("detect", bob, "--json"))
     (face,) = found["faces"]
     assert found["photograph"] == "bob.jpg"
@@ -230,12 +230,11 @@ def test_faces_that_are_not_enrolled_are_named(run: Callable[..., Result], tmp_p
     assert (tmp_path / "crowd.jpg").exists()
 
 
-@pytest.mark.parametrize("workers", [1, 3])
-def test_ctrl_c_keeps_what_is_done_and_the_next_run_goes_on(environment: Mapping[str, str], tmp_path: Path, workers: int) -> None:
-    folder, many = tmp_path / "many", 120
+def test_ctrl_c_keeps_what_is_done_and_the_next_run_goes_on(environment: Mapping[str, str], tmp_path: Path) -> None:
+    folder, many = tmp_path / "many", 60
     for subject in range(many):
-        write(folder / f"{subject:03d}.png", subject, side=900)
-    index = [*COMMAND, "index", str(folder), "-c", "c", "--create", "--json", "--workers", str(workers)]
+        write(folder / f"{subject:03d}.png", subject, side=600)
+    index = [*COMMAND, "index", str(folder), "-c", "c", "--create", "--json", "--workers", "2"]
     everything = {**os.environ, **environment}
     process = subprocess.Popen(index, env=everything, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
     assert process.stdout is not None
@@ -387,7 +386,7 @@ def test_models(run: Callable[..., Result], tmp_path: Path) -> None:
     assert packs["yunet-sface"]["licence"]
     assert "in use" in run("models", "list").stdout
     assert "is whole" in run("models", "verify").stdout
-    assert "missing" in errors(run("models", "verify", "yunet-sface", code=5))[0] or True
+    assert "yunet" in errors(run("models", "verify", "yunet-sface", code=5))[0]
     run("models", "install", "no-such-pack", code=2)
     run("models", "install")
     assert "card.toml" in errors(run("models", "install", "--from", tmp_path, code=2))[0]
@@ -500,9 +499,7 @@ def test_a_request_in_flight_is_finished(environment: Mapping[str, str]) -> None
         assert process.wait(10) == 0
 
 
-def test_a_running_server_and_the_verbs_see_each_others_writes(
-    environment: Mapping[str, str], run: Callable[..., Result], photographs: Path
-) -> None:
+def test_server_and_verbs_see_each_others_writes(environment: Mapping[str, str], run: Callable[..., Result], photographs: Path) -> None:
     bob = photographs / "bob.jpg"
     with served(environment) as (_, exports, _):
         rekognition = client(exports)

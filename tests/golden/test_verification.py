@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import datetime
 import json
 from pathlib import Path
 
@@ -9,6 +10,7 @@ import cv2
 import numpy as np
 import pytest
 
+from aboveboard.biometrics.calibration import Calibration
 from aboveboard.evaluation import run
 from aboveboard.evaluation.protocol import read_errata
 from aboveboard.vision import null
@@ -77,3 +79,20 @@ def _assert_close(found: object, golden: object, where: str) -> None:
         assert found == pytest.approx(golden, rel=1e-4, abs=1e-5), where
     else:
         assert found == golden, where
+
+
+def test_a_calibration_says_what_it_was_made_from(people: Path, tmp_path: Path) -> None:
+    models = PackFolder(tmp_path).load("null")
+    done: list[tuple[int, int]] = []
+    made = run.calibrate(
+        people, models, read_errata(ERRATA), "drawn people", datetime.date(2026, 11, 23), progress=lambda *at: done.append(at), draws=30
+    )
+    assert done == [(i, 138) for i in range(1, 139)]
+    calibration = Calibration.from_json(json.dumps(made))
+    assert (calibration.id, calibration.model_version, made["date"]) == ("20261123", "0.1", "2026-11-23")
+    assert (made["data_set"], made["pack"]["id"]) == ("drawn people", "null")
+    assert (made["photographs"], made["subjects"], made["failures_to_enrol"]) == (107, 35, 1)
+    assert made["errata"] == {"sha256": read_errata(ERRATA).sha256, "dropped": 1, "moved": 1, "merged": 1}
+    assert len(made["data_sha256"]) == 64
+    assert made["curve_as_is"][-1]["score"] > made["curve"][0]["score"]
+    assert calibration.similarity(0.999) == 100

@@ -7,6 +7,7 @@ import tomllib
 from collections.abc import Collection as Some
 from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass, fields
+from functools import cached_property
 from importlib import resources
 from typing import Any, Literal, TypeVar
 
@@ -72,7 +73,7 @@ class RolesRule:
     citation: str
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class Pack:
     """A policy pack. Its `sha256` is that of its canonical JSON (RFC 8785), so that a record says which rules were in force."""
 
@@ -85,7 +86,7 @@ class Pack:
     review: ReviewRule
     roles: RolesRule
 
-    @property
+    @cached_property
     def sha256(self) -> str:
         return hashlib.sha256(rfc8785.dumps(_plain(asdict(self)))).hexdigest()
 

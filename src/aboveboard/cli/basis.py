@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from typing import Any
 
 from rich.console import Console
@@ -59,8 +60,9 @@ def as_json(candidates: Candidates) -> dict[str, Any]:
     return document
 
 
-def show(console: Console, basis: Basis, calibration: Calibration | None, audit_id: str = "") -> None:
-    """The basis of an answer below its table."""
+def show(console: Console, answers: Sequence[Candidates], calibration: Calibration | None) -> None:
+    """What answers under one threshold rest on, below their table; the audit id where there is one answer."""
+    basis = answers[-1].basis
     rows = Table.grid(padding=(0, 2))
     rows.add_column(style="dim", no_wrap=True)
     rows.add_column()
@@ -75,19 +77,18 @@ def show(console: Console, basis: Basis, calibration: Calibration | None, audit_
     )
     rows.add_row("misses", f"FNIR {percent(basis.fnir)}{star} of the searches for somebody enrolled")
     rows.add_row("calibration", basis.calibration)
-    if audit_id:
-        rows.add_row("audit id", audit_id)
+    if len(answers) == 1:
+        rows.add_row("audit id", answers[0].audit_id)
     console.print(rows)
-    if basis.extrapolated:
-        console.print(f"* extrapolated: beyond what calibration {basis.calibration} measured{_limit(calibration)}", style="yellow")
+    shown = [basis.threshold, *(candidate.similarity for answer in answers for candidate in answer)]
     better = better_similarity(basis)
     if better is not None:
+        shown.append(better)
         console.print(
             f"E is {number(basis.expected_false)} false candidates per search: for at most {FEW:g} at N = {basis.gallery_size:,} "
-            f"send a threshold of {better:.2f}{'*' if calibration and calibration.extrapolated(better) else ''}",
+            f"send a threshold of {similarity_text(better, calibration)}",
             style="yellow",
         )
-
-
-def _limit(calibration: Calibration | None) -> str:
-    return f" (FMR {number(calibration.measured_limit)})" if calibration else ""
+    if calibration is not None and any(calibration.extrapolated(similarity) for similarity in shown):
+        measured = f"FMR {number(calibration.measured_limit)}"
+        console.print(f"* extrapolated: beyond what calibration {calibration.id} measured ({measured})", style="yellow")

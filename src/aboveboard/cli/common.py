@@ -55,6 +55,9 @@ _CODES: tuple[tuple[type[Error], int], ...] = (
 )
 
 
+_WHOLE = ("FaceId", "photograph and audit id", "face", "yaw/pitch/roll", "light/sharp")
+
+
 class Verbs(TyperGroup):
     """The verbs; an error that is ours ends in one line on stderr and its exit code, never in a traceback."""
 
@@ -247,8 +250,8 @@ def columns(*names: str) -> Table:
     """An empty table with these columns; counts stand to the right, ids are folded rather than cut."""
     table = Table(header_style="bold", border_style="dim", box=box.SIMPLE_HEAD, pad_edge=False)
     for column in names:
-        numeric = column in ("rank", "faces", "#")
-        table.add_column(column, justify="right" if numeric else "left", overflow="fold", no_wrap=numeric)
+        is_count = column in ("rank", "faces", "#")
+        table.add_column(column, justify="right" if is_count else "left", overflow="fold", no_wrap=is_count or column in _WHOLE)
     return table
 
 

@@ -37,7 +37,7 @@ from aboveboard.cli.common import (
     show_json,
 )
 from aboveboard.cli.folders import SUFFIXES, Photograph, gather
-from aboveboard.cli.pictures import SHORTCOMINGS, CollectionId, Draw, Pictures, Quality, box_json, place, save
+from aboveboard.cli.pictures import SHORTCOMINGS, CollectionId, Draw, Pictures, Quality, box_json, check_drawing, place, save
 from aboveboard.errors import BadRequest, BadSample, Error, Exists
 
 if TYPE_CHECKING:
@@ -73,6 +73,7 @@ def index(
     --json prints one line per photograph and, last, one line with the key "summary".
     """  # fmt: skip
     photographs, skipped = gather(paths)
+    check_drawing(draw, len(photographs) > 1)
     app, session = open_as(data, operator)
     gallery = _gallery(app, session, collection, create, policy)
     tally = Tally(skipped=skipped)

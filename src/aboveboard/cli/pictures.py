@@ -28,8 +28,8 @@ from aboveboard.cli.common import (
     printable,
     show_json,
 )
-from aboveboard.cli.folders import Photograph, gather
-from aboveboard.errors import BadRequest, BadSample, Unavailable
+from aboveboard.cli.folders import SUFFIXES, Photograph, gather
+from aboveboard.errors import BadRequest, BadSample
 
 if TYPE_CHECKING:
     from aboveboard.biometrics.calibration import Calibration
@@ -69,6 +69,7 @@ def detect(paths: Pictures, data: Data = None, operator: OperatorName = "", as_j
     --json prints one line per photograph.
     """
     photographs, _ = gather(paths)
+    check_drawing(draw, len(photographs) > 1)
     app, session = open_as(data, operator)
     from aboveboard.service import analyse
 
@@ -119,6 +120,7 @@ def compare(
 
     Exit code 0 where a face is a candidate, 1 where none is, 4 where a photograph cannot be used.
     """
+    check_drawing(draw)
     one, other = (_single(path) for path in (source, target))
     app, session = open_as(data, operator)
     from aboveboard.service import identify
@@ -157,7 +159,7 @@ def compare(
         for found in compared.others:
             table.add_row("-", Text(f"below {candidates.basis.threshold:g}", "dim"), place(found.face))
         out().print(table)
-        basis.show(out(), candidates.basis, calibration, candidates.audit_id)
+        basis.show(out(), [candidates], calibration)
     if draw:
         from aboveboard.cli import drawing
 
@@ -187,6 +189,7 @@ def search(
     --json prints one line per photograph.
     """
     photographs, _ = gather(paths)
+    check_drawing(draw, len(photographs) > 1)
     app, session = open_as(data, operator)
     from aboveboard.accountability.gate import must_agree
     from aboveboard.service import identify
@@ -211,8 +214,18 @@ def search(
             done(i)
     if several and searches and not as_json:
         out().print(overview)
-        basis.show(out(), searches[-1].basis, app.models.calibration)
+        basis.show(out(), searches, app.models.calibration)
     raise typer.Exit(DONE if any(searches) else NOTHING if searches else SAMPLE)
+
+
+def check_drawing(draw: Path | None, several: bool = False) -> None:
+    """Raise BadRequest, before any photograph is read, where --draw names what cannot be drawn into."""
+    if draw is None:
+        return
+    if several and draw.exists() and not draw.is_dir():
+        raise BadRequest(f"--draw {draw} is a file; for several photographs name a folder")
+    if not several and draw.suffix.lower() not in SUFFIXES:
+        raise BadRequest(f"--draw {draw}: pictures are drawn as .jpg or .png; give the file such a name")
 
 
 @contextmanager
@@ -262,7 +275,7 @@ def _similarity(similarity: float, calibration: Calibration | None) -> Text:
 
 
 def _faces_table(faces: Sequence[tuple[Face, str]]) -> Table:
-    table = columns("#", "face", "confidence", "yaw/pitch/roll", "bright/sharp", "would be enrolled")
+    table = columns("#", "face", "confidence", "yaw/pitch/roll", "light/sharp", "would enrol")
     for i, (face, lack) in enumerate(faces, 1):
         pose, quality = face.pose, face.quality
         table.add_row(
@@ -304,7 +317,7 @@ def _show_search(searched: Searched, calibration: Calibration | None) -> None:
         table.add_row(str(candidate.rank), _similarity(candidate.similarity, calibration), name, candidate.face_id)
     console = out()
     console.print(table if searched.rows else Text("nobody in the collection is a candidate", "bold"))
-    basis.show(console, searched.candidates.basis, calibration, searched.candidates.audit_id)
+    basis.show(console, [searched.candidates], calibration)
 
 
 def _add_rows(table: Table, photograph: Photograph, searched: Searched, calibration: Calibration | None) -> None:
@@ -344,7 +357,5 @@ def save(
     from aboveboard.vision import media
 
     file = draw / Path(photograph.name).with_suffix(".jpg") if several else draw
-    if several and draw.is_file():
-        raise Unavailable(f"{draw} is a file; for several photographs --draw needs a folder")
     image = media.decode(photograph.read(), app.settings.max_image_pixels)
     drawing.save(drawing.draw(image, [drawing.Mark(face, lines, colour or drawing.PLAIN) for face, lines, colour in marks]), file)

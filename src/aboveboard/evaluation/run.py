@@ -204,13 +204,19 @@ def calibrate(
     pack, errata, `draws` and `seed` give the same numbers. Raises BadRequest where the photographs are too few.
     """
     samples, day = read_folder(folder), date or datetime.datetime.now(datetime.UTC).date()
-    templates = templates_of(samples, models, progress=progress)
+    steps = len(samples) + draws
+
+    def tell(done: int, _: int) -> None:
+        if progress:
+            progress(done, steps)
+
+    templates = templates_of(samples, models, progress=tell)
     as_is, comparison = compare(templates).pairs, compare(templates, errata)
     pairs = comparison.pairs
     return {
         "id": identifier or f"{day:%Y%m%d}",
         "model_version": models.card.model_version,
-        **calibration_of(pairs, draws, seed),
+        **calibration_of(pairs, draws, seed, lambda done, _: tell(len(samples) + done, steps)),
         "curve_as_is": [
             {"score": _up(score), "fmr": short(rate)} for rate, score in _measured(as_is, metrics.measured_limit(as_is.non_mated_size))
         ],
@@ -230,7 +236,7 @@ def calibrate(
     }
 
 
-def calibration_of(pairs: Pairs, draws: int = 1000, seed: int = 0) -> dict[str, Any]:
+def calibration_of(pairs: Pairs, draws: int = 1000, seed: int = 0, progress: Progress | None = None) -> dict[str, Any]:
     """The numbers of a calibration: curve, misses, measured limit, tail fit and anchors, each with its 95 % interval.
 
     Up to the measured limit (30 errors) the curve is what was counted, beyond it the tail fit. `low` and `high` of a point bound
@@ -244,7 +250,7 @@ def calibration_of(pairs: Pairs, draws: int = 1000, seed: int = 0) -> dict[str, 
         )
     resampling = Resampling.of(pairs, draws, seed)
     fits = _fits(pairs, limit)
-    refits = _refits(resampling, fits)
+    refits = _refits(resampling, fits, progress)
     chosen, plateau = _choose(fits, refits)
     tail = fits[chosen]
     # Which tail to believe is itself uncertain: the draws of every tail of the plateau count alike.
@@ -301,12 +307,14 @@ def _fits(pairs: Pairs, limit: float) -> list[Tail]:
     return fits
 
 
-def _refits(resampling: Resampling, fits: Sequence[Tail]) -> list[list[Tail | None]]:
+def _refits(resampling: Resampling, fits: Sequence[Tail], progress: Progress | None) -> list[list[Tail | None]]:
     """Every tail fitted again in every draw, above the same floor; None where a draw left nothing to fit."""
-    refits = []
-    longest = fits[0].exceedances + 1
-    for weight, total in zip(resampling.tail_weights(longest), resampling.totals()[0], strict=True):
+    refits, draws = [], len(resampling.weights)
+    each = zip(resampling.tail_weights(fits[0].exceedances + 1), resampling.totals()[0], strict=True)
+    for done, (weight, total) in enumerate(each, start=1):
         refits.append([_refit(resampling.pairs.tail, fit, weight, total) for fit in fits])
+        if progress:
+            progress(done, draws)
     return refits
 
 

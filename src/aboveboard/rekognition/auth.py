@@ -38,7 +38,7 @@ def read(headers: Mapping[str, str], now: datetime, window_s: int) -> Signed:
     parts = dict(part.strip().partition("=")[::2] for part in rest.split(","))
     credential = _CREDENTIAL.fullmatch(parts.get("Credential", ""))
     signature, names = parts.get("Signature", ""), tuple(parts.get("SignedHeaders", "").split(";"))
-    if scheme != "AWS4-HMAC-SHA256" or credential is None or not re.fullmatch(r"[0-9a-f]{64}", signature):
+    if scheme != "AWS4-HMAC-SHA256" or rest.count(",") != 2 or credential is None or not re.fullmatch(r"[0-9a-f]{64}", signature):
         raise _bad("the Authorization header is not AWS4-HMAC-SHA256 with Credential, SignedHeaders and Signature")
     if credential[4] != SERVICE:
         raise _bad(f"Credential should be scoped to correct service: '{SERVICE}'.")
@@ -64,7 +64,7 @@ def verify(signed: Signed, secret: str, path: str, query: str, headers: Mapping[
     claimed = headers.get("x-amz-content-sha256", digest)
     lines = [
         "POST",
-        quote(path or "/", safe="/~%"),
+        _canonical_path(path),
         _canonical_query(query),
         *(f"{name}:{' '.join(headers[name].split())}" for name in signed.headers),
         "",
@@ -81,6 +81,18 @@ def verify(signed: Signed, secret: str, path: str, query: str, headers: Mapping[
     if not hmac.compare_digest(expected, signed.signature) or not hmac.compare_digest(claimed.encode(), digest.encode()):
         message = "The request signature we calculated does not match the signature you provided. Check your AWS Secret Access Key."
         raise Unauthenticated(message, reason="InvalidSignatureException")
+
+
+def _canonical_path(path: str) -> str:
+    """The path as it came, without dot segments and doubled slashes, encoded once more: every service but S3 signs it so."""
+    kept: list[str] = []
+    for part in path.split("/"):
+        if part == "..":
+            del kept[-1:]
+        elif part not in ("", "."):
+            kept.append(part)
+    joined = "/" + "/".join(kept)
+    return quote(joined + "/" if kept and path.endswith("/") else joined, safe="/~")
 
 
 def _canonical_query(query: str) -> str:

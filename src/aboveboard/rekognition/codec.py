@@ -15,7 +15,7 @@ from datetime import datetime
 from functools import lru_cache
 from typing import Any
 
-import botocore.session
+from botocore.loaders import Loader
 from botocore.model import OperationModel, ServiceModel, Shape
 
 from aboveboard.errors import BadRequest, SampleTooLarge
@@ -27,7 +27,9 @@ _SEPARATORS = " \u00a0\u1680\u2000-\u200a\u2028\u2029\u202f\u205f\u3000"
 @lru_cache(maxsize=1)
 def service_model() -> ServiceModel:
     """botocore's model of Rekognition, read once."""
-    return botocore.session.Session().get_service_model("rekognition")
+    # The packaged model alone: a session would read AWS_* variables and ~/.aws, which are for clients.
+    loader = Loader(extra_search_paths=[Loader.BUILTIN_DATA_PATH], include_default_search_paths=False)
+    return ServiceModel(loader.load_service_model("rekognition", "service-2"), service_name="rekognition")
 
 
 @lru_cache(maxsize=128)

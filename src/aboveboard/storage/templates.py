@@ -80,11 +80,12 @@ class Templates:
         if size < 1 or permit.limit < 1:
             return [], max(size, 0)
         rough = gallery.matrix @ probe
+        near = np.flatnonzero(rough >= permit.floor - self._ROUNDING)
         reach = permit.limit + len(left_out)
-        floor = permit.floor
-        if reach < rough.size:
-            floor = max(floor, float(np.partition(rough, rough.size - reach)[rough.size - reach]) - self._ROUNDING)
-        near = np.flatnonzero(rough >= floor - self._ROUNDING)
+        if near.size > reach:
+            # The last of the best `reach` rough scores: whatever is exactly among the best lies at most two roundings below it.
+            least = np.partition(rough[near], near.size - reach)[near.size - reach]
+            near = near[rough[near] >= least - 2 * self._ROUNDING]
         exact = comparison_scores(probe, gallery.matrix[near])
         pairs = [
             (gallery.face_ids[i], float(score))

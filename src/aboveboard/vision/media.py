@@ -57,6 +57,8 @@ def _jpeg_size(data: bytes) -> tuple[int, int]:
         if data[at] != 0xFF:
             break
         marker = data[at + 1]
+        if marker == 0:  # no marker: decoders look for the next one in what would be skipped here, and find another size
+            break
         if marker == 0xFF:
             at += 1
         elif marker in _BARE_MARKERS:

@@ -21,7 +21,7 @@ _POINTS = np.array([[0.3, 0.4], [0.7, 0.4], [0.5, 0.6], [0.35, 0.8], [0.65, 0.8]
 def draw(image: Image, left: int, top: int, size: int, subject: int, variation: float = 0.0, take: int = 0) -> None:
     """Draw a face of `subject` into a BGR image: a frame of `size` px around its board.
 
-    `variation` 0-1 mixes in noise that differs with `take`: 0 gives the same board each time, 0.5 a mated pair of cosine about 0.8.
+    `variation` 0-1 mixes in noise that differs with `take`: 0 gives the same board each time, 0.5 two takes of cosine about 0.5.
     """
     board = np.random.default_rng([subject, 0]).normal(size=(CELLS, CELLS))
     noise = np.random.default_rng([subject, 1, take]).normal(size=(CELLS, CELLS))

@@ -1,0 +1,199 @@
+"""Requests that are odd, broken or hostile: the documented error, never a 500, and the server goes on."""
+
+from __future__ import annotations
+
+import json
+import socket
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from kit import b64, model, picture
+
+from aboveboard.rekognition.operations import offered
+
+BAD = "InvalidParameterException"
+FACE = b64(picture(1))
+
+
+@pytest.fixture(autouse=True)
+def goes_on(server):
+    yield
+    assert server.is_alive()
+
+
+MALFORMED = {
+    "not JSON": b"x",
+    "half an object": b'{"Image": {"Bytes": "QUJD"}',
+    "an array": b"[]",
+    "a number": b"1",
+    "null": b"null",
+    "a string": b'"x"',
+    "NaN": b'{"MaxResults": NaN}',
+    "Infinity": b'{"MaxResults": -Infinity}',
+    "a number beyond floats": b'{"MaxResults": 1e999}',
+    "a number of 5,000 digits": b'{"MaxResults": ' + b"9" * 5000 + b"}",
+    "10^400": b'{"MaxResults": 1' + b"0" * 400 + b"}",
+    "a fraction": b'{"MaxResults": 1.5}',
+    "nested 100,000 deep": b'{"MaxResults": ' + b"[" * 100_000 + b"]" * 100_000 + b"}",
+    "objects nested 50,000 deep": b'{"a":' * 50_000 + b"1" + b"}" * 50_000,
+    "invalid UTF-8": b'{"NextToken": "\xff\xfe"}',
+    "a lone surrogate": b'{"NextToken": "\\ud800"}',
+    "trailing rubbish": b"{} x",
+    "single quotes": b"{'MaxResults': 1}",
+    "a comment": b"{/* */}",
+    "null bytes": bytes(100),
+}
+
+
+@pytest.mark.parametrize("form", MALFORMED)
+def test_malformed_json_is_a_bad_request(server, form):
+    """InvalidParameterException; the text says what is wrong."""
+    reply = server.post("ListCollections", MALFORMED[form])
+    assert (reply.status, reply.code) == (400, BAD)
+    assert len(reply.message) < 1000
+
+
+def test_an_empty_body_is_an_empty_request(server):
+    """As AWS takes it."""
+    assert server.post("ListCollections", b"").status == 200
+    assert server.post("DescribeCollection", b"").code == BAD
+
+
+def test_of_duplicate_keys_the_last_counts(server):
+    """JSON leaves it open; a signed request is answered one way, every time."""
+    reply = server.post("ListCollections", b'{"MaxResults": -1, "MaxResults": 1}')
+    assert reply.status == 200
+    assert server.post("ListCollections", b'{"MaxResults": 1, "MaxResults": -1}').code == BAD
+
+
+@pytest.mark.parametrize("text", ["@@@@", "QUJ", "Q", "QUJD\n", "QU JD", "_-_-", "ÄÖÜß", FACE[:-2] + "\u2028"])
+def test_wrong_base64_is_a_bad_request(server, text):
+    """Image.Bytes is strict base64 (RFC 4648), without line ends."""
+    reply = server.post("DetectFaces", {"Image": {"Bytes": text}})
+    assert reply.code == BAD
+    assert "'image.bytes'" in reply.message
+
+
+def test_a_body_above_15_mib_is_refused(server):
+    """Before it is parsed, whether its length is announced or not."""
+    body = b'{"Image": {"Bytes": "' + b"A" * (15 * 1024 * 1024) + b'"}}'
+    reply = server.send(body, server.signed(body, "RekognitionService.DetectFaces"))
+    assert reply.code == BAD
+    assert "15728640" in reply.message
+
+
+def test_a_body_sent_in_chunks_is_read(server):
+    """Transfer-Encoding: chunked works, and is bounded like any other."""
+    body = json.dumps({"Image": {"Bytes": FACE}}).encode()
+
+    def chunked(data, headers):
+        lines = [f"{name}: {value}" for name, value in headers.items()]
+        head = "\r\n".join(["POST / HTTP/1.1", *lines, "Transfer-Encoding: chunked", "Connection: close", "", ""]).encode()
+        return server.bytes_exchange(head + b"%x\r\n" % len(data) + data + b"\r\n0\r\n\r\n", then_hang_up=False)
+
+    headers = server.signed(body, "RekognitionService.DetectFaces")
+    assert b"200 OK" in chunked(body, headers).split(b"\r\n")[0]
+    assert b"InvalidSignature" in chunked(body + b" ", headers)
+    huge = b" " * (15 * 1024 * 1024 + 1)
+    try:
+        answer = chunked(huge, server.signed(huge, "RekognitionService.DetectFaces"))
+    except ConnectionError:
+        return  # the server hung up in the middle of it
+    assert BAD.encode() in answer or answer == b""
+
+
+@pytest.mark.parametrize("method", ["GET", "PUT", "DELETE", "PATCH", "HEAD", "OPTIONS"])
+def test_only_post_is_a_request(server, method):
+    """405 Method Not Allowed."""
+    assert server.send(b"", {"Host": server.host}, method, "/").status == 405
+
+
+RAW = {
+    "nothing": b"",
+    "rubbish": b"\x00\xff rubbish \r\n\r\n",
+    "TLS hello": b"\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03" + bytes(200),
+    "HTTP/2 preface": b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n",
+    "no version": b"POST /\r\n\r\n",
+    "negative length": b"POST / HTTP/1.1\r\nHost: x\r\nContent-Length: -1\r\n\r\n",
+    "length that is no number": b"POST / HTTP/1.1\r\nHost: x\r\nContent-Length: ten\r\n\r\n",
+    "length of 5,000 digits": b"POST / HTTP/1.1\r\nHost: x\r\nContent-Length: " + b"9" * 5000 + b"\r\n\r\n",
+    "two lengths": b"POST / HTTP/1.1\r\nHost: x\r\nContent-Length: 1\r\nContent-Length: 2\r\n\r\nab",
+    "length and chunks": b"POST / HTTP/1.1\r\nHost: x\r\nContent-Length: 1\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\n",
+    "bad chunk": b"POST / HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\n\r\nzz\r\n",
+    "header without colon": b"POST / HTTP/1.1\r\nHost x\r\n\r\n",
+    "header of 1 MB": b"POST / HTTP/1.1\r\nHost: x\r\nX: " + b"a" * 1_000_000 + b"\r\n\r\n",
+    "10,000 headers": b"POST / HTTP/1.1\r\nHost: x\r\n" + b"".join(b"X%d: y\r\n" % i for i in range(10_000)) + b"\r\n",
+    "folded header": b"POST / HTTP/1.1\r\nHost: x\r\nAuthorization: a\r\n b\r\nContent-Length: 0\r\nConnection: close\r\n\r\n",
+    "odd bytes in headers": b"POST / HTTP/1.1\r\nHost: x\r\nAuthorization: \xe4\xf6\xfc\x80\r\nContent-Length: 0\r\nConnection: close\r\n\r\n",
+    "odd path": b"POST /%ff%00/..//\x7f?%zz=%c3 HTTP/1.1\r\nHost: x\r\nContent-Length: 0\r\nConnection: close\r\n\r\n",
+    "absolute address": b"POST http://elsewhere.example/ HTTP/1.1\r\nHost: x\r\nContent-Length: 0\r\nConnection: close\r\n\r\n",
+    "upgrade": b"GET / HTTP/1.1\r\nHost: x\r\nUpgrade: websocket\r\nConnection: Upgrade\r\nSec-WebSocket-Key: eA==\r\nSec-WebSocket-Version: 13\r\n\r\n",
+    "body cut short": b"POST / HTTP/1.1\r\nHost: x\r\nContent-Length: 1000\r\n\r\nshort",
+}
+
+
+@pytest.mark.parametrize("form", RAW)
+def test_garbage_on_the_wire_is_no_internal_error(server, form):
+    """Whatever comes: nothing, or an answer that is no 500."""
+    try:
+        answer = server.bytes_exchange(RAW[form])
+    except ConnectionError:
+        return
+    assert b" 500 " not in answer.split(b"\r\n")[0]
+
+
+def test_a_client_that_goes_away_leaves_the_server_standing(server):
+    """A signed request whose sender hangs up in the middle of its body, twenty times."""
+    body = json.dumps({"Image": {"Bytes": FACE}}).encode()
+    head = "\r\n".join(
+        ["POST / HTTP/1.1", *(f"{k}: {v}" for k, v in server.signed(body, "RekognitionService.DetectFaces").items()), f"Content-Length: {len(body)}", "", ""]
+    )
+    for _ in range(20):
+        with socket.create_connection(("127.0.0.1", server.port)) as wire:
+            wire.sendall(head.encode() + body[: len(body) // 2])
+
+
+values = st.recursive(
+    st.none() | st.booleans() | st.integers(-(2**70), 2**70) | st.floats(allow_nan=False, allow_infinity=False) | st.text(max_size=20),
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=10), inner, max_size=3),
+    max_leaves=8,
+)
+NAMES = sorted(offered())
+
+
+@st.composite
+def requests(draw):
+    """An operation and a request with its real members, whose values are anything."""
+    name = draw(st.sampled_from(NAMES))
+    members = list(model().operation_model(name).input_shape.members)
+    plausible = {"CollectionId": st.just("fuzz"), "Image": st.just({"Bytes": FACE}), "SourceImage": st.just({"Bytes": FACE}),
+                 "TargetImage": st.just({"Bytes": FACE})}  # fmt: skip
+    return name, {member: draw(plausible.get(member, values) | values) for member in draw(st.lists(st.sampled_from(members), unique=True))}
+
+
+def withstands(server, name, document) -> None:
+    reply = server.post(name, document)
+    assert reply.status in (200, 400)
+
+
+@given(request=requests())
+@settings(max_examples=150)
+def test_requests_of_any_values_are_answered_or_refused(server, request):
+    """Real members, arbitrary values: an answer or a documented error (judged against the model)."""
+    withstands(server, *request)
+
+
+@pytest.mark.long
+@given(request=requests())
+@settings(max_examples=5_000)
+def test_five_thousand_requests_of_any_values_are_answered_or_refused(server, request):
+    """The same, longer."""
+    withstands(server, *request)
+
+
+@given(document=values)
+@settings(max_examples=50)
+def test_documents_of_any_form_are_answered_or_refused(server, document):
+    """Not even an object."""
+    withstands(server, "ListFaces", document)

