@@ -13,6 +13,7 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
 
+import boto3
 from sybil import Sybil
 from sybil.parsers.markdown import PythonCodeBlockParser
 
@@ -38,7 +39,15 @@ def _open(namespace: dict[str, Any]) -> None:
         AWS_ENDPOINT_URL_REKOGNITION=server.endpoint,
     )
     os.chdir(folder)
-    stack.callback(lambda: (os.environ.clear(), os.environ.update(before), os.chdir(here)))
+    boto3.DEFAULT_SESSION = None  # it keeps the keys of the document before
+
+    def leave() -> None:
+        os.chdir(here)
+        os.environ.clear()
+        os.environ.update(before)
+        boto3.DEFAULT_SESSION = None
+
+    stack.callback(leave)
     namespace["server"] = server
 
 

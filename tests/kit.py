@@ -6,15 +6,17 @@ import base64
 import hashlib
 import http.client
 import json
+import os
 import re
 import socket
+import subprocess
+import sys
 import threading
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
-from urllib.parse import urlsplit
 
 import boto3
 import botocore.session
@@ -301,6 +303,60 @@ class Reply:
         return "" if self.status == 200 else str(self.json["Message"])
 
 
+class ServerProcess:
+    """`aboveboard serve` as a process of its own, on a free port over a data folder, on the null pack."""
+
+    def __init__(self, data: Path, key: AccessKey | None = None, **overrides: str) -> None:
+        environment = {f"ABOVEBOARD_{name.upper()}": value for name, value in {"pack": "null", **overrides}.items()}
+        self.process = subprocess.Popen(
+            [sys.executable, "-m", "aboveboard.cli", "serve", "--port", "0", "--data", str(data)],
+            env={"PATH": os.environ["PATH"], "HOME": str(data.parent), "PYTHONUNBUFFERED": "1", **environment},
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+        )
+        assert self.process.stdout is not None
+        said: dict[str, str] = {}
+        for line in self.process.stdout:
+            name, _, value = line.strip().removeprefix("export ").partition("=")
+            said[name] = value
+            if line.startswith("listening on "):
+                self.endpoint = line.split()[-1]
+                break
+        else:
+            raise AssertionError(self.process.communicate())
+        self.key = key or AccessKey(said["AWS_ACCESS_KEY_ID"], said["AWS_SECRET_ACCESS_KEY"])
+
+    @property
+    def pid(self) -> int:
+        return self.process.pid
+
+    def client(self, **config: Any) -> Any:
+        return client(self.endpoint, self.key, **config)
+
+    def kill(self) -> None:
+        """As the kernel or a power cut does it: no signal handler runs."""
+        self.process.kill()
+        self.process.communicate()
+
+    def stop(self) -> int:
+        """SIGTERM; the exit code."""
+        if self.process.poll() is None:
+            self.process.terminate()
+            self.process.communicate(timeout=60)
+        return self.process.returncode
+
+
+@contextmanager
+def process_serving(data: Path, key: AccessKey | None = None, **overrides: str) -> Iterator[ServerProcess]:
+    """A server process while the block runs."""
+    running = ServerProcess(data, key, **overrides)
+    try:
+        yield running
+    finally:
+        running.stop()
+
+
 def b64(data: bytes) -> str:
     """Bytes as the wire carries them."""
     return base64.b64encode(data).decode()
@@ -352,7 +408,3 @@ def assert_ledger_whole(app: App) -> list[dict[str, Any]]:
     entries = [json.loads(entry) for entry in raw]
     assert [entry["seq"] for entry in entries] == list(range(size))
     return entries
-
-
-def host_of(endpoint: str) -> str:
-    return urlsplit(endpoint).netloc

@@ -161,7 +161,13 @@ class Doubtful:
         self.score, self.points = score, points
 
     def detect(self, image):
-        return [dataclasses.replace(found, score=self.score, points=self.moved(found)) for found in null.NullDetector().detect(image)]
+        faces = null.NullDetector().detect(image)
+        return [dataclasses.replace(found, score=self.score, points=self.moved(found), box=self.inner(found)) for found in faces]
+
+    def inner(self, found):
+        """Without the frame, which would give the face detail and brightness."""
+        inset = 0.1 * found.box[2] if self.points == "middle" and found.box[2] > 80 else 0
+        return found.box + np.array([inset, inset, -2 * inset, -2 * inset], np.float32)
 
     def moved(self, found):
         marks = found.points.copy()

@@ -70,7 +70,7 @@ def show(console: Console, answers: Sequence[Candidates], calibration: Calibrati
     star = "*" if basis.extrapolated else ""
     rows.add_row("threshold", f"{threshold}{star}, origin {basis.threshold_origin}: {ORIGINS[basis.threshold_origin]}")
     rows.add_row("policy", f"{basis.policy}, floor {basis.floor:g}")
-    rows.add_row("gallery", f"N = {basis.gallery_size:,} faces")
+    rows.add_row("gallery", f"N = {basis.gallery_size:,} face{'' if basis.gallery_size == 1 else 's'}")
     rows.add_row(
         "false candidates",
         f"FMR {number(basis.fmr)} per comparison, E = {number(basis.expected_false)} per search, FPIR {percent(basis.fpir)}{star}",

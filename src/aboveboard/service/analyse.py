@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Literal
 
 import numpy as np
-from numpy.typing import NDArray
 
 from aboveboard.accountability.operators import Session
 from aboveboard.biometrics.vocabulary import Box, Face, Landmark, Template
@@ -44,13 +44,28 @@ BARS = {
 BARS["AUTO"] = BARS["LOW"]
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class Found:
-    """A face with what is needed to make its template: the image and five landmarks in its pixels."""
+    """A detected face and the upright image it lies in. `face`, with its measures, is worked out when somebody asks for it."""
 
-    face: Face
     image: media.Image
-    points: NDArray[np.float32]
+    detection: Detection
+
+    @cached_property
+    def face(self) -> Face:
+        height, width = self.image.shape[:2]
+        x, y, w, h = (float(value) for value in self.detection.box)
+        points = self.detection.points
+        return Face(
+            box=Box(x / width, y / height, w / width, h / height),
+            confidence=100 * min(self.detection.score, 1.0),
+            landmarks=tuple(
+                Landmark(name, float(px) / width, float(py) / height) for name, (px, py) in zip(LANDMARK_NAMES, points, strict=True)
+            ),
+            pose=measures.pose(points),
+            quality=measures.quality(self.image, self.detection.box),
+            size_px=min(w, h),
+        )
 
 
 def detect(app: App, session: Session, data: bytes) -> list[Found]:
@@ -66,16 +81,21 @@ def faces(app: App, data: bytes) -> list[Found]:
     if min(height, width) < SMALLEST_SIDE:
         raise BadRequest(f"the image is {width} x {height} px; its shorter side must be at least {SMALLEST_SIDE} px")
     detections = sorted(app.models.detector.detect(image), key=lambda found: -float(found.box[2] * found.box[3]))
-    return [_found(image, detection) for detection in detections[:MOST_FACES]]
+    return [Found(image, detection) for detection in detections[:MOST_FACES]]
 
 
 def largest(candidates: Sequence[Found], bar: str, whose: str) -> Found:
     """The largest face that passes the bar (NONE for any); raises BadRequest where there is none."""
-    passing = [found for found in candidates if shortcoming(found.face, bar) is None]
+    passing = passing_bar(candidates, bar)
     if not passing:
         raise BadRequest(f"There are no faces in {whose}. Should be at least 1." if not candidates else
                          f"There are no faces in {whose} that pass the quality filter {bar}. Should be at least 1.")  # fmt: skip
     return passing[0]
+
+
+def passing_bar(candidates: Sequence[Found], bar: str) -> list[Found]:
+    """The faces that pass a quality bar; with NONE all, without measuring them."""
+    return [found for found in candidates if bar == "NONE" or shortcoming(found.face, bar) is None]
 
 
 def shortcoming(face: Face, bar: str) -> Shortcoming | None:
@@ -98,24 +118,7 @@ def shortcoming(face: Face, bar: str) -> Shortcoming | None:
 
 def template(app: App, found: Found) -> Template:
     """The template of a found face; raises BadRequest where the recogniser gives features without a direction."""
-    vector = app.models.recogniser.features(found.image, found.points)
+    vector = app.models.recogniser.features(found.image, found.detection.points)
     if not np.isfinite(vector).all() or not vector.any():
         raise BadRequest("the recogniser makes no template of this face; use another photograph")
     return Template(vector, app.models.card.model_version)
-
-
-def _found(image: media.Image, detection: Detection) -> Found:
-    height, width = image.shape[:2]
-    x, y, w, h = (float(value) for value in detection.box)
-    marks = tuple(
-        Landmark(name, float(px) / width, float(py) / height) for name, (px, py) in zip(LANDMARK_NAMES, detection.points, strict=True)
-    )
-    face = Face(
-        box=Box(x / width, y / height, w / width, h / height),
-        confidence=100 * min(detection.score, 1.0),
-        landmarks=marks,
-        pose=measures.pose(detection.points),
-        quality=measures.quality(image, detection.points),
-        size_px=min(w, h),
-    )
-    return Found(face, image, detection.points)

@@ -45,7 +45,7 @@ def compare(app: App, session: Session, source: bytes, target: bytes, threshold:
         probe = analyse.largest(analyse.faces(app, source), bar, "the source image")
         found = analyse.faces(app, target)
         analyse.largest(found, bar, "the target image")
-        references = [one for one in found if analyse.shortcoming(one.face, bar) is None]
+        references = analyse.passing_bar(found, bar)
         candidates = look.candidates(analyse.template(app, probe), [analyse.template(app, one) for one in references])
     similar = tuple((candidate, references[int(candidate.face_id)]) for candidate in candidates)
     taken = {int(candidate.face_id) for candidate in candidates}

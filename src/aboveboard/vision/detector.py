@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Protocol
 
 import cv2
@@ -70,24 +71,26 @@ class YuNet:
         for plane, colour in zip(blob[0], cv2.split(small), strict=True):
             plane[:height, :width] = colour
         found = self.session.run(self._outputs, {"input": blob})
-        parts = [self._decode(columns // stride, stride, found[4 * i : 4 * i + 4]) for i, stride in enumerate(self.STRIDES)]
-        boxes, points, scores = (np.concatenate(column) for column in zip(*parts, strict=True))
-        order = np.argsort(-scores, kind="stable")[: self.CANDIDATES]
-        kept = order[_suppressed(boxes[order], self.OVERLAP)]
-        return [Detection(boxes[i] * np.tile(ratio, 2), points[i] * ratio, float(scores[i])) for i in kept]
-
-    def _decode(
-        self, columns: int, stride: int, outputs: list[NDArray[np.float32]]
-    ) -> tuple[NDArray[np.float32], NDArray[np.float32], NDArray[np.float32]]:
-        """Boxes (n, 4), points (n, 5, 2) and scores (n,) of one stride, in pixels of the network's input."""
-        classes, objects, boxes, points = (output[0] for output in outputs)
+        # The outputs come stride by stride; laid end to end, one pass decodes them all.
+        classes, objects, boxes, points = (np.concatenate(found[kind::4], axis=1)[0] for kind in range(4))
         product = classes[:, 0] * objects[:, 0]
         keep = np.flatnonzero(product >= self.SCORE**2)
-        cell = np.stack([keep % columns, keep // columns], axis=1).astype(np.float32)
-        centre = (cell + boxes[keep, :2]) * stride
-        size = np.exp(boxes[keep, 2:]) * stride
-        marks = (points[keep].reshape(-1, 5, 2) + cell[:, None, :]) * stride
-        return np.concatenate([centre - size / 2, size], axis=1), marks, np.sqrt(product[keep])
+        keep = keep[np.argsort(-product[keep], kind="stable")[: self.CANDIDATES]]
+        cells, strides = _grid(rows, columns, self.STRIDES)
+        cell, stride = cells[keep], strides[keep, None]
+        centre, size = (cell + boxes[keep, :2]) * stride, np.exp(boxes[keep, 2:]) * stride
+        corners = np.concatenate([centre - size / 2, size], axis=1)
+        marks = (points[keep].reshape(-1, 5, 2) + cell[:, None, :]) * stride[:, None]
+        scores = np.sqrt(product[keep])
+        kept = _suppressed(corners, self.OVERLAP)
+        return [Detection(corners[i] * np.tile(ratio, 2), marks[i] * ratio, float(scores[i])) for i in kept]
+
+
+@lru_cache(maxsize=16)
+def _grid(rows: int, columns: int, strides: tuple[int, ...]) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+    """Column and row (n, 2) and stride (n,) of every cell that a network input of this size has an output for."""
+    cells = [np.stack(np.meshgrid(np.arange(columns // s), np.arange(rows // s)), axis=-1).reshape(-1, 2) for s in strides]
+    return np.concatenate(cells).astype(np.float32), np.repeat(np.array(strides, np.float32), [len(part) for part in cells])
 
 
 def _is_detail(face: Detection, of: Detection) -> bool:

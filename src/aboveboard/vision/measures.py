@@ -10,7 +10,6 @@ from numpy.typing import NDArray
 
 from aboveboard.biometrics.vocabulary import Pose, Quality
 from aboveboard.vision.media import Image
-from aboveboard.vision.recogniser import align
 
 # Five points of an average head in millimetres, x right, y down, z away from the camera, from the point between the eyes.
 # The nose's height is set so that the median photograph of LFW has a pitch of 0 with YuNet's landmarks.
@@ -35,8 +34,12 @@ def pose(points: NDArray[np.float32]) -> Pose:
     return Pose(math.degrees(roll), math.degrees(yaw), math.degrees(pitch))
 
 
-def quality(image: Image, points: NDArray[np.float32]) -> Quality:
-    """Brightness (mean luma) and sharpness (variance of the Laplacian, squeezed) of the face aligned to 112 px, each 0-100."""
-    grey = cv2.cvtColor(align(image, points, 112)[16:, 16:-16], cv2.COLOR_BGR2GRAY)
+def quality(image: Image, box: NDArray[np.float32]) -> Quality:
+    """Brightness (mean luma) and sharpness (variance of the Laplacian, squeezed) of a face's box brought to 80 px, each 0-100."""
+    height, width = image.shape[:2]
+    x, y, w, h = (int(side) for side in box)
+    left, top = min(max(x, 0), width - 1), min(max(y, 0), height - 1)
+    face = image[top : max(y + h, top + 1), left : max(x + w, left + 1)]
+    grey = cv2.cvtColor(cv2.resize(face, (80, 104), interpolation=cv2.INTER_AREA), cv2.COLOR_BGR2GRAY)
     _, deviation = cv2.meanStdDev(cv2.Laplacian(grey, cv2.CV_16S))
     return Quality(cv2.mean(grey)[0] / 2.55, 100 * (1 - math.exp(-(float(deviation[0, 0]) ** 2) / 400)))
