@@ -51,7 +51,9 @@ BASIS = (
 # --- drawn photographs ---------------------------------------------------------------------------------------------------------
 
 
-def canvas(*subjects: int, take: int = 0, variation: float = 0.0, size: int = 96, width: int = 0, height: int = 0, ground: int = 200) -> Any:
+def canvas(
+    *subjects: int, take: int = 0, variation: float = 0.0, size: int = 96, width: int = 0, height: int = 0, ground: int = 200
+) -> Any:
     """A BGR picture with a drawn face of each subject in a row; `size` px each, the first one 8 px larger, so that it is the largest."""
     sizes = [size + (8 if i == 0 and len(subjects) > 1 else 0) for i in range(len(subjects))]
     image = np.full((height or max(sizes, default=96) + 64, width or max(160, 24 + sum(side + 24 for side in sizes)), 3), ground, np.uint8)
@@ -201,7 +203,9 @@ class Server:
         listening.bind(("127.0.0.1", 0))
         self.port = listening.getsockname()[1]
         self.endpoint = f"http://127.0.0.1:{self.port}"
-        config = uvicorn.Config(front_door.build(app), http="httptools", loop="asyncio", ws="none", lifespan="off", log_config=None, access_log=False)
+        config = uvicorn.Config(
+            front_door.build(app), http="httptools", loop="asyncio", ws="none", lifespan="off", log_config=None, access_log=False
+        )
         self._uvicorn = _Server(config)
         self._thread = threading.Thread(target=self._uvicorn.run, args=([listening],), daemon=True)
         self._thread.start()

@@ -174,7 +174,10 @@ def error_rows() -> str:
     body: list[tuple[str, str, int, str]] = [
         (code(kind.__name__), code(name), status, (kind.__doc__ or "").strip()) for kind, name, status in CODES
     ]
-    body += [(code("Unauthenticated"), code(name), 400, f"The caller could not be told: {text}.") for name, text in HANDSHAKE.items()]
+    body += [
+        (code("Unauthenticated"), code(name), 400, f"Who calls could not be told, or what he calls: {text}.")
+        for name, text in HANDSHAKE.items()
+    ]
     body.append(("anything else", code("InternalServerError"), 500, "A defect: logged under the request id, its text not sent."))
     return rows(("error in the code", "AWS code", "HTTP", "meaning"), body)
 

@@ -69,7 +69,10 @@ def _known(key: str, known: Mapping[str, Any], where: str) -> str:
 
 def _typed(key: str, value: Any, known: Mapping[str, Any]) -> Any:
     kind = type(known[key].default)
+    kind = Path if issubclass(kind, Path) else kind
     try:
+        if isinstance(value, bool) or not isinstance(value, (kind, str)):
+            raise TypeError
         return kind(value)
     except (TypeError, ValueError) as error:
         raise BadRequest(f"setting '{key}' must be a {kind.__name__}, not {value!r}") from error

@@ -178,7 +178,9 @@ def test_the_pixel_limit_is_a_setting(make_server):
     assert (reply.code, "20000" in reply.message) == (TOO_LARGE, True)
 
 
-@pytest.mark.parametrize(("width", "height", "is_read"), [(79, 200, False), (200, 79, False), (80, 80, True), (1, 1, False), (200, 80, True)])
+@pytest.mark.parametrize(
+    ("width", "height", "is_read"), [(79, 200, False), (200, 79, False), (80, 80, True), (1, 1, False), (200, 80, True)]
+)
 def test_pictures_under_80_px_are_refused(detect, width, height, is_read):
     """The shorter side must have 80 px, as Amazon asks."""
     for suffix in (".png", ".jpg"):

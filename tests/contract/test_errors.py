@@ -158,7 +158,9 @@ def test_the_offered_operations_are_those_of_the_issue():
     }  # fmt: skip
 
 
-@pytest.mark.parametrize("target", ["RekognitionService.NoSuch", "RekognitionService.", "x", "", "DynamoDB_20120810.ListTables", "RekognitionService.ä"])
+@pytest.mark.parametrize(
+    "target", ["RekognitionService.NoSuch", "RekognitionService.", "x", "", "DynamoDB_20120810.ListTables", "RekognitionService.ä"]
+)
 def test_an_unknown_operation_is_unknown(server, target):
     """UnknownOperationException, as AWS's JSON protocol has it."""
     reply = server.send(b"{}", server.signed(b"{}", target.encode("ascii", "ignore").decode()))

@@ -144,10 +144,8 @@ def with_value(document: Any, path: tuple[str, ...], value: Any) -> Any:
 
 def spoken(path: tuple[str, ...]) -> str:
     """The member as AWS's messages name it: lower camel case, list members counted."""
-    parts = []
-    for name in path:
-        parts.append("1.member" if name == "*" else "k" if name == "value" else name if name == "key" else name[0].lower() + name[1:])
-    return ".".join(parts)
+    special = {"*": "1.member", "value": "k", "key": "key"}
+    return ".".join(special.get(name) or name[0].lower() + name[1:] for name in path)
 
 
 def table(kind: Any) -> list[Any]:
@@ -173,7 +171,9 @@ def test_a_value_outside_a_limit_is_refused_by_name(server, name, path, what, va
     """InvalidParameterException in AWS's form, naming the member, for every type, min, max, enum and pattern of the model."""
     reply = server.post(name, with_value(valid(operation(name).input_shape), path, value))
     assert reply.code == "InvalidParameterException"
-    assert re.match(f"1 validation error detected: Value at '{re.escape(spoken(path))}' failed to satisfy constraint: Member must ", reply.message)
+    assert re.match(
+        f"1 validation error detected: Value at '{re.escape(spoken(path))}' failed to satisfy constraint: Member must ", reply.message
+    )
 
 
 @pytest.mark.parametrize(("name", "path", "what", "value"), table(edges))
@@ -216,7 +216,9 @@ def test_null_counts_as_absent_and_unknown_members_are_passed_over(server, name)
     assert (reply.code, reply.status) == (plain.code, plain.status)
 
 
-@pytest.mark.parametrize(("name", "member"), [(n, m) for n in offered() for m, s in operation(n).input_shape.members.items() if s.name == "Image"])
+@pytest.mark.parametrize(
+    ("name", "member"), [(n, m) for n in offered() for m, s in operation(n).input_shape.members.items() if s.name == "Image"]
+)
 def test_an_image_is_bytes_or_an_s3_object_and_not_both(server, name, member):
     """Neither and both are refused; an S3Object alone says that this server reads Bytes."""
     document = valid(operation(name).input_shape)

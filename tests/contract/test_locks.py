@@ -87,7 +87,7 @@ def similarities(document):
 
 
 @pytest.fixture
-def looks(server, monkeypatch):
+def looks(monkeypatch):
     """Counts every place where templates are compared."""
     counted = []
 
@@ -100,8 +100,8 @@ def looks(server, monkeypatch):
 
         monkeypatch.setattr(owner, name, counting)
 
-    spy(server.app.templates, "search")
-    spy(server.app.templates, "of_face")
+    spy(templates.Templates, "search")
+    spy(templates.Templates, "of_face")
     spy(gate, "comparison_scores")
     spy(templates, "comparison_scores")
     return counted
@@ -176,10 +176,14 @@ class TestEachScoringOperation:
         assert b"Similarity" not in reply.body
         assert [entry["type"] for entry in server.entries(before)] == ["look.intent"]
 
-    def test_below_the_floor_is_refused_and_recorded(self, server, strict_server, looks, name):
+    def test_below_the_floor_is_refused_and_recorded(self, strict_server, looks, name):
         """Under public-safety a threshold below 99 is AccessDenied, naming the rule and how to comply; on record; no look."""
         key = strict_server.operator(f"floor-{name}", "investigator")
-        for threshold, rule in ((98.99, "public-safety/threshold.floor"), (80, "public-safety/threshold.floor"), (0, "public-safety/threshold.none")):
+        for threshold, rule in (
+            (98.99, "public-safety/threshold.floor"),
+            (80, "public-safety/threshold.floor"),
+            (0, "public-safety/threshold.none"),
+        ):
             request = scoring_request(name, [UNKNOWN], **{threshold_of(name): threshold})
             if "CollectionId" in request:
                 request["CollectionId"] = strict_collection(strict_server)

@@ -79,7 +79,10 @@ def test_combined_roles_do_not_search(strict_server, gallery, pair):
 def test_identities_are_withheld_from_every_answer(investigator, strict_server, enroller, gallery):
     """Candidates and listed faces carry id, box and similarity; no ExternalImageId and no ImageId, which would tell who it is."""
     found = [
-        *(match["Face"] for match in investigator.search_faces_by_image(CollectionId="arrests", Image={"Bytes": picture(1)})["FaceMatches"]),
+        *(
+            match["Face"]
+            for match in investigator.search_faces_by_image(CollectionId="arrests", Image={"Bytes": picture(1)})["FaceMatches"]
+        ),
         *investigator.list_faces(CollectionId="arrests")["Faces"],
         *investigator.list_faces(CollectionId="arrests", FaceIds=[gallery["name-2"]["FaceId"]])["Faces"],
         *strict_server.client().list_faces(CollectionId="arrests")["Faces"],
@@ -118,7 +121,9 @@ def test_a_tagged_collection_is_strict_on_a_general_server(server, rekognition, 
     with pytest.raises(client.exceptions.AccessDeniedException, match=r"public-safety/threshold\.floor"):
         client.search_faces_by_image(CollectionId=f"{collection}-strict", Image={"Bytes": picture(1)}, FaceMatchThreshold=80)
     assert basis(client.search_faces_by_image(CollectionId=f"{collection}-strict", Image={"Bytes": picture(1)}))["threshold"] == "99"
-    assert basis(client.search_faces_by_image(CollectionId=collection, Image={"Bytes": picture(1)}, FaceMatchThreshold=1))["threshold"] == "1"
+    assert (
+        basis(client.search_faces_by_image(CollectionId=collection, Image={"Bytes": picture(1)}, FaceMatchThreshold=1))["threshold"] == "1"
+    )
     assert basis(client.compare_faces(SourceImage={"Bytes": picture(1)}, TargetImage={"Bytes": picture(1)}))["policy"] == "general"
     with pytest.raises(rekognition.exceptions.AccessDeniedException, match="public-safety/roles"):
         rekognition.search_faces_by_image(CollectionId=f"{collection}-strict", Image={"Bytes": picture(1)})

@@ -24,9 +24,7 @@ def enrolled(rekognition, photographs):
     rekognition.create_collection(CollectionId="people")
     faces = {}
     for name in ("obama", *OTHERS):
-        answer = rekognition.index_faces(
-            CollectionId="people", Image={"Bytes": photographs[name]}, ExternalImageId=name, MaxFaces=1
-        )
+        answer = rekognition.index_faces(CollectionId="people", Image={"Bytes": photographs[name]}, ExternalImageId=name, MaxFaces=1)
         faces[name] = answer["FaceRecords"][0]["Face"]["FaceId"]
         assert answer["FaceModelVersion"] == "101.0"
     return faces
@@ -96,9 +94,7 @@ def test_a_search_by_image_finds_the_person_first(rekognition, photographs, enro
 
 def test_without_a_threshold_the_person_still_comes_first(rekognition, photographs, enrolled):
     """All four are ranked, similarity falling, the mated one first by far."""
-    answer = rekognition.search_faces_by_image(
-        CollectionId="people", Image={"Bytes": photographs["obama2"]}, FaceMatchThreshold=0
-    )
+    answer = rekognition.search_faces_by_image(CollectionId="people", Image={"Bytes": photographs["obama2"]}, FaceMatchThreshold=0)
     similarities = [match["Similarity"] for match in answer["FaceMatches"]]
     assert names(answer)[0] == "obama"
     assert len(similarities) == 4

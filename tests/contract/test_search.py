@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import itertools
+
 import pytest
 from botocore.exceptions import ClientError
 from kit import BASIS, NO_FACE, basis, canvas, encoded, picture
@@ -70,7 +72,7 @@ def test_candidates_fall_in_similarity_and_hold_the_threshold(rekognition, galle
         assert all(similarity >= threshold for similarity in similarities)
         lists.append(names(answer))
     assert len(lists[0]) == len(gallery)
-    for longer, shorter in zip(lists, lists[1:], strict=False):
+    for longer, shorter in itertools.pairwise(lists):
         assert longer[: len(shorter)] == shorter
     assert lists[0][:4] == ["p1", "p1-1", "p1-3", "p1-5"]
 

@@ -74,7 +74,9 @@ def test_a_wrong_secret_is_an_invalid_signature(server, send):
         assert server.key.secret not in message
 
 
-@pytest.mark.parametrize(("minutes", "is_taken"), [(-4.8, True), (4.8, True), (-5.2, False), (5.2, False), (-60 * 24 * 365, False), (60 * 24, False)])
+@pytest.mark.parametrize(
+    ("minutes", "is_taken"), [(-4.8, True), (4.8, True), (-5.2, False), (5.2, False), (-60 * 24 * 365, False), (60 * 24, False)]
+)
 def test_the_clock_may_be_five_minutes_off(server, send, monkeypatch, minutes, is_taken):
     """A request from the past or the future beyond five minutes is refused, and says both times."""
     monkeypatch.setattr(botocore.auth, "get_current_datetime", lambda: datetime.now(UTC) + timedelta(minutes=minutes))

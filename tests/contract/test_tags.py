@@ -81,7 +81,10 @@ def test_the_policy_tag_takes_force_at_once_and_only_tightens(server, rekognitio
     (tagged,) = server.entries(before)
     assert (tagged["type"], tagged["collection"], tagged["tags"]) == ("collection.tagged", collection, {POLICY: "public-safety"})
     assert tagged["operator"] == "first"
-    assert rekognition.describe_collection(CollectionId=collection)["ResponseMetadata"]["HTTPHeaders"]["x-aboveboard-policy"] == "public-safety"
+    assert (
+        rekognition.describe_collection(CollectionId=collection)["ResponseMetadata"]["HTTPHeaders"]["x-aboveboard-policy"]
+        == "public-safety"
+    )
     for call in (
         lambda: rekognition.tag_resource(ResourceArn=arn, Tags={POLICY: "general"}),
         lambda: rekognition.untag_resource(ResourceArn=arn, TagKeys=["note", POLICY]),

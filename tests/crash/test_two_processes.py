@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from concurrent.futures import ThreadPoolExecutor
 
 import pytest
@@ -22,11 +23,16 @@ def two(own_server):
 
 
 def index(client, subject):
-    return client.index_faces(CollectionId="a", Image={"Bytes": picture(subject)}, ExternalImageId=f"e{subject}")["FaceRecords"][0]["Face"]["FaceId"]
+    return client.index_faces(CollectionId="a", Image={"Bytes": picture(subject)}, ExternalImageId=f"e{subject}")["FaceRecords"][0]["Face"][
+        "FaceId"
+    ]
 
 
 def found(client, subject):
-    return [match["Face"]["FaceId"] for match in client.search_faces_by_image(CollectionId="a", Image={"Bytes": picture(subject)})["FaceMatches"]]
+    return [
+        match["Face"]["FaceId"]
+        for match in client.search_faces_by_image(CollectionId="a", Image={"Bytes": picture(subject)})["FaceMatches"]
+    ]
 
 
 def test_each_sees_what_the_other_wrote(two):
@@ -112,3 +118,21 @@ def test_two_server_processes_write_one_whole_ledger(tmp_path):
     assert sum(entry["type"] == "look.outcome" for entry in entries) == 60
     intents = {entry["audit_id"]: entry["seq"] for entry in entries if entry["type"] == "look.intent"}
     assert all(intents[entry["audit_id"]] == entry["intent"] < entry["seq"] for entry in entries if entry["type"] == "look.outcome")
+
+
+def test_first_starts_at_once_make_one_deployment(tmp_path):
+    """Six openings of a new data folder at the same time: one master key, one first operator, nobody fails."""
+    for attempt in range(5):
+        barrier = threading.Barrier(6)
+
+        def start(_, data=tmp_path / str(attempt), barrier=barrier):
+            barrier.wait()
+            app = bootstrap.open_app(null_settings(data))
+            made = app.operators.first(app.gate.policies.default)
+            app.database.close()
+            return made is not None, app.keyring.mark("x")
+
+        with ThreadPoolExecutor(6) as pool:
+            found = list(pool.map(start, range(6)))
+        assert sum(is_made for is_made, _ in found) == 1
+        assert len({mark for _, mark in found}) == 1

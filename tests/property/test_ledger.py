@@ -150,7 +150,9 @@ def test_an_entry_changed_in_the_file_no_longer_gives_the_root(ledger):
     for i in range(5):
         ledger.record("n", {"i": i})
     with ledger._database.write() as connection:
-        connection.exec_driver_sql("UPDATE ledger SET entry = CAST(replace(CAST(entry AS TEXT), '\"i\":3', '\"i\":4') AS BLOB) WHERE seq = 3")
+        connection.exec_driver_sql(
+            "UPDATE ledger SET entry = CAST(replace(CAST(entry AS TEXT), '\"i\":3', '\"i\":4') AS BLOB) WHERE seq = 3"
+        )
     raw = list(ledger.entries())
     assert ledger.checkpoint()[1] != merkle_tree_hash(raw)
 

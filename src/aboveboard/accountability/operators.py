@@ -102,5 +102,7 @@ class Operators:
         if self.all():
             return None
         roles = ("admin",) if pack.roles.separate else ROLES
-        key = self.add("first", roles, by="aboveboard")
-        return Operator("first", roles), key
+        try:
+            return Operator("first", roles), self.add("first", roles, by="aboveboard")
+        except Exists:  # another process started at the same time
+            return None

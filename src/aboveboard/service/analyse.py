@@ -51,20 +51,29 @@ class Found:
     image: media.Image
     detection: Detection
 
+    @property
+    def box(self) -> Box:
+        height, width = self.image.shape[:2]
+        x, y, w, h = (float(value) for value in self.detection.box)
+        return Box(x / width, y / height, w / width, h / height)
+
+    @property
+    def confidence(self) -> float:
+        return 100 * min(self.detection.score, 1.0)
+
     @cached_property
     def face(self) -> Face:
         height, width = self.image.shape[:2]
-        x, y, w, h = (float(value) for value in self.detection.box)
         points = self.detection.points
         return Face(
-            box=Box(x / width, y / height, w / width, h / height),
-            confidence=100 * min(self.detection.score, 1.0),
+            box=self.box,
+            confidence=self.confidence,
             landmarks=tuple(
                 Landmark(name, float(px) / width, float(py) / height) for name, (px, py) in zip(LANDMARK_NAMES, points, strict=True)
             ),
             pose=measures.pose(points),
             quality=measures.quality(self.image, self.detection.box),
-            size_px=min(w, h),
+            size_px=float(self.detection.box[2:].min()),
         )
 
 

@@ -5,7 +5,9 @@ from __future__ import annotations
 import hashlib
 import hmac
 import os
+from contextlib import suppress
 from pathlib import Path
+from tempfile import NamedTemporaryFile
 
 from cryptography.exceptions import InvalidTag
 from cryptography.hazmat.primitives.ciphers.aead import AESGCM
@@ -28,16 +30,15 @@ class Keyring:
         if create and not file.exists():
             try:
                 file.parent.mkdir(parents=True, exist_ok=True)
-                descriptor = os.open(file, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
-            except FileExistsError:
-                pass
-            except OSError as error:
-                raise Unavailable(f"the master key {file} cannot be written: {error.strerror}") from error
-            else:
-                with os.fdopen(descriptor, "wb") as new:
+                # Whole or not at all, and never over another process's: two first starts at once agree on one key.
+                with NamedTemporaryFile(dir=file.parent, prefix=f".{file.name}.") as new:
                     new.write(os.urandom(32))
                     new.flush()
                     os.fsync(new.fileno())
+                    with suppress(FileExistsError):
+                        os.link(new.name, file)
+            except OSError as error:
+                raise Unavailable(f"the master key {file} cannot be written: {error.strerror}") from error
         try:
             master = file.read_bytes()
         except OSError as error:

@@ -47,9 +47,8 @@ def compare_faces(app: App, session: Session, request: shapes.CompareFacesReques
         request.get("SimilarityThreshold"),
         request.get("QualityFilter", "NONE"),
     )
-    source = compared.source.face
     body: shapes.CompareFacesResponse = {
-        "SourceImageFace": {"BoundingBox": box(source.box), "Confidence": source.confidence},
+        "SourceImageFace": {"BoundingBox": box(compared.source.box), "Confidence": compared.source.confidence},
         "FaceMatches": [{"Similarity": candidate.similarity, "Face": _compared_face(found.face)} for candidate, found in compared.similar],
         "UnmatchedFaces": [_compared_face(found.face) for found in compared.others],
     }
@@ -99,8 +98,8 @@ def search_faces_by_image(app: App, session: Session, request: shapes.SearchFace
     )
     assert searched.probe is not None
     body: shapes.SearchFacesByImageResponse = {
-        "SearchedFaceBoundingBox": box(searched.probe.face.box),
-        "SearchedFaceConfidence": searched.probe.face.confidence,
+        "SearchedFaceBoundingBox": box(searched.probe.box),
+        "SearchedFaceConfidence": searched.probe.confidence,
         "FaceMatches": _face_matches(app, searched),
         "FaceModelVersion": app.models.card.model_version,
     }

@@ -1,0 +1,166 @@
+"""The locks that lie in the structure of the code: who may make a permit, read templates, speak AWS, read the environment."""
+
+from __future__ import annotations
+
+import ast
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+import aboveboard
+
+ROOT = Path(aboveboard.__file__).parent
+MODULES = {
+    ".".join(("aboveboard", *file.relative_to(ROOT).with_suffix("").parts)).removesuffix(".__init__"): file for file in ROOT.rglob("*.py")
+}
+TREES = {name: ast.parse(file.read_text()) for name, file in MODULES.items()}
+
+
+def imports(name: str) -> Iterator[str]:
+    """Every module that a module imports, anywhere in it, relative ones included."""
+    for node in ast.walk(TREES[name]):
+        if isinstance(node, ast.Import):
+            yield from (alias.name for alias in node.names)
+        elif isinstance(node, ast.ImportFrom):
+            base = node.module or ""
+            if node.level:
+                parents = (
+                    name.split(".")[: -node.level] if MODULES[name].name != "__init__.py" else name.split(".")[: 1 - node.level or None]
+                )
+                base = ".".join([*parents, base]).rstrip(".")
+            yield base
+            yield from (f"{base}.{alias.name}" for alias in node.names)
+
+
+def importers(wanted: str) -> set[str]:
+    return {name for name in TREES if any(found == wanted or found.startswith(f"{wanted}.") for found in imports(name))}
+
+
+def callers(called: str) -> set[str]:
+    """Modules that call a name, bare or as an attribute."""
+    found = set()
+    for name, tree in TREES.items():
+        for node in ast.walk(tree):
+            if isinstance(node, ast.Call):
+                function = node.func
+                if getattr(function, "id", None) == called or getattr(function, "attr", None) == called:
+                    found.add(name)
+    return found
+
+
+def under(names: set[str], *roots: str) -> bool:
+    return all(any(name == root or name.startswith(f"{root}.") for root in roots) for name in names)
+
+
+@pytest.mark.parametrize("name", ["Permit", "Candidates"])
+def test_permits_and_candidates_are_made_by_the_gate_only(name):
+    """Locks 2 and 4: no other module constructs one, nor copies one with other values."""
+    assert callers(name) == {"aboveboard.accountability.gate"}
+    replacing = {
+        module for module in callers("replace") if "Permit" in MODULES[module].read_text() or "Candidates" in MODULES[module].read_text()
+    }
+    assert replacing <= {"aboveboard.accountability.gate"}
+
+
+def test_the_template_store_is_imported_by_the_gate_and_the_wiring_only():
+    """Lock 1: who does not import it cannot search it."""
+    assert importers("aboveboard.storage.templates") == {
+        "aboveboard.accountability.gate", "aboveboard.service.app", "aboveboard.bootstrap",
+    }  # fmt: skip
+
+
+@pytest.mark.parametrize("method", ["search", "of_face"])
+def test_templates_are_searched_by_the_gate_only(method):
+    """Whatever else holds the store adds to it or forgets; only the gate looks."""
+    found = set()
+    for name, tree in TREES.items():
+        for node in ast.walk(tree):
+            if (
+                isinstance(node, ast.Attribute)
+                and node.attr == method
+                and getattr(node.value, "attr", getattr(node.value, "id", "")) == "templates"
+            ):
+                found.add(name)
+    assert found == {"aboveboard.accountability.gate"}
+
+
+def test_the_table_of_templates_is_read_by_the_template_store_only():
+    """No other module names the table."""
+    assert {name for name in TREES if "TEMPLATES" in (part.rsplit(".", 1)[-1] for part in imports(name))} == {
+        "aboveboard.storage.templates"
+    }
+
+
+def test_comparison_scores_are_computed_by_the_gate_the_store_and_the_laboratory_only():
+    """Contract 3 of the house."""
+    assert under(
+        importers("aboveboard.biometrics.matching"),
+        "aboveboard.accountability.gate",
+        "aboveboard.storage.templates",
+        "aboveboard.evaluation",
+    )
+
+
+def test_the_laboratory_sees_no_operational_data():
+    """Contract 4: evaluation imports neither storage nor accountability nor service."""
+    for room in ("storage", "accountability", "service"):
+        assert not {name for name in importers(f"aboveboard.{room}") if name.startswith("aboveboard.evaluation")}
+
+
+@pytest.mark.parametrize(
+    ("library", "rooms"),
+    [
+        ("botocore", ["aboveboard.rekognition"]),
+        ("starlette", ["aboveboard.rekognition"]),
+        ("anyio", ["aboveboard.rekognition"]),
+        ("uvicorn", ["aboveboard.cli"]),
+        ("boto3", ["aboveboard.cli.demo", "aboveboard.evaluation"]),
+        ("typer", ["aboveboard.cli"]),
+        ("rich", ["aboveboard.cli"]),
+        ("onnxruntime", ["aboveboard.vision"]),
+        ("sqlite3", ["aboveboard.storage"]),
+        ("aboveboard.rekognition", ["aboveboard.rekognition", "aboveboard.cli"]),
+    ],
+)
+def test_a_library_stays_in_its_room(library, rooms):
+    """Contract 5: AWS words and frameworks live where they belong."""
+    assert under(importers(library), *rooms), importers(library)
+
+
+def test_biometrics_is_pure():
+    """Contract 6: numpy and the standard library; no models, images, databases or files."""
+    allowed = {"numpy", "__future__", "collections", "dataclasses", "hashlib", "json", "math", "typing", "functools", "aboveboard"}
+    for name in TREES:
+        if name.startswith("aboveboard.biometrics"):
+            assert {found.split(".")[0] for found in imports(name)} <= allowed
+
+
+def test_only_the_settings_read_the_environment():
+    """Nobody else looks at os.environ or calls getenv; the demo hands its own on to the server and the programs that it starts."""
+    found = set()
+    for name, tree in TREES.items():
+        for node in ast.walk(tree):
+            word = getattr(node, "attr", getattr(node, "id", ""))
+            if word in ("environ", "getenv", "environb"):
+                found.add(name)
+    assert found - {"aboveboard.cli.demo"} == {"aboveboard.settings"}
+
+
+def test_no_module_keeps_state():
+    """No `global`, and no mutable literal assigned at module level in lower case."""
+    for name, tree in TREES.items():
+        assert not [node for node in ast.walk(tree) if isinstance(node, ast.Global)], name
+        for node in tree.body:
+            if isinstance(node, (ast.Assign, ast.AnnAssign)) and isinstance(node.value, (ast.List, ast.Dict, ast.Set)):
+                targets = node.targets if isinstance(node, ast.Assign) else [node.target]
+                names = [target.id for target in targets if isinstance(target, ast.Name)]
+                assert all(target.isupper() or target == "__all__" for target in names), (name, names)
+
+
+def test_nothing_is_evaluated_or_unpickled():
+    """No eval, exec, pickle or marshal anywhere in the program."""
+    for name, tree in TREES.items():
+        called = {node.func.id for node in ast.walk(tree) if isinstance(node, ast.Call) and isinstance(node.func, ast.Name)}
+        assert not called & {"eval", "exec", "__import__"}, name
+        assert not {found.split(".")[0] for found in imports(name)} & {"pickle", "marshal", "shelve", "dill"}, name
