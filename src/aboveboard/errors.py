@@ -38,6 +38,10 @@ class NoSuch(Error):
     """The named thing does not exist."""
 
 
+class NoSuchOperation(NoSuch):
+    """The API has no operation of this name."""
+
+
 class Exists(Error):
     """The named thing exists already."""
 
@@ -55,7 +59,7 @@ class Refused(Error):
 
 
 class Unauthenticated(Error):
-    """The caller could not be told: no, unknown, stale or wrong signature. `reason` is one of the four words below."""
+    """The caller could not be told: no, unknown, stale or wrong signature. `reason` is the word that callers know it by."""
 
     def __init__(self, message: str, *, reason: str) -> None:
         super().__init__(message, reason=reason)

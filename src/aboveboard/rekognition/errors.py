@@ -10,6 +10,7 @@ CODES: tuple[tuple[type[errors.Error], str, int], ...] = (
     (errors.SampleTooLarge, "ImageTooLargeException", 400),
     (errors.SampleUnreachable, "InvalidS3ObjectException", 400),
     (errors.BadSample, "InvalidImageFormatException", 400),
+    (errors.NoSuchOperation, "UnknownOperationException", 400),
     (errors.NoSuch, "ResourceNotFoundException", 400),
     (errors.Exists, "ResourceAlreadyExistsException", 400),
     (errors.Busy, "ConflictException", 400),

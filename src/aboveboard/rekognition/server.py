@@ -17,7 +17,7 @@ from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
 
 from aboveboard.accountability.operators import Session
-from aboveboard.errors import BadRequest, Error, Refused, Unauthenticated
+from aboveboard.errors import BadRequest, Error, NoSuchOperation, Refused, Unauthenticated
 from aboveboard.rekognition import auth, codec
 from aboveboard.rekognition.errors import code_of
 from aboveboard.rekognition.operations import Answer, Handler, offered
@@ -104,7 +104,7 @@ def _handler(handlers: Mapping[str, Handler], name: str) -> Handler:
     try:
         codec.operation_model(name)
     except KeyError:
-        raise Unauthenticated(f"there is no operation {name[:80]!r}", reason="UnknownOperationException") from None
+        raise NoSuchOperation(f"Amazon Rekognition has no operation {name[:80]!r}") from None
     raise Refused(f"{name} is not provided by this server; docs/migrate-from-aws.md lists what is", rule="not-provided")
 
 

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from typing import NoReturn
 
 import sqlalchemy as sa
 
 from aboveboard.accountability.gate import POLICY_TAG, actor
 from aboveboard.accountability.operators import Session
-from aboveboard.errors import BadRequest, Busy, NoSuch, TooMuch
+from aboveboard.accountability.policy import Pack
+from aboveboard.errors import BadRequest, NoSuch, TooMuch
 from aboveboard.service.app import App
 from aboveboard.storage.collections import Collection, FaceRow
 
@@ -19,7 +21,9 @@ MOST_TAGS = 200
 def create(app: App, session: Session, collection_id: str, tags: Mapping[str, str]) -> Collection:
     """Make an empty collection, pinned to the model version in use; its policy is the tag `aboveboard:policy`, if it has one."""
     app.gate.authorise(session, "collection.create")
-    _check_policy(app, session, "collection.create", tags, None)
+    pack = _policy_named(app, tags)
+    if pack and not pack.is_at_least_as_strict_as(app.gate.policies.minimum):
+        _refuse_looser(app, session, "collection.create", pack, app.gate.policies.minimum, None)
     with app.database.write() as connection:
         app.collections.create(connection, collection_id, app.models.card.model_version, tags)
         collection = app.collections.get(collection_id, connection)
@@ -68,67 +72,56 @@ def faces(app: App, session: Session, collection: Collection, after: int, limit:
 
 def tag(app: App, session: Session, collection_id: str, tags: Mapping[str, str]) -> None:
     """Add tags or overwrite them. `aboveboard:policy` may only name a stricter pack than the one in force."""
-    collection = app.collections.get(collection_id)
-    app.gate.authorise(session, "collection.tag", collection)
-    _check_policy(app, session, "collection.tag", tags, collection)
-    if len({*collection.tags, *tags}) > MOST_TAGS:
-        raise TooMuch(f"a collection holds at most {MOST_TAGS} tags; remove some first")
+    app.gate.authorise(session, "collection.tag", app.collections.get(collection_id))
+    pack = _policy_named(app, tags)
     with app.database.write() as connection:
-        collection = _unchanged(app, connection, collection)
-        app.collections.set_tags(connection, collection.n, tags)
-        _record(app, session, connection, collection, {key: tags[key] for key in tags if key.startswith(RESERVED)})
+        collection = app.collections.get(collection_id, connection)
+        if len({*collection.tags, *tags}) > MOST_TAGS:
+            raise TooMuch(f"a collection holds at most {MOST_TAGS} tags; remove some first")
+        in_force = app.gate.policy_of(collection)
+        is_allowed = pack is None or pack.is_at_least_as_strict_as(in_force)
+        if is_allowed:
+            app.collections.set_tags(connection, collection.n, tags)
+            _record(app, session, connection, collection, {key: tags[key] for key in tags if key.startswith(RESERVED)})
+    if pack and not is_allowed:
+        _refuse_looser(app, session, "collection.tag", pack, in_force, collection)
 
 
 def untag(app: App, session: Session, collection_id: str, keys: Sequence[str]) -> None:
     """Remove tags. `aboveboard:policy` may go only where the deployment's default is at least as strict."""
-    collection = app.collections.get(collection_id)
-    app.gate.authorise(session, "collection.tag", collection)
-    if POLICY_TAG in keys and POLICY_TAG in collection.tags:
-        _must_tighten(app, session, "collection.tag", app.gate.policies.default.id, collection)
+    app.gate.authorise(session, "collection.tag", app.collections.get(collection_id))
+    default = app.gate.policies.default
     with app.database.write() as connection:
-        collection = _unchanged(app, connection, collection)
-        app.collections.remove_tags(connection, collection.n, keys)
-        _record(
-            app,
-            session,
-            connection,
-            collection,
-            {key: "" for key in keys if key in collection.tags and key.startswith(RESERVED)},
-        )
+        collection = app.collections.get(collection_id, connection)
+        in_force = app.gate.policy_of(collection)
+        is_allowed = POLICY_TAG not in keys or default.is_at_least_as_strict_as(in_force)
+        if is_allowed:
+            app.collections.remove_tags(connection, collection.n, keys)
+            gone = {key: "" for key in keys if key in collection.tags and key.startswith(RESERVED)}
+            _record(app, session, connection, collection, gone)
+    if not is_allowed:
+        _refuse_looser(app, session, "collection.tag", default, in_force, collection)
 
 
 def tags(app: App, session: Session, collection_id: str) -> Mapping[str, str]:
     return describe(app, session, collection_id).tags
 
 
-def _check_policy(app: App, session: Session, duty: str, tags: Mapping[str, str], collection: Collection | None) -> None:
+def _policy_named(app: App, tags: Mapping[str, str]) -> Pack | None:
+    """The pack that tags name, if they name one; raises BadRequest for another reserved tag or an unknown pack."""
     for key in tags:
         if key.startswith(RESERVED) and key != POLICY_TAG:
             raise BadRequest(f"the tag '{key}' is reserved; of '{RESERVED}' tags there is {POLICY_TAG}")
-    if POLICY_TAG in tags:
-        try:
-            pack = app.gate.policies.get(tags[POLICY_TAG])
-        except NoSuch as error:
-            raise BadRequest(error.message) from error
-        _must_tighten(app, session, duty, pack.id, collection)
+    try:
+        return app.gate.policies.get(tags[POLICY_TAG]) if POLICY_TAG in tags else None
+    except NoSuch as error:
+        raise BadRequest(error.message) from error
 
 
-def _must_tighten(app: App, session: Session, duty: str, wanted: str, collection: Collection | None) -> None:
-    """A new collection must stand at least as strict as the deployment's minimum, a known one as its own pack in force."""
-    pack = app.gate.policies.get(wanted)
-    least = app.gate.policies.minimum if collection is None else app.gate.policy_of(collection)
-    if not pack.is_at_least_as_strict_as(least):
-        rule = f"{least.id}/policy.tighten"
-        text = f"Refused by rule {rule}: policy '{wanted}' is looser than '{least.id}'; a policy may only be made stricter."
-        app.gate.refuse(session, duty, rule, text, collection)
-
-
-def _unchanged(app: App, connection: sa.Connection, seen: Collection) -> Collection:
-    """The collection as it is now; raises Busy where its policy is no longer the one that the change was checked against."""
-    collection = app.collections.get(seen.id, connection)
-    if collection.tags.get(POLICY_TAG) != seen.tags.get(POLICY_TAG):
-        raise Busy("the collection's policy was changed by somebody else just now; look at its tags and ask again")
-    return collection
+def _refuse_looser(app: App, session: Session, duty: str, wanted: Pack, least: Pack, collection: Collection | None) -> NoReturn:
+    rule = f"{least.id}/policy.tighten"
+    text = f"Refused by rule {rule}: policy '{wanted.id}' is looser than '{least.id}'; a policy may only be made stricter."
+    app.gate.refuse(session, duty, rule, text, collection)
 
 
 def _record(app: App, session: Session, connection: sa.Connection, collection: Collection, changed: Mapping[str, str]) -> None:

@@ -209,7 +209,11 @@ class PackFolder:
             if rewrite != "prelu":
                 raise BadRequest(f"card '{card.id}': unknown rewrite '{rewrite}'; known is prelu")
             session.rewrite_prelu(graph)
-        return Embedder(session.open_session(graph), part.dimensions, part.size, part.colour, part.mean, part.scale)
+        opened = session.open_session(graph)
+        found = opened.get_outputs()[0].shape[-1]
+        if isinstance(found, int) and found != part.dimensions:
+            raise BadRequest(f"card '{card.id}': the recogniser gives {found} features, the card says {part.dimensions}")
+        return Embedder(opened, part.dimensions, part.size, part.colour, part.mean, part.scale)
 
     def _shipped_card_for(self, folder: Path) -> Card:
         for pack in self.ids():
