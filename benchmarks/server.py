@@ -50,10 +50,8 @@ def fill(app: App, session: Session, collection_id: str) -> None:
         collection = app.collections.get(collection_id, connection)
         for i, vector in enumerate(vectors):
             face_id = f"00000000-0000-0000-0000-{i:012x}"
-            row = {"face_id": face_id, "image_id": face_id, "box": [0, 0, 1, 1], "confidence": 99.0, "enrolled_by": session.operator.name}
-            n = app.collections.add_face(connection, collection, row)
-            assert n is not None
-            app.templates.add(connection, collection.n, n, Template(vector, collection.model_version))
+            row = {"face_id": face_id, "image_id": face_id, "box": [0, 0, 1, 1], "confidence": 99.0}
+            app.collections.add_face(connection, collection, row, Template(vector, collection.model_version))
         app.collections.touch(connection, collection, added=GALLERY)
 
 
@@ -75,7 +73,7 @@ def main(folder: Path) -> None:
     assert made is not None
     operator, key = made
     session = Session(operator, "benchmark", "benchmark")
-    command = [sys.executable, "-m", "aboveboard.cli", "serve", "--port", "0", "--data", str(data)]
+    command = [sys.executable, "-m", "aboveboard", "serve", "--port", "0", "--data", str(data)]
     server = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
     try:
         assert server.stdout is not None

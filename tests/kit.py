@@ -32,6 +32,7 @@ from botocore.model import OperationModel, ServiceModel, Shape
 from aboveboard import bootstrap, settings
 from aboveboard.accountability.operators import AccessKey
 from aboveboard.rekognition import server as front_door
+from aboveboard.rekognition.protocol import BoundedHead
 from aboveboard.service.app import App
 from aboveboard.vision import null
 
@@ -204,7 +205,7 @@ class Server:
         self.port = listening.getsockname()[1]
         self.endpoint = f"http://127.0.0.1:{self.port}"
         config = uvicorn.Config(
-            front_door.build(app), http="httptools", loop="asyncio", ws="none", lifespan="off", log_config=None, access_log=False
+            front_door.build(app), http=BoundedHead, loop="asyncio", ws="none", lifespan="off", log_config=None, access_log=False
         )
         self._uvicorn = _Server(config)
         self._thread = threading.Thread(target=self._uvicorn.run, args=([listening],), daemon=True)
@@ -222,7 +223,7 @@ class Server:
 
     def operator(self, name: str, *roles: str) -> AccessKey:
         """Another operator's access key."""
-        return self.app.operators.add(name, roles, by="test")
+        return self.app.operators.add(name, roles, "test", self.app.gate.policies.get("general"))
 
     def client(self, key: AccessKey | None = None, **config: Any) -> Any:
         return client(self.endpoint, key or self.key, **config)
@@ -313,7 +314,7 @@ class ServerProcess:
     def __init__(self, data: Path, key: AccessKey | None = None, **overrides: str) -> None:
         environment = {f"ABOVEBOARD_{name.upper()}": value for name, value in {"pack": "null", **overrides}.items()}
         self.process = subprocess.Popen(
-            [sys.executable, "-m", "aboveboard.cli", "serve", "--port", "0", "--data", str(data)],
+            [sys.executable, "-m", "aboveboard", "serve", "--port", "0", "--data", str(data)],
             env={"PATH": os.environ["PATH"], "HOME": str(data.parent), "PYTHONUNBUFFERED": "1", **environment},
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,

@@ -34,16 +34,15 @@ def open_app(settings: Settings) -> App:
     file = settings.data / "aboveboard.db"
     keyring = Keyring.open(settings.data / "master.key", create=not file.exists())
     database = Database(file)
-    ledger, templates = Ledger(database), Templates(database)
+    ledger, collections = Ledger(database), Collections(database)
     models = packs.load(settings.pack)
-    gate = Gate(policies, ledger, templates, models)
+    gate = Gate(policies, ledger, collections, Templates(database), models)
     return App(
         settings,
         database,
         keyring,
         ledger,
-        Collections(database),
-        templates,
+        collections,
         models,
         Operators(database, keyring, ledger),
         gate,

@@ -18,6 +18,10 @@ class BadRequest(Error):
     """The request itself is wrong: malformed, out of its limits, no face in the image."""
 
 
+class NoFace(BadRequest):
+    """The photograph shows no face, or none good enough, where one is needed."""
+
+
 class BadPageToken(BadRequest):
     """A page token that this server did not give out for this listing."""
 
@@ -47,7 +51,7 @@ class Exists(Error):
 
 
 class Busy(Error):
-    """The named thing is in use by somebody else."""
+    """The named thing is being changed by somebody else; the same request, sent again, is answered."""
 
 
 class Refused(Error):

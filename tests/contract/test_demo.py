@@ -14,7 +14,7 @@ from typing import Any
 
 import pytest
 
-DEMO = [sys.executable, "-m", "aboveboard.cli", "demo"]
+DEMO = [sys.executable, "-m", "aboveboard", "demo"]
 ENVIRONMENT = {
     **{name: value for name, value in os.environ.items() if not name.startswith(("ABOVEBOARD_", "AWS_"))},
     # What a user may have set for Amazon's own servers must not get in the way.
@@ -122,8 +122,19 @@ def test_it_says_what_it_means_and_what_to_type_next(seen: str) -> None:
     assert "SECRET" not in seen
 
 
+def test_the_picture_in_the_readme_is_what_it_prints_today(seen: str) -> None:
+    """Line by line."""
+    page = (Path(__file__).parents[2] / "README.md").read_text(encoding="utf-8")
+    assert pictured(page) == pictured(seen)
+
+
+def pictured(text: str) -> list[str]:
+    """The lines of the table in a text."""
+    return [line.strip() for line in text.splitlines() if line.strip().startswith(("╭", "│", "├", "╰"))]
+
+
 def test_the_searches_are_on_record(folder: Path, seen: str) -> None:
-    show = [sys.executable, "-m", "aboveboard.cli", "ledger", "show", "--data", str(folder)]
+    show = [sys.executable, "-m", "aboveboard", "ledger", "show", "--data", str(folder)]
     entries = [json.loads(line) for line in subprocess.run(show, env=ENVIRONMENT, capture_output=True, check=True).stdout.splitlines()]
     assert sum(entry["type"] == "look.outcome" for entry in entries) == 13
 

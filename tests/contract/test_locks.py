@@ -138,7 +138,7 @@ class TestEachScoringOperation:
 
             monkeypatch.setattr(owner, attribute, watching)
 
-        watch(server.app.templates, "search")
+        watch(server.app.gate._templates, "search")
         watch(gate, "comparison_scores")
         assert server.post(name, scoring_request(name, faces)).status == 200
         assert seen

@@ -128,8 +128,8 @@ def test_a_database_that_takes_no_writes_is_an_internal_error(own_server, break_
     for i in range(40):  # no free page is left over for a small write
         client.tag_resource(ResourceArn="arn:aws:rekognition:us-east-1:000000000000:collection/a", Tags={f"k{i}": "v" * 200})
     looks = []
-    real = own_server.app.templates.search
-    monkeypatch.setattr(own_server.app.templates, "search", lambda *args: looks.append(1) or real(*args))
+    real = own_server.app.gate._templates.search
+    monkeypatch.setattr(own_server.app.gate._templates, "search", lambda *args: looks.append(1) or real(*args))
     before = own_server.entries()
     mend = break_database(pragma)
     writes = [

@@ -48,7 +48,7 @@ def signed(body, extra, path, query, region="eu-west-1", secret=SECRET, service=
 
 
 def check(heads, path, query, body, secret=SECRET):
-    claim = auth.read(heads, datetime.now(UTC), 300)
+    claim = auth.read(heads, datetime.now(UTC))
     auth.verify(claim, secret, path, query, heads, body)
     return claim
 
@@ -122,7 +122,7 @@ def test_key_ids_outside_the_form_are_malformed(key_id):
     heads["authorization"] = heads["authorization"].replace(KEY_ID, key_id)
     assume(key_id != KEY_ID)
     if 16 <= len(key_id) <= 128:
-        assert auth.read(heads, datetime.now(UTC), 300).key_id == key_id
+        assert auth.read(heads, datetime.now(UTC)).key_id == key_id
     else:
         with pytest.raises(Unauthenticated):
-            auth.read(heads, datetime.now(UTC), 300)
+            auth.read(heads, datetime.now(UTC))

@@ -12,13 +12,15 @@ from hypothesis import strategies as st
 
 from aboveboard.accountability.operators import Operators
 from aboveboard.accountability.policy import ROLES, Policies
-from aboveboard.errors import BadPageToken, BadRequest, Exists, NoSuch, Unavailable
+from aboveboard.errors import BadPageToken, BadRequest, Exists, NoSuch, Refused, Unavailable
 from aboveboard.rekognition import pages
 from aboveboard.storage.database import Database
 from aboveboard.storage.ledger import Ledger
 from aboveboard.storage.secrets import Keyring
 
 KEYRING = Keyring(bytes(range(32)))
+PACKS = Policies("general", "general")
+GENERAL = PACKS.default
 
 
 @given(st.binary(max_size=60), st.text(max_size=8), st.text(max_size=8))
@@ -98,7 +100,7 @@ def operators(tmp_path):
 
 def test_an_operator_is_known_by_his_key(operators):
     """Name, roles in the house's order, and the secret."""
-    key = operators.add("a.b+c@d", ["reviewer", "admin"], by="test")
+    key = operators.add("a.b+c@d", ["reviewer", "admin"], "test", GENERAL)
     operator, secret = operators.by_key(key.id)
     assert (operator.name, operator.roles, secret) == ("a.b+c@d", ("admin", "reviewer"), key.secret)
     assert operators.named("a.b+c@d") == operator
@@ -107,7 +109,7 @@ def test_an_operator_is_known_by_his_key(operators):
 
 def test_keys_and_secrets_look_like_amazons(operators):
     """20 capitals and digits, 40 characters of base64: what SDKs and their tools expect."""
-    key = operators.add("a", ["admin"], by="test")
+    key = operators.add("a", ["admin"], "test", GENERAL)
     assert len(key.id) == 20
     assert key.id.isalnum()
     assert len(key.secret) == 40
@@ -117,22 +119,29 @@ def test_keys_and_secrets_look_like_amazons(operators):
 def test_names_that_cannot_be_are_refused(operators, name):
     """1 to 64 plain characters: a name stands in every entry of the ledger."""
     with pytest.raises(BadRequest, match="name"):
-        operators.add(name, ["admin"], by="test")
+        operators.add(name, ["admin"], "test", GENERAL)
 
 
 def test_roles_that_cannot_be_are_refused(operators):
     """None, or one that does not exist."""
     for roles in ([], ["king"], ["admin", "king"]):
         with pytest.raises(BadRequest, match="role"):
-            operators.add("a", roles, by="test")
+            operators.add("a", roles, "test", GENERAL)
+    assert operators.all() == []
+
+
+def test_roles_that_the_deployments_pack_keeps_apart_are_refused(operators):
+    """The rule is named, and nobody is added."""
+    with pytest.raises(Refused, match=r"public-safety/roles.*admin and investigator"):
+        operators.add("a", ["admin", "investigator"], "test", PACKS.get("public-safety"))
     assert operators.all() == []
 
 
 def test_a_taken_name_is_refused(operators):
     """And his first key goes on."""
-    key = operators.add("a", ["admin"], by="test")
+    key = operators.add("a", ["admin"], "test", GENERAL)
     with pytest.raises(Exists):
-        operators.add("a", ["auditor"], by="test")
+        operators.add("a", ["auditor"], "test", GENERAL)
     assert operators.by_key(key.id)[0].roles == ("admin",)
     with pytest.raises(NoSuch, match="aboveboard operator add"):
         operators.named("b")

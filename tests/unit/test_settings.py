@@ -16,14 +16,14 @@ def test_defaults_lie_under_the_home_folder():
     assert chosen.data == Path("/home/x/.local/share/aboveboard/data")
     assert chosen.models == Path("/home/x/.local/share/aboveboard/models")
     assert load(None, {"HOME": "/home/x", "XDG_DATA_HOME": "/d"}).models == Path("/d/aboveboard/models")
-    assert (chosen.pack, chosen.default_policy, chosen.clock_window_s) == ("yunet-sface", "general", 300)
+    assert (chosen.pack, chosen.default_policy) == ("yunet-sface", "general")
 
 
 def test_the_file_overrides_the_default_and_the_variable_the_file(tmp_path):
     """settings.toml of the data folder, then ABOVEBOARD_*."""
-    (tmp_path / "settings.toml").write_text('region = "eu-west-1"\naccount = "111111111111"\nclock_window_s = 60\n')
+    (tmp_path / "settings.toml").write_text('region = "eu-west-1"\naccount = "111111111111"\n')
     chosen = load(tmp_path, {"HOME": "/h", "ABOVEBOARD_ACCOUNT": "222222222222", "ABOVEBOARD_MAX_IMAGE_PIXELS": "1000"})
-    assert (chosen.region, chosen.account, chosen.clock_window_s, chosen.max_image_pixels) == ("eu-west-1", "222222222222", 60, 1000)
+    assert (chosen.region, chosen.account, chosen.max_image_pixels) == ("eu-west-1", "222222222222", 1000)
     assert chosen.data == tmp_path
 
 
@@ -48,11 +48,14 @@ def test_the_package_index_follows_pips(tmp_path):
         "[region]\nx = 1",
         "region = ",
         "\x00",
-        'clock_window_s = "soon"',
+        'max_image_pixels = "soon"',
+        "max_image_pixels = 0",
+        'account = "12"',
+        'region = "x y"',
         "max_image_pixels = []",
         "region = 1",
-        "clock_window_s = true",
-        "clock_window_s = 1.5",
+        "max_image_pixels = true",
+        "max_image_pixels = 1.5",
     ],
 )
 def test_a_file_with_a_fault_refuses_to_start(tmp_path, text):

@@ -27,7 +27,7 @@ class Gallery:
         self.collections = Collections(self.database)
         self.stores = [Templates(self.database), Templates(Database(folder / "a.db"))]
         with self.database.write() as connection:
-            self.n = self.collections.create(connection, "a", "1.0", {})
+            self.n = self.collections.create(connection, "a", "1.0", "m", {})
         self.truth: dict[str, np.ndarray] = {}
 
     def add(self, vectors):
@@ -41,11 +41,8 @@ class Gallery:
                     "external_image_id": None,
                     "box": [0, 0, 1, 1],
                     "confidence": 1.0,
-                    "enrolled_by": "t",
                 }
-                n = self.collections.add_face(connection, collection, row)
-                if n is not None:
-                    self.stores[0].add(connection, self.n, n, Template(vector, "1.0"))
+                if self.collections.add_face(connection, collection, row, Template(vector, "1.0")):
                     self.truth[face_id] = vector
             self.collections.touch(connection, collection, added=len(vectors))
 
@@ -139,7 +136,7 @@ def test_a_permit_is_good_for_its_collection_only(tmp_path):
     gallery.add(directions(1, 3, 1.0))
     face_id, vector = next(iter(gallery.truth.items()))
     with gallery.database.write() as connection:
-        other = gallery.collections.create(connection, "b", "1.0", {})
+        other = gallery.collections.create(connection, "b", "1.0", "m", {})
     permit = Permit("audit", other, -1, 10)
     assert gallery.stores[0].search(permit, vector) == ([], 0)
     with pytest.raises(NoSuch):

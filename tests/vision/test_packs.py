@@ -91,7 +91,7 @@ def test_a_calibration_beside_the_card_is_used_if_it_is_of_the_same_version(own_
     card.write_text('calibration = "own.json"\n' + card.read_text())
     packs = PackFolder(tmp_path / "models")
     (own_pack / "own.json").write_text(json.dumps(document))
-    with pytest.raises(ValueError, match=r"900\.0"):
+    with pytest.raises(BadRequest, match=r"900\.0"):
         packs.install_from(own_pack)
     (own_pack / "own.json").write_text(json.dumps({**document, "model_version": "900.1"}))
     packs.install_from(own_pack)

@@ -11,10 +11,11 @@ import hmac
 import math
 import os
 import uuid
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import partial
 from typing import Any, NoReturn
 
 from aboveboard.accountability.operators import Session
@@ -22,11 +23,11 @@ from aboveboard.accountability.policy import Asked, Decision, Pack, Policies, de
 from aboveboard.biometrics.calibration import Calibration, expected_false, fmr_at, fpir
 from aboveboard.biometrics.matching import best_first, comparison_scores
 from aboveboard.biometrics.vocabulary import Basis, Candidate, Candidates, Template
-from aboveboard.errors import BadRequest, Error, Refused
-from aboveboard.storage.collections import Collection
+from aboveboard.errors import BadRequest, Busy, Error, Refused
+from aboveboard.storage.collections import Collection, Collections
 from aboveboard.storage.ledger import Ledger
 from aboveboard.storage.templates import Permit, Templates
-from aboveboard.vision.packs import Models
+from aboveboard.vision.packs import Card, Models
 
 POLICY_TAG = "aboveboard:policy"
 
@@ -42,9 +43,9 @@ class Probe:
 class Gate:
     """Stands between the services and every score."""
 
-    def __init__(self, policies: Policies, ledger: Ledger, templates: Templates, models: Models) -> None:
+    def __init__(self, policies: Policies, ledger: Ledger, collections: Collections, templates: Templates, models: Models) -> None:
         self.policies = policies
-        self._ledger, self._templates, self._models = ledger, templates, models
+        self._ledger, self._collections, self._templates, self._models = ledger, collections, templates, models
         self._writer = ThreadPoolExecutor(max_workers=4, thread_name_prefix="ledger")
 
     def policy_of(self, collection: Collection | None) -> Pack:
@@ -70,16 +71,27 @@ class Gate:
         """A look into a collection. Use the block to make the template; then ask the look for its candidates, once."""
         duty = "search.face" if probe.face_id else "search.image"
         with self._look(session, duty, collection, threshold, limit, probe) as look:
+            must_agree(self._models.card, collection)
             # A grain below, for the rounding of the way back; `answer` compares similarities exactly.
             floor = look.calibration.score_at(look.decision.threshold) - 1e-9
             permit = Permit(look.audit_id, collection.n, floor, look.decision.limit)
-            yield SearchLook(look, self._templates, permit, collection, probe.face_id)
+            yield SearchLook(look, self._templates, permit, partial(self._still_stands, look, collection), probe.face_id)
 
     @contextmanager
     def compare(self, session: Session, threshold: float | None, probe: Probe) -> Iterator[CompareLook]:
         """A look at the faces of one image for the face of another."""
         with self._look(session, "compare", None, threshold, 100, probe) as look:
             yield CompareLook(look)
+
+    def _still_stands(self, look: Look, decided_on: Collection) -> None:
+        """Raise Busy where the collection was tightened or replaced since the look was decided: that decision is void."""
+        collection = self._collections.get(decided_on.id)
+        if collection.n != decided_on.n or self.policy_of(collection) is not look.pack:
+            raise Busy("the collection's policy was changed while it was searched; ask again")
+
+    def forget(self, collection: Collection) -> None:
+        """Drop a deleted collection's templates from memory."""
+        self._templates.forget(collection.n)
 
     @contextmanager
     def _look(
@@ -162,8 +174,10 @@ class Look:
         return self._intent.result()
 
     def similarity(self, comparison_score: float) -> float:
-        """The calibrated similarity, cut (never rounded up) to four decimals."""
-        return math.floor(self.calibration.similarity(comparison_score) * 1e4) / 1e4
+        """The calibrated similarity, cut (never rounded up) to four decimals, but not below the threshold that it reached."""
+        exact = self.calibration.similarity(comparison_score)
+        cut = math.floor(exact * 1e4) / 1e4
+        return max(cut, self.decision.threshold) if exact >= self.decision.threshold else cut
 
     def answer(self, scored: Sequence[tuple[str, float]], gallery_size: int) -> Candidates:
         """Those at or above the threshold as candidates, once their outcome is on the disk."""
@@ -180,6 +194,7 @@ class Look:
             "fmr": basis.fmr,
             "expected_false": basis.expected_false,
             "fpir": basis.fpir,
+            "fnir": basis.fnir,
             "candidates": [{"face_id": item.face_id, "similarity": item.similarity} for item in items],
             "identities_withheld": self.decision.withhold_identities,
         }
@@ -220,14 +235,13 @@ class SearchLook:
     look: Look
     templates: Templates
     permit: Permit
-    collection: Collection
+    check: Callable[[], None]
     face_id: str
 
     def candidates(self, probe: Template | None = None) -> Candidates:
         """Candidates for a template, or, in a search by face id, for that face's own; the face itself is left out."""
         self.look.wait_for_intent()
-        if probe is not None:
-            must_agree(probe.model_version, self.collection)
+        self.check()
         vector = self.templates.of_face(self.permit, self.face_id) if probe is None else probe.vector
         excluded = [self.face_id] if self.face_id else []
         found, size = self.templates.search(self.permit, vector, excluded)
@@ -263,10 +277,10 @@ def commitments(key: bytes, images: Sequence[bytes]) -> list[str]:
     return [hmac.new(key, image, hashlib.sha256).hexdigest() for image in images]
 
 
-def must_agree(model_version: str, collection: Collection) -> None:
-    """Raise BadRequest where a collection was made with another model version: their scores mean nothing together."""
-    if collection.model_version != model_version:
+def must_agree(card: Card, collection: Collection) -> None:
+    """Raise BadRequest where a collection was made with another model: scores of two models mean nothing together."""
+    if (collection.model_version, collection.model) != (card.model_version, card.model):
         raise BadRequest(
-            f"the collection {collection.id} holds templates of model version {collection.model_version}, this server runs "
-            f"{model_version}; scores of two versions cannot be compared: serve the pack it was made with, or index into a new collection"
+            f"the collection {collection.id} holds templates of model version {collection.model_version} ({collection.model}), this "
+            f"server runs {card.model_version} ({card.model}): serve the pack it was made with, or index into a new collection"
         )

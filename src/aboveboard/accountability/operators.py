@@ -11,7 +11,7 @@ from dataclasses import dataclass
 import sqlalchemy as sa
 
 from aboveboard.accountability.policy import ROLES, Pack, check_roles
-from aboveboard.errors import BadRequest, Exists, NoSuch
+from aboveboard.errors import BadRequest, Exists, NoSuch, Refused
 from aboveboard.storage.database import ACCESS_KEYS, OPERATORS, Database, now
 from aboveboard.storage.ledger import Ledger
 from aboveboard.storage.secrets import Keyring
@@ -56,9 +56,16 @@ class Operators:
     def __init__(self, database: Database, keyring: Keyring, ledger: Ledger) -> None:
         self._database, self._keyring, self._ledger = database, keyring, ledger
 
-    def add(self, name: str, roles: Sequence[str], by: str) -> AccessKey:
-        """Make an operator and his access key; raises Exists, or BadRequest for a name or role that cannot be."""
+    def add(self, name: str, roles: Sequence[str], by: str, pack: Pack) -> AccessKey:
+        """Make an operator and his access key under the deployment's pack.
+
+        Raises Exists, BadRequest for a name or role that cannot be, Refused for roles that the pack keeps apart.
+        """
         check_roles(roles)
+        if pair := pack.roles.conflict(roles):
+            rule = f"{pack.id}/roles"
+            text = f"Refused by rule {rule}: one operator may not hold the roles {pair[0]} and {pair[1]}; add two operators."
+            raise Refused(text, rule=rule)
         if not roles:
             raise BadRequest(f"an operator needs at least one role of {', '.join(ROLES)}")
         if not re.fullmatch(r"[A-Za-z0-9_.@+=,-]{1,64}", name):
@@ -103,6 +110,6 @@ class Operators:
             return None
         roles = ("admin",) if pack.roles.separate else ROLES
         try:
-            return Operator("first", roles), self.add("first", roles, by="aboveboard")
+            return Operator("first", roles), self.add("first", roles, "aboveboard", pack)
         except Exists:  # another process started at the same time
             return None

@@ -3,19 +3,18 @@
 from __future__ import annotations
 
 import hashlib
-import tomllib
 from collections.abc import Collection as Some
 from collections.abc import Iterable, Mapping
-from dataclasses import asdict, dataclass, fields
+from dataclasses import asdict, dataclass
 from functools import cached_property
 from importlib import resources
-from typing import Any, Literal, TypeVar
+from typing import Any, Literal
 
 import rfc8785
 
+from aboveboard import strict
 from aboveboard.errors import BadRequest, NoSuch
 
-T = TypeVar("T")
 ROLES = ("admin", "enroller", "investigator", "reviewer", "auditor")
 Origin = Literal["request", "policy", "default", "none"]
 
@@ -67,10 +66,14 @@ class ReviewRule:
 
 @dataclass(frozen=True, slots=True)
 class RolesRule:
-    """Pairs of roles that one operator may not hold together."""
+    """Pairs of roles that no operator may hold together who searches, or who is added where this is the default pack."""
 
     separate: tuple[tuple[str, str], ...]
     citation: str
+
+    def conflict(self, roles: Some[str]) -> tuple[str, str] | None:
+        """The first of the pairs that `roles` holds both of."""
+        return next((pair for pair in self.separate if set(pair) <= set(roles)), None)
 
 
 @dataclass(frozen=True)
@@ -136,10 +139,9 @@ def decide(pack: Pack, asked: Asked) -> Decision:
         return _refusal(pack, "roles", f"'{asked.duty}' needs the role {' or '.join(allowed_roles)}; ask an admin for it")
     if asked.duty not in ("compare", "search.face", "search.image"):
         return Decision(withhold_identities=pack.review.mode == "enforce")
-    for one, other in pack.roles.separate:
-        if one in asked.roles and other in asked.roles:
-            text = f"one operator may not hold the roles {one} and {other}; search as an operator who holds investigator alone"
-            return _refusal(pack, "roles", text)
+    if pair := pack.roles.conflict(asked.roles):
+        text = f"one operator may not hold the roles {pair[0]} and {pair[1]}; search as an operator who holds investigator alone"
+        return _refusal(pack, "roles", text)
     rule = pack.threshold
     threshold = rule.absent if asked.threshold is None else asked.threshold
     origin: Origin = rule.absent_origin if asked.threshold is None else "request" if asked.threshold > 0 else "none"
@@ -150,7 +152,7 @@ def decide(pack: Pack, asked: Asked) -> Decision:
             f"a search needs a threshold; send {rule.floor:g} or more, or none for {rule.absent:g}",
         )
     if origin != "none" and threshold < rule.floor:
-        text = f"threshold {threshold:g} is below the floor of {rule.floor:g}; send {rule.floor:g} or more, or none for {rule.absent:g}"
+        text = f"threshold {threshold:.10g} is below the floor of {rule.floor:g}; send {rule.floor:g} or more, or none for {rule.absent:g}"
         return _refusal(pack, "threshold.floor", text)
     return Decision(
         threshold=threshold,
@@ -167,24 +169,11 @@ def _refusal(pack: Pack, rule: str, text: str) -> Decision:
 
 def read_pack(text: str, where: str) -> Pack:
     """A pack from TOML; an unknown or missing key, a role that does not exist or a number out of range raises BadRequest naming it."""
-    try:
-        raw = tomllib.loads(text)
-    except tomllib.TOMLDecodeError as error:
-        raise BadRequest(f"{where} is not TOML: {error}") from error
-    kinds = {"threshold": ThresholdRule, "candidates": CandidatesRule, "review": ReviewRule, "roles": RolesRule}
-    for name, kind in kinds.items():
-        if not isinstance(raw.get(name), dict):
-            raise BadRequest(f"{where}: the pack lacks the table [{name}]")
-        if name == "roles":
-            raw[name]["separate"] = tuple((str(one), str(other)) for one, other in raw[name].get("separate", []))
-        raw[name] = _table(kind, raw[name], f"{where} [{name}]")
-    pack = _table(Pack, raw, where)
+    pack = strict.table(Pack, strict.parse(text, where), where)
     for pair in pack.roles.separate:
         check_roles(pair)
-    if not 0 <= pack.threshold.floor <= 100 or not pack.threshold.floor <= pack.threshold.absent <= 100:
+    if not 0 <= pack.threshold.floor <= pack.threshold.absent <= 100:
         raise BadRequest(f"{where}: the floor must be 0-100 and 'absent' not below it")
-    if pack.review.mode not in ("none", "enforce"):
-        raise BadRequest(f"{where}: review.mode must be none or enforce")
     return pack
 
 
@@ -192,15 +181,6 @@ def check_roles(roles: Iterable[str]) -> None:
     """Raise BadRequest for a role that does not exist."""
     if unknown := sorted(set(roles) - set(ROLES)):
         raise BadRequest(f"there is no role '{unknown[0]}'; the roles are {', '.join(ROLES)}")
-
-
-def _table(kind: type[T], raw: Mapping[str, Any], where: str) -> T:
-    known = {f.name for f in fields(kind)}  # type: ignore[arg-type]
-    if unknown := sorted(set(raw) - known):
-        raise BadRequest(f"{where}: unknown key '{unknown[0]}'; known are {', '.join(sorted(known))}")
-    if missing := sorted(known - set(raw)):
-        raise BadRequest(f"{where}: the key '{missing[0]}' is missing")
-    return kind(**raw)
 
 
 def _plain(value: Any) -> Any:

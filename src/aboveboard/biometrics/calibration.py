@@ -9,6 +9,7 @@ from __future__ import annotations
 import hashlib
 import json
 import math
+import re
 from dataclasses import dataclass
 from typing import Any
 
@@ -93,6 +94,8 @@ class Calibration:
         except (KeyError, TypeError, ValueError, RecursionError) as error:
             raise ValueError(f"not a calibration file ({error!r}); make one with: aboveboard calibrate") from error
         falling, rising = np.all(np.diff(calibration.log10_fmr) < 0), np.all(np.diff(calibration.scores) > 0)
+        if not re.fullmatch(r"[A-Za-z0-9._-]{1,64}", calibration.id):
+            raise ValueError("not a calibration file: its id must be 1 to 64 letters, digits or the signs . _ -")
         if len(calibration.scores) < 2 or not falling or not rising or not len(calibration.mated_scores):
             raise ValueError("not a calibration file (its curve is not monotone); make one with: aboveboard calibrate")
         return calibration

@@ -21,7 +21,9 @@ def normalise(features: NDArray[np.floating]) -> NDArray[np.float32]:
 
 def comparison_scores(probe: Vector, references: NDArray[np.float32]) -> NDArray[np.float64]:
     """The cosine of one unit template (d,) with each row of (n, d), as float64 in [-1, 1]."""
-    return np.clip(references.astype(np.float64) @ probe.astype(np.float64), -1.0, 1.0)
+    # Row by row in one fixed order: BLAS would give equal rows different last digits, and ties would not be ties.
+    scores = np.einsum("ij,j->i", references.astype(np.float64), probe.astype(np.float64))
+    return np.asarray(np.clip(scores, -1.0, 1.0))
 
 
 def best_first(scores: Sequence[float], face_ids: Sequence[str], limit: int) -> list[int]:

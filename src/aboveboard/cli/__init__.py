@@ -1,15 +1,19 @@
-"""The command line: the same services and the same gate as the server's, as a named operator."""
+"""The command line: the same services and the same gate as the server's, as a named operator.
+
+What loads models or the database (bootstrap, services, gate, evaluation, the front door, drawing) is imported inside the verbs, its types
+under TYPE_CHECKING: help and usage errors take half a second that way, else two. A test holds it.
+"""
 
 from __future__ import annotations
 
-from importlib import metadata
 from typing import Annotated
 
 import typer
 
+from aboveboard import __version__
 from aboveboard.cli import common, demo, deployment, indexing, laboratory, pictures, serve
 
-_EPILOG = "Exit codes:\n\n" + "\n\n".join(f"{code}  {meaning}" for code, meaning in common.EXIT_CODES.items())
+_EPILOG = "Exit codes: " + "; ".join(f"{code} {meaning}" for code, meaning in common.EXIT_CODES.items()) + "."
 
 app = typer.Typer(
     cls=common.Verbs,
@@ -35,7 +39,7 @@ app.add_typer(deployment.ledger, name="ledger")
 
 def _version(is_asked: bool) -> None:
     if is_asked:
-        typer.echo(f"aboveboard {metadata.version('aboveboard')}")
+        typer.echo(f"aboveboard {__version__}")
         raise typer.Exit
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from dataclasses import asdict
 from typing import Any
 
 from rich.console import Console
@@ -24,8 +25,11 @@ ORIGINS = {
 
 
 def better_similarity(basis: Basis) -> float | None:
-    """The similarity, to 0.01, that brings at most 0.01 false candidates at this gallery size; None where the threshold is good enough."""
-    if basis.expected_false <= TOO_MANY:
+    """The similarity, to 0.01, that brings at most 0.01 false candidates at this gallery size.
+
+    None where the threshold is good enough, or where none was wanted.
+    """
+    if basis.expected_false <= TOO_MANY or basis.threshold_origin == "none":
         return None
     return min(100.0, math.ceil(100 * similarity_for(FEW, basis.gallery_size)) / 100)
 
@@ -39,21 +43,7 @@ def similarity_text(similarity: float, calibration: Calibration | None) -> str:
 def as_json(candidates: Candidates) -> dict[str, Any]:
     """The basis of an answer as a document."""
     basis = candidates.basis
-    document = {
-        "audit_id": candidates.audit_id,
-        "policy": basis.policy,
-        "threshold": basis.threshold,
-        "threshold_origin": basis.threshold_origin,
-        "floor": basis.floor,
-        "gallery_size": basis.gallery_size,
-        "fmr": basis.fmr,
-        "expected_false": basis.expected_false,
-        "fpir": basis.fpir,
-        "fnir": basis.fnir,
-        "calibration": basis.calibration,
-        "extrapolated": basis.extrapolated,
-        "identities_withheld": candidates.identities_withheld,
-    }
+    document = {"audit_id": candidates.audit_id, **asdict(basis), "identities_withheld": candidates.identities_withheld}
     better = better_similarity(basis)
     if better is not None:
         document["better_threshold"] = {"similarity": better, "expected_false": basis.gallery_size * fmr_at(better)}
@@ -65,7 +55,7 @@ def show(console: Console, answers: Sequence[Candidates], calibration: Calibrati
     basis = answers[-1].basis
     rows = Table.grid(padding=(0, 2))
     rows.add_column(style="dim", no_wrap=True)
-    rows.add_column()
+    rows.add_column(overflow="fold")
     threshold = f"{basis.threshold:g}" if basis.threshold > 0 else "none"
     star = "*" if basis.extrapolated else ""
     rows.add_row("threshold", f"{threshold}{star}, origin {basis.threshold_origin}: {ORIGINS[basis.threshold_origin]}")
@@ -84,9 +74,10 @@ def show(console: Console, answers: Sequence[Candidates], calibration: Calibrati
     better = better_similarity(basis)
     if better is not None:
         shown.append(better)
+        expected = number(basis.expected_false)
         console.print(
-            f"E is {number(basis.expected_false)} false candidates per search: for at most {FEW:g} at N = {basis.gallery_size:,} "
-            f"send a threshold of {similarity_text(better, calibration)}",
+            f"E is {expected} false candidate{'' if expected == '1' else 's'} per search: "
+            f"for at most {FEW:g} at N = {basis.gallery_size:,} send a threshold of {similarity_text(better, calibration)}",
             style="yellow",
         )
     if calibration is not None and any(calibration.extrapolated(similarity) for similarity in shown):

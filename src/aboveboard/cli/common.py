@@ -11,7 +11,7 @@ import shutil
 import sys
 import time
 import uuid
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, NoReturn
@@ -25,22 +25,26 @@ from rich.text import Text
 from typer.core import TyperGroup
 
 from aboveboard import settings as configuration
-from aboveboard.errors import BadRequest, BadSample, Busy, Error, Refused, TooMuch, Unavailable
+from aboveboard.errors import BadRequest, BadSample, Busy, Error, NoSuch, Refused, TooMuch, Unavailable
 
 if TYPE_CHECKING:
     from aboveboard.accountability.operators import AccessKey, Operator, Session
     from aboveboard.service.app import App
+    from aboveboard.storage.collections import Collection
+    from aboveboard.vision.packs import PackFolder
 
 Data = Annotated[Path | None, typer.Option("--data", metavar="DIR", help="Data folder of the deployment; made there if it is new.")]
 Json = Annotated[bool, typer.Option("--json", help="Print JSON instead of tables.")]
-OperatorName = Annotated[str, typer.Option("--operator", metavar="NAME", help="Who acts; needed where there are several operators.")]
+OperatorName = Annotated[
+    str, typer.Option("--operator", metavar="NAME", help="Who acts; must be named where there is more than one operator.")
+]
 
 DONE, NOTHING, USAGE, REFUSED, SAMPLE, UNAVAILABLE, INTERRUPTED = 0, 1, 2, 3, 4, 5, 130
 EXIT_CODES: Mapping[int, str] = {
-    DONE: "done; candidates or faces found",
-    NOTHING: "nothing found: no candidate, no face",
+    DONE: "done, candidates or faces found",
+    NOTHING: "nothing found: no candidate, or no face",
     USAGE: "wrong usage or bad request",
-    REFUSED: "refused by a rule; the message names it",
+    REFUSED: "refused by a rule, the message names it",
     SAMPLE: "no photograph could be used",
     UNAVAILABLE: "unavailable: ledger, model, port or disk",
     INTERRUPTED: "stopped by Ctrl-C",
@@ -55,6 +59,8 @@ _CODES: tuple[tuple[type[Error], int], ...] = (
 )
 
 
+_NARROWEST = 80
+"""Columns of a terminal from which on ids stand on one line."""
 _WHOLE = ("FaceId", "photograph and audit id", "face", "yaw/pitch/roll", "light/sharp")
 
 
@@ -107,23 +113,47 @@ def printable(name: str | Path) -> str:
 def program() -> str:
     """How this program was called, to be typed again."""
     called = sys.argv[0]
+    if Path(called).name == "__main__.py":
+        return "python -m aboveboard"
     if Path(called).name != "aboveboard":
         return "aboveboard"
     found = shutil.which("aboveboard")
     return "aboveboard" if found and Path(found).resolve() == Path(called).resolve() else shlex.quote(os.path.relpath(called))
 
 
+def advice(verb: str, data: Path | None) -> str:
+    """A command to type next, on the same data folder as this one."""
+    return f"{program()} {verb}" + (f" --data {shlex.quote(str(data))}" if data else "")
+
+
 def open_app(data: Path | None) -> App:
-    """The deployment in a data folder."""
+    """The deployment in a data folder, made there if it is new."""
     from aboveboard import bootstrap
 
-    return bootstrap.open_app(configuration.load(data))
+    settings = configuration.load(data)
+    check_installed(settings, data)
+    return bootstrap.open_app(settings)
+
+
+def check_installed(settings: configuration.Settings, data: Path | None) -> PackFolder:
+    """The folder of model packs; raises Unavailable, with what to type, where the pack in use is not installed."""
+    from aboveboard.vision.packs import PackFolder
+
+    packs = PackFolder(settings.models)
+    try:
+        is_installed = packs.is_installed(settings.pack)
+    except NoSuch as error:
+        raise BadRequest(f"settings: {error.message}") from error
+    if not is_installed:
+        mend = advice("models install", data)
+        raise Unavailable(f"the model pack '{settings.pack}' is not installed in {settings.models}; run: {mend}")
+    return packs
 
 
 def open_as(data: Path | None, operator: str) -> tuple[App, Session]:
     """The deployment, and a session of the operator who acts in it."""
     app = open_app(data)
-    return app, session_of(choose(app, operator))
+    return app, session_of(choose(app, operator, data))
 
 
 def session_of(operator: Operator) -> Session:
@@ -132,11 +162,15 @@ def session_of(operator: Operator) -> Session:
     return Session(operator, "cli", str(uuid.uuid4()))
 
 
-def choose(app: App, name: str) -> Operator:
-    """The named operator; without a name the only one, else `first`, who is made on a new deployment."""
-    if name:
-        return app.operators.named(name)
+def choose(app: App, name: str, data: Path | None) -> Operator:
+    """The named operator; without a name the only one. On a new deployment `first` is made; among several one must be named."""
     known = app.operators.all()
+    if name:
+        for operator in known:
+            if operator.name == name:
+                return operator
+        adding = advice(f"operator add {shlex.quote(name)} --role ROLE", data)
+        raise NoSuch(f"there is no operator '{name}', there is {_names(known)}; add one with: {adding}")
     if not known and (made := app.operators.first(app.gate.policies.default)):
         operator, key = made
         for line in [*first_words(operator, app), *key_lines(key, app.settings.region)]:
@@ -144,11 +178,24 @@ def choose(app: App, name: str) -> Operator:
         return operator
     if len(known) == 1:
         return known[0]
-    for operator in known:
-        if operator.name == "first":
-            return operator
-    names = ", ".join(operator.name for operator in known)
-    raise BadRequest(f"say who you are with --operator NAME ({names}), or add one with: {program()} operator add NAME --role ROLE")
+    raise BadRequest(f"there are several operators; say who acts with --operator NAME, one of: {_names(known)}")
+
+
+def _names(operators: Sequence[Operator]) -> str:
+    return ", ".join(operator.name for operator in operators) or "none yet"
+
+
+def listing(data: Path | None) -> str:
+    """What to do about a collection that does not exist."""
+    return f"see which there are with: {advice('collection list', data)}"
+
+
+def existing(app: App, collection: str, mend: str) -> Collection:
+    """The collection of this name; raises NoSuch in Amazon's words, with what to do about it."""
+    try:
+        return app.collections.get(collection)
+    except NoSuch as error:
+        raise NoSuch(f"{error.message}; {mend}") from error
 
 
 def first_words(operator: Operator, app: App) -> list[str]:
@@ -247,11 +294,14 @@ def percent(value: float) -> str:
 
 
 def columns(*names: str) -> Table:
-    """An empty table with these columns; counts stand to the right, ids are folded rather than cut."""
+    """An empty table with these columns; counts stand to the right. Ids stand on one line, or are folded on a narrow terminal."""
+    is_wide = out().width >= _NARROWEST
     table = Table(header_style="bold", border_style="dim", box=box.SIMPLE_HEAD, pad_edge=False)
     for column in names:
         is_count = column in ("rank", "faces", "#")
-        table.add_column(column, justify="right" if is_count else "left", overflow="fold", no_wrap=is_count or column in _WHOLE)
+        table.add_column(
+            column, justify="right" if is_count else "left", overflow="fold", no_wrap=is_count or (is_wide and column in _WHOLE)
+        )
     return table
 
 

@@ -167,7 +167,7 @@ def _server(folder: Path, settings: configuration.Settings) -> Iterator[dict[str
         "ABOVEBOARD_DEFAULT_POLICY": "general",
         "ABOVEBOARD_MINIMUM_POLICY": "general",
     }
-    command = [sys.executable, "-m", "aboveboard.cli", "serve", "--port", "0", "--data", str(folder)]
+    command = [sys.executable, "-m", "aboveboard", "serve", "--port", "0", "--data", str(folder)]
     log = (folder / "server.log").open("w+")
     # A session of its own: a Ctrl-C reaches this program alone, which then stops the server.
     process = subprocess.Popen(command, env=environment, stdout=subprocess.PIPE, stderr=log, start_new_session=True)  # noqa: S603

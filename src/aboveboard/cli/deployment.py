@@ -17,15 +17,17 @@ from aboveboard.cli.common import (
     Data,
     Json,
     OperatorName,
+    advice,
     check_id,
     choose,
     columns,
     downloads,
+    existing,
     key_lines,
+    listing,
     open_app,
     open_as,
     out,
-    program,
     roles_text,
     session_of,
     show_json,
@@ -85,7 +87,7 @@ def collection_list(data: Data = None, operator: OperatorName = "", as_json: Jso
             else:
                 table.add_row(*(str(document[key]) for key in ("collection", "faces", "policy", "model_version", "created_at")))
     if not as_json:
-        out().print(table if table.row_count else f"no collection yet; make one with: {program()} collection create NAME")
+        out().print(table if table.row_count else f"no collection yet; make one with: {advice('collection create NAME', data)}")
 
 
 @collections.command("describe")
@@ -94,6 +96,7 @@ def collection_describe(collection: CollectionName, data: Data = None, operator:
     from aboveboard.service import galleries
 
     app, session = open_as(data, operator)
+    existing(app, collection, listing(data))
     _show_pairs(_collection_json(app, galleries.describe(app, session, collection)), as_json)
 
 
@@ -103,19 +106,24 @@ def collection_delete(
     yes: Annotated[bool, typer.Option("--yes", help="Do not ask.")] = False,
     data: Data = None,
     operator: OperatorName = "",
+    as_json: Json = False,
 ) -> None:
     """Delete a collection with all its faces and templates."""
     from aboveboard.service import galleries
 
     app, session = open_as(data, operator)
+    existing(app, collection, listing(data))
     faces = galleries.describe(app, session, collection).face_count
     if not yes:
         if not sys.stdin.isatty():
             raise BadRequest(f"deleting {collection} with its {faces:,} faces needs --yes where nobody can be asked")
-        if not typer.confirm(f"Delete the collection {collection} with its {faces:,} faces?"):
+        if not typer.confirm(f"Delete the collection {collection} with its {faces:,} faces?", err=True):
             raise typer.Exit(NOTHING)
     galleries.delete(app, session, collection)
-    out().print(f"deleted the collection {collection} with {faces:,} faces")
+    if as_json:
+        show_json({"collection": collection, "faces": faces, "is_deleted": True})
+    else:
+        out().print(f"deleted the collection {collection} with {faces:,} faces")
 
 
 @operators.command("add")
@@ -131,14 +139,14 @@ def operator_add(
     """Add an operator and print his access key, this once. The first one of a deployment must hold the role admin."""
     app = open_app(data)
     if operator or app.operators.all():
-        session = session_of(choose(app, operator))
+        session = session_of(choose(app, operator, data))
         app.gate.authorise(session, "operator.add")
         by = session.operator.name
     elif "admin" not in role:
         raise BadRequest("the first operator of a deployment needs the role admin, or nobody could add another; add --role admin")
     else:
         by = "aboveboard"
-    key = app.operators.add(name, role, by)
+    key = app.operators.add(name, role, by, app.gate.policies.default)
     made = app.operators.named(name)
     if as_json:
         show_json({"operator": name, "roles": list(made.roles), "access_key_id": key.id, "secret_access_key": key.secret})
@@ -200,6 +208,7 @@ def models_install(
         Path | None, typer.Option("--from", metavar="DIR", help="Install from a folder: a machine without a network, or your own pack.")
     ] = None,
     data: Data = None,
+    as_json: Json = False,
 ) -> None:
     """Fetch a pack's files, each checked against its sha256; files that are there already are only checked."""
     from aboveboard.vision.packs import PackFolder
@@ -213,18 +222,27 @@ def models_install(
     else:
         with downloads() as progress:
             card = folder.install(pack or settings.pack, settings.package_index, progress)
-    out().print(f"the pack {card.id} ({card.name}, model version {card.model_version}) is installed in {settings.models / card.id}")
+    place = settings.models / card.id
+    if as_json:
+        show_json(
+            {"pack": card.id, "name": card.name, "model_version": card.model_version, "limits": list(card.limits), "folder": str(place)}
+        )
+        return
+    out().print(f"the pack {card.id} ({card.name}, model version {card.model_version}) is installed in {place}")
     for limit in card.limits:
         out().print(f"  note: {limit}", style="dim")
 
 
 @models.command("verify")
-def models_verify(pack: Pack = "", data: Data = None) -> None:
+def models_verify(pack: Pack = "", data: Data = None, as_json: Json = False) -> None:
     """Check every file of an installed pack against its card."""
     from aboveboard.vision.packs import PackFolder
 
     settings = configuration.load(data)
     card = PackFolder(settings.models).verify(pack or settings.pack)
+    if as_json:
+        show_json({"pack": card.id, "model_version": card.model_version, "files": {part.file: part.sha256 for part in card.files}})
+        return
     out().print(f"the pack {card.id} is whole: {len(card.files)} files have the sha256 of their card")
 
 

@@ -30,6 +30,8 @@ from aboveboard.cli.common import (
     check_id,
     columns,
     counted,
+    existing,
+    listing,
     open_as,
     out,
     printable,
@@ -37,7 +39,7 @@ from aboveboard.cli.common import (
     show_json,
 )
 from aboveboard.cli.folders import SUFFIXES, Photograph, gather
-from aboveboard.cli.pictures import SHORTCOMINGS, CollectionId, Draw, Pictures, Quality, box_json, check_drawing, place, save
+from aboveboard.cli.pictures import SHORTCOMINGS, CollectionId, Draw, Pictures, Quality, box_json, check_drawing, save, short_place
 from aboveboard.errors import BadRequest, BadSample, Error, Exists
 
 if TYPE_CHECKING:
@@ -69,13 +71,13 @@ def index(
     """Enrol the faces of photographs in a collection; ExternalImageId is the path in the folder with ':' for '/'.
 
     May be stopped with Ctrl-C and started again: what is indexed already is passed over, and no face is enrolled twice.
-    Exit code 0 where photographs are in the collection, 1 where none shows a face, 4 where none could be used.
+    Exit code 0 where a face of them is in the collection now, new or not, 1 where no face could be enrolled, 4 where none could be used.
     --json prints one line per photograph and, last, one line with the key "summary".
     """  # fmt: skip
     photographs, skipped = gather(paths)
     check_drawing(draw, len(photographs) > 1)
     app, session = open_as(data, operator)
-    gallery = _gallery(app, session, collection, create, policy)
+    gallery = _gallery(app, session, collection, create, policy, data)
     tally = Tally(skipped=skipped)
     several = len(photographs) > 1
     with counted("indexing", len(photographs)) as done, _ctrl_c() as stopped:
@@ -95,7 +97,7 @@ def index(
     else:
         tally.show(collection, faces)
     if tally.taken < len(photographs):
-        again = shlex.join([program(), *sys.argv[1:]])
+        again = f"{program()} {shlex.join(sys.argv[1:])}"
         typer.echo(f"stopped after {tally.taken:,} of {len(photographs):,} photographs; all of them are kept. To go on: {again}", err=True)
         raise typer.Exit(INTERRUPTED)
     raise typer.Exit(tally.exit_code)
@@ -123,17 +125,20 @@ class Tally:
             self.already += 1
         else:
             self.not_enrolled += len(outcome.failures_to_enrol)
-            self.new_faces += sum(one.is_new for one in outcome.enrolled)
-            if outcome.enrolled:
+            new = sum(one.is_new for one in outcome.enrolled)
+            self.new_faces += new
+            if not outcome.enrolled:
+                self.without_face.append(name)
+            elif new:
                 self.indexed += 1
             else:
-                self.without_face.append(name)
+                self.already += 1
 
     @property
     def exit_code(self) -> int:
         if self.indexed or self.already:
             return DONE
-        return SAMPLE if self.failed else NOTHING
+        return NOTHING if self.without_face else SAMPLE
 
     def as_json(self, collection: str, faces: int, photographs: int) -> dict[str, Any]:
         return {
@@ -154,7 +159,7 @@ class Tally:
         console = out()
         rows = Table.grid(padding=(0, 2))
         rows.add_column(style="dim", no_wrap=True)
-        rows.add_column()
+        rows.add_column(overflow="fold")
         rows.add_row("indexed", f"{_count(self.indexed, 'photograph')}, {_count(self.new_faces, 'new face')}")
         if self.already:
             rows.add_row("passed over", f"{_count(self.already, 'photograph')} that had been indexed before")
@@ -174,7 +179,7 @@ class Tally:
                 console.print(f"  and {len(self.failed) - 20} more; --json lists all")
 
 
-def _gallery(app: App, session: Session, collection: str, create: bool, policy: str) -> Collection:
+def _gallery(app: App, session: Session, collection: str, create: bool, policy: str, data: Path | None) -> Collection:
     """The collection to index into, made if asked for; raises before any photograph is read where it cannot be."""
     from aboveboard.accountability.gate import POLICY_TAG, must_agree
     from aboveboard.service import galleries
@@ -191,9 +196,9 @@ def _gallery(app: App, session: Session, collection: str, create: bool, policy: 
                 raise BadRequest(
                     f"the collection {collection} exists and stands under '{pack}', not '{policy}'; leave --policy out"
                 ) from None
-    found = app.collections.get(collection)
+    found = existing(app, collection, f"make it with --create, or {listing(data)}")
     app.gate.authorise(session, "face.enrol", found)
-    must_agree(app.models.card.model_version, found)
+    must_agree(app.models.card, found)
     return found
 
 
@@ -254,6 +259,12 @@ def _ctrl_c() -> Iterator[threading.Event]:
         signal.signal(signal.SIGINT, before)
 
 
+def _status(indexed: Indexed) -> str:
+    if not indexed.enrolled:
+        return "no_face"
+    return "indexed" if any(one.is_new for one in indexed.enrolled) else "already_indexed"
+
+
 def _outcome_json(photograph: Photograph, outcome: Indexed | str | Error) -> dict[str, Any]:
     document: dict[str, Any] = {"photograph": printable(photograph.name), "external_image_id": photograph.external_image_id}
     if isinstance(outcome, Error):
@@ -262,7 +273,7 @@ def _outcome_json(photograph: Photograph, outcome: Indexed | str | Error) -> dic
         return {**document, "status": "already_indexed"}
     return {
         **document,
-        "status": "indexed" if outcome.enrolled else "no_face",
+        "status": _status(outcome),
         "faces": [{"face_id": one.face_id, "is_new": one.is_new, "box": box_json(one.face.box)} for one in outcome.enrolled],
         "failures_to_enrol": [{"reasons": list(lacks), "box": box_json(face.box)} for face, lacks in outcome.failures_to_enrol],
     }
@@ -271,9 +282,9 @@ def _outcome_json(photograph: Photograph, outcome: Indexed | str | Error) -> dic
 def _show_indexed(photograph: Photograph, indexed: Indexed) -> None:
     table = columns("face", "FaceId", "ExternalImageId")
     for one in indexed.enrolled:
-        table.add_row(place(one.face), one.face_id, photograph.external_image_id)
+        table.add_row(short_place(one.face), one.face_id, photograph.external_image_id)
     for face, lacks in indexed.failures_to_enrol:
-        table.add_row(place(face), Text("not enrolled: " + ", ".join(SHORTCOMINGS[lack] for lack in lacks), "yellow"), "")
+        table.add_row(short_place(face), Text("not enrolled: " + ", ".join(SHORTCOMINGS[lack] for lack in lacks), "yellow"), "")
     if table.row_count:
         out().print(table)
 

@@ -12,13 +12,16 @@ import typer
 
 from aboveboard import settings as configuration
 from aboveboard.biometrics.calibration import Calibration, fmr_at
-from aboveboard.cli.common import Data, columns, counted, number, out, percent, program
+from aboveboard.cli.common import Data, Json, check_installed, columns, counted, number, out, percent, show_json
 from aboveboard.errors import BadRequest, Unavailable
 from aboveboard.vision import registry
 
 if TYPE_CHECKING:
     from aboveboard.evaluation.protocol import Errata
     from aboveboard.vision.packs import Models
+
+_SHOWN = (80.0, 95.0, 99.0)
+"""Similarities that a new calibration is shown at."""
 
 evaluations = typer.Typer(help="Measure the models on labelled photographs.", no_args_is_help=True)
 
@@ -60,6 +63,7 @@ def calibrate(
     errata: ErrataFile = "",
     data_set: Annotated[str, typer.Option("--data-set", metavar="NAME", help="The photographs' name; else the folder's.")] = "",
     data: Data = None,
+    as_json: Json = False,
 ) -> None:
     """Make the calibration of the pack in use: what its scores mean, measured on labelled photographs.
 
@@ -78,9 +82,19 @@ def calibrate(
         raise BadRequest(f"the photographs make no calibration: {error}") from error
     target = file or settings.models / models.card.id / "calibration.json"
     _write(target, text)
+    if as_json:
+        show_json(
+            {
+                **_calibration_json(calibration),
+                "subjects": document["subjects"],
+                "photographs": document["photographs"],
+                "file": str(target),
+            }
+        )
+        return
     console = out()
     table = columns("similarity", "FMR", "score", "FNIR", "")
-    for similarity in (80.0, 95.0, 99.0):
+    for similarity in _SHOWN:
         beyond = "extrapolated" if calibration.extrapolated(similarity) else "measured"
         score = f"{calibration.score_at(similarity):.4f}"
         table.add_row(f"{similarity:g}", number(fmr_at(similarity)), score, percent(calibration.fnmr(similarity)), beyond)
@@ -89,18 +103,31 @@ def calibrate(
         f"calibration {calibration.id} of model version {calibration.model_version}: {document['subjects']:,} people, "
         f"{document['photographs']:,} photographs, measured down to FMR {number(calibration.measured_limit)}",
     )
-    console.print(f"it is in {target}" + ("" if file else f"; a running {program()} serve takes it up when it is started again"))
+    console.print(f"it is in {target}" + ("" if file else "; a running server takes it up when it is started again"))
+
+
+def _calibration_json(calibration: Calibration) -> dict[str, Any]:
+    similarities = {
+        f"{similarity:g}": {
+            "fmr": fmr_at(similarity),
+            "score": calibration.score_at(similarity),
+            "fnir": calibration.fnmr(similarity),
+            "extrapolated": calibration.extrapolated(similarity),
+        }
+        for similarity in _SHOWN
+    }
+    return {
+        "calibration": calibration.id,
+        "model_version": calibration.model_version,
+        "measured_limit": calibration.measured_limit,
+        "at_similarity": similarities,
+    }
 
 
 def _models(data: Path | None) -> tuple[configuration.Settings, Models]:
     """The settings and the pack in use, without opening a deployment."""
-    from aboveboard.vision.packs import PackFolder
-
     settings = configuration.load(data)
-    packs = PackFolder(settings.models)
-    if not packs.is_installed(settings.pack):
-        raise Unavailable(f"the model pack '{settings.pack}' is not installed in {settings.models}; run: {program()} models install")
-    return settings, packs.load(settings.pack)
+    return settings, check_installed(settings, data).load(settings.pack)
 
 
 def _errata(named: str) -> Errata:

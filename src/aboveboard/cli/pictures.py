@@ -1,4 +1,4 @@
-"""Verbs that take photographs: detect, compare, index, search."""
+"""Verbs that look at photographs: detect, compare, search; and what they share with the verb index."""
 
 from __future__ import annotations
 
@@ -23,13 +23,16 @@ from aboveboard.cli.common import (
     columns,
     complain,
     counted,
+    existing,
+    listing,
     open_as,
     out,
     printable,
     show_json,
+    stop,
 )
 from aboveboard.cli.folders import SUFFIXES, Photograph, gather
-from aboveboard.errors import BadRequest, BadSample
+from aboveboard.errors import BadRequest, BadSample, NoFace
 
 if TYPE_CHECKING:
     from aboveboard.biometrics.calibration import Calibration
@@ -65,7 +68,7 @@ WITHHELD = "withheld until reviewed"
 def detect(paths: Pictures, data: Data = None, operator: OperatorName = "", as_json: Json = False, draw: Draw = None) -> None:
     """Find the faces of photographs: boxes, landmarks, pose, quality.
 
-    Exit code 0 where a face was found, 1 where none was, 4 where no photograph could be read.
+    Exit code 0 where a face was found, 1 where none was, 4 where no photograph could be used.
     --json prints one line per photograph.
     """
     photographs, _ = gather(paths)
@@ -118,7 +121,7 @@ def compare(
 ) -> None:
     """Compare the largest face of one photograph with every face of another.
 
-    Exit code 0 where a face is a candidate, 1 where none is, 4 where a photograph cannot be used.
+    Exit code 0 where a face is a candidate, 1 where none is or a photograph shows no face, 4 where one cannot be used.
     """
     check_drawing(draw)
     one, other = (_single(path) for path in (source, target))
@@ -128,6 +131,10 @@ def compare(
     contents = one.read(), other.read()
     try:
         compared = identify.compare(app, session, *contents, threshold, quality)
+    except NoFace as error:
+        if as_json:
+            show_json({"source": printable(one.name), "target": printable(other.name), "error": error.message})
+        stop(error.message, NOTHING)
     except BadRequest as error:
         raise BadSample(error.message) from error
     candidates, calibration = compared.candidates, app.models.calibration
@@ -185,7 +192,7 @@ def search(
 ) -> None:
     """Search a collection for the largest face of each photograph. Every search is recorded before it is answered.
 
-    Exit code 0 where there is a candidate, 1 where there is none, 4 where no photograph could be used.
+    Exit code 0 where there is a candidate, 1 where there is none or no photograph shows a face, 4 where none could be used.
     --json prints one line per photograph.
     """
     photographs, _ = gather(paths)
@@ -194,13 +201,14 @@ def search(
     from aboveboard.accountability.gate import must_agree
     from aboveboard.service import identify
 
-    must_agree(app.models.card.model_version, app.collections.get(collection))
+    must_agree(app.models.card, existing(app, collection, listing(data)))
     several = len(photographs) > 1
     overview = columns("photograph and audit id", "rank", "similarity", "candidate")
     searches: list[Candidates] = []
+    faceless: list[str] = []
     with counted("searching", len(photographs)) as done:
         for i, photograph in enumerate(photographs, 1):
-            with _taken(photograph, as_json) as content:
+            with _taken(photograph, as_json, faceless) as content:
                 searched = identify.by_image(app, session, collection, content(), threshold, limit, quality)
                 searches.append(searched.candidates)
                 if as_json:
@@ -215,7 +223,7 @@ def search(
     if several and searches and not as_json:
         out().print(overview)
         basis.show(out(), searches, app.models.calibration)
-    raise typer.Exit(DONE if any(searches) else NOTHING if searches else SAMPLE)
+    raise typer.Exit(DONE if any(searches) else NOTHING if searches or faceless else SAMPLE)
 
 
 def check_drawing(draw: Path | None, several: bool = False) -> None:
@@ -229,11 +237,16 @@ def check_drawing(draw: Path | None, several: bool = False) -> None:
 
 
 @contextmanager
-def _taken(photograph: Photograph, as_json: bool) -> Iterator[Callable[[], bytes]]:
-    """Work on one photograph: one that cannot be used is named, and the next one is taken. Refusals and failures go on up."""
+def _taken(photograph: Photograph, as_json: bool, faceless: list[str] | None = None) -> Iterator[Callable[[], bytes]]:
+    """Work on one photograph: one that cannot be used is named, and the next one is taken. Refusals and failures go on up.
+
+    `faceless` gets the names of those that can be read and show no face.
+    """
     try:
         yield photograph.read
     except (BadSample, BadRequest) as error:
+        if faceless is not None and isinstance(error, NoFace):
+            faceless.append(photograph.name)
         complain(f"{printable(photograph.name)}: {error.message}")
         if as_json:
             show_json({"photograph": printable(photograph.name), "error": error.message})
@@ -266,6 +279,11 @@ def place(face: Face) -> str:
     return f"{face.size_px:.0f} px at {100 * face.box.left:.0f} % from the left, {100 * face.box.top:.0f} % from the top"
 
 
+def short_place(face: Face) -> str:
+    """The same in short, for tables with more to show: side of the box; left, top."""
+    return f"{face.size_px:.0f} px at {100 * face.box.left:.0f},{100 * face.box.top:.0f} %"
+
+
 def _beyond(calibration: Calibration | None, similarity: float) -> bool:
     return calibration is not None and calibration.extrapolated(similarity)
 
@@ -280,7 +298,7 @@ def _faces_table(faces: Sequence[tuple[Face, str]]) -> Table:
         pose, quality = face.pose, face.quality
         table.add_row(
             str(i),
-            f"{face.size_px:.0f} px at {100 * face.box.left:.0f},{100 * face.box.top:.0f} %",
+            short_place(face),
             f"{face.confidence:.1f}",
             f"{pose.yaw:.0f}/{pose.pitch:.0f}/{pose.roll:.0f}",
             f"{quality.brightness:.0f}/{quality.sharpness:.0f}",

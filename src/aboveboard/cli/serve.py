@@ -13,9 +13,11 @@ from typing import Annotated
 import typer
 import uvicorn
 
-from aboveboard.cli.common import Data, first_words, key_lines, open_app, program, region_lines
+from aboveboard.cli.common import Data, advice, first_words, key_lines, open_app, region_lines
 from aboveboard.errors import Refused, Unavailable
 
+GRACE_S = 30
+"""How long a stop waits for requests in flight."""
 KEEP_ALIVE_S = 75
 """Longer than the idle time after which AWS's SDKs drop a connection themselves."""
 
@@ -39,6 +41,7 @@ def serve(
     listener = _listen(host, port)
     app = open_app(data)
     from aboveboard.rekognition import server
+    from aboveboard.rekognition.protocol import BoundedHead
 
     # Root's handler writes warnings and errors to stderr; requests are not logged: the ledger is the record.
     logging.basicConfig(level=logging.WARNING, format="%(asctime)s %(levelname)s %(name)s: %(message)s")
@@ -48,14 +51,14 @@ def serve(
     if not made:
         lines = [
             f"Deployment in {app.settings.data}; its operators' secrets were shown when they were made and are not shown again.",
-            f"A further key: {program()} operator add NAME --role ROLE",
+            f"A further key: {advice('operator add NAME --role ROLE', data)}",
             "",
             *region_lines(app.settings.region),
         ]
     lines += [f"export AWS_ENDPOINT_URL_REKOGNITION={url}", "", f"listening on {url}"]
     config = uvicorn.Config(
         server.build(app),
-        http="httptools",
+        http=BoundedHead,
         loop="asyncio",
         ws="none",
         lifespan="off",
@@ -63,6 +66,7 @@ def serve(
         access_log=False,
         server_header=False,
         timeout_keep_alive=KEEP_ALIVE_S,
+        timeout_graceful_shutdown=GRACE_S,
     )
     _Server(config, lines).run(sockets=[listener])
     app.database.close()

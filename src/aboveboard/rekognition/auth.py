@@ -13,6 +13,8 @@ from urllib.parse import quote, unquote
 from aboveboard.errors import Unauthenticated
 
 SERVICE = "rekognition"
+WINDOW_S = 300
+"""How far x-amz-date may lie from this machine's clock: AWS's five minutes."""
 MUST_BE_SIGNED = frozenset({"host", "x-amz-date", "x-amz-target"})
 _CREDENTIAL = re.compile(r"([A-Za-z0-9_]{16,128})/(\d{8})/([a-z0-9-]{1,32})/([a-z0-9-]{1,32})/aws4_request")
 
@@ -29,7 +31,7 @@ class Signed:
     amz_date: str
 
 
-def read(headers: Mapping[str, str], now: datetime, window_s: int) -> Signed:
+def read(headers: Mapping[str, str], now: datetime) -> Signed:
     """The claim of a request's headers (names in lower case); raises Unauthenticated if missing, malformed, stale or signing too little."""
     authorization = headers.get("authorization", "")
     if not authorization:
@@ -53,8 +55,8 @@ def read(headers: Mapping[str, str], now: datetime, window_s: int) -> Signed:
         raise _bad("x-amz-date must look like 20181126T183000Z") from error
     if credential[2] != amz_date[:8]:
         raise _bad("the date of the Credential is not that of x-amz-date")
-    if abs((now - time).total_seconds()) > window_s:
-        raise _bad(f"Signature expired: {amz_date} is more than {window_s} s from this server's clock {now:%Y%m%dT%H%M%SZ}")
+    if abs((now - time).total_seconds()) > WINDOW_S:
+        raise _bad(f"Signature expired: {amz_date} is more than {WINDOW_S} s from this server's clock {now:%Y%m%dT%H%M%SZ}")
     return Signed(credential[1], credential[2], credential[3], names, signature, amz_date)
 
 

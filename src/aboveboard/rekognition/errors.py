@@ -6,6 +6,7 @@ from aboveboard import errors
 
 CODES: tuple[tuple[type[errors.Error], str, int], ...] = (
     (errors.BadPageToken, "InvalidPaginationTokenException", 400),
+    (errors.NoFace, "InvalidParameterException", 400),
     (errors.BadRequest, "InvalidParameterException", 400),
     (errors.SampleTooLarge, "ImageTooLargeException", 400),
     (errors.SampleUnreachable, "InvalidS3ObjectException", 400),
@@ -13,7 +14,7 @@ CODES: tuple[tuple[type[errors.Error], str, int], ...] = (
     (errors.NoSuchOperation, "UnknownOperationException", 400),
     (errors.NoSuch, "ResourceNotFoundException", 400),
     (errors.Exists, "ResourceAlreadyExistsException", 400),
-    (errors.Busy, "ConflictException", 400),
+    (errors.Busy, "ThrottlingException", 400),
     (errors.Refused, "AccessDeniedException", 400),
     (errors.TooMuch, "ServiceQuotaExceededException", 400),
     (errors.Unavailable, "InternalServerError", 500),

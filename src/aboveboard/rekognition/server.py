@@ -5,27 +5,29 @@ from __future__ import annotations
 import json
 import logging
 import os
+import re
 import uuid
 from collections.abc import Mapping
 from datetime import UTC, datetime
 from functools import partial
 
-from anyio import CapacityLimiter, to_thread
+from anyio import CapacityLimiter, fail_after, to_thread
 from starlette.applications import Starlette
 from starlette.requests import ClientDisconnect, Request
 from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
 
-from aboveboard.accountability.operators import Session
+from aboveboard.accountability.operators import Operator, Session
 from aboveboard.errors import BadRequest, Error, NoSuchOperation, Refused, Unauthenticated
 from aboveboard.rekognition import auth, codec
 from aboveboard.rekognition.errors import code_of
-from aboveboard.rekognition.operations import Answer, Handler, offered
+from aboveboard.rekognition.operations import Handler, offered
 from aboveboard.service.app import App
 
 MAX_BODY = 15 * 1024 * 1024
 WORKERS = 2 * (os.cpu_count() or 1) + 2
 """Requests worked on at once: enough to keep every core busy while some wait for the disk."""
+BODY_TIMEOUT_S = 60
 TARGET = "RekognitionService."
 CONTENT_TYPE = "application/x-amz-json-1.1"
 log = logging.getLogger("aboveboard.server")
@@ -39,24 +41,44 @@ def build(app: App) -> Starlette:
     async def answer(request: Request) -> Response:
         request_id = str(uuid.uuid4())
         try:
-            headers = {name.decode("latin-1").lower(): value.decode("latin-1") for name, value in request.scope["headers"]}
-            # The claim is checked before the body is read: who is nobody here makes the server hold nothing.
-            signed = auth.read(headers, datetime.now(UTC), app.settings.clock_window_s)
-            body = await _body(request, headers)
+            headers = _headers(request)
+            signed = auth.read(headers, datetime.now(UTC))
+            # The body is read only for a key that exists: nobody else makes the server hold 15 MiB.
+            known = await to_thread.run_sync(app.operators.by_key, signed.key_id, limiter=workers)
+            if known is None:
+                raise Unauthenticated("The security token included in the request is invalid.", reason="UnrecognizedClientException")
+            with fail_after(BODY_TIMEOUT_S):
+                body = await _body(request, headers)
             path = request.scope.get("raw_path") or b"/"
             query = request.scope["query_string"].decode("latin-1")
-            work = partial(_answer, app, handlers, signed, headers, path.decode("latin-1"), query, body, request_id)
+            work = partial(_answer, app, handlers, signed, known, headers, path.decode("latin-1"), query, body, request_id)
             return await to_thread.run_sync(work, limiter=workers)
-        except Error as error:
-            return _failure(error, request_id)
+        except TimeoutError:
+            return _failure(BadRequest(f"the request body did not come within {BODY_TIMEOUT_S} s; send it again"), request_id)
         except ClientDisconnect:
             return _failure(BadRequest("the client went away"), request_id)
+        except Error as error:
+            return _failure(error, request_id)
+        except Exception:
+            log.exception("request %s failed: a defect", request_id)
+            return _failure(None, request_id)
 
     async def health(_: Request) -> Response:
         return JSONResponse({"status": "ok", "pack": app.models.card.id, "model_version": app.models.card.model_version})
 
     routes = [Route("/healthz", health, methods=["GET"]), Route("/{path:path}", answer, methods=["POST"])]
     return Starlette(routes=routes)
+
+
+def _headers(request: Request) -> dict[str, str]:
+    """The headers by lower-case name; raises BadRequest where one that decides is there twice: a proxy may have read the other."""
+    headers: dict[str, str] = {}
+    for raw, value in request.scope["headers"]:
+        name = raw.decode("latin-1").lower()
+        if name in headers and (name in ("authorization", "host", "content-length") or name.startswith("x-amz-")):
+            raise BadRequest(f"the header {name[:80]} stands in the request twice; send it once")
+        headers[name] = value.decode("latin-1")
+    return headers
 
 
 async def _body(request: Request, headers: Mapping[str, str]) -> bytes:
@@ -74,27 +96,17 @@ async def _body(request: Request, headers: Mapping[str, str]) -> bytes:
 
 
 def _answer(
-    app: App, handlers: Mapping[str, Handler], signed: auth.Signed, headers: Mapping[str, str],
+    app: App, handlers: Mapping[str, Handler], signed: auth.Signed, known: tuple[Operator, str], headers: Mapping[str, str],
     path: str, query: str, body: bytes, request_id: str,
 ) -> Response:  # fmt: skip
     """One request, in a worker thread."""
-    try:
-        known = app.operators.by_key(signed.key_id)
-        if known is None:
-            raise Unauthenticated("The security token included in the request is invalid.", reason="UnrecognizedClientException")
-        operator, secret = known
-        auth.verify(signed, secret, path, query, headers, body)
-        invocation = headers.get("amz-sdk-invocation-id", "")
-        session = Session(operator, signed.key_id, request_id, invocation if len(invocation) <= 64 else "")
-        name = headers.get("x-amz-target", "").removeprefix(TARGET)
-        handler = _handler(handlers, name)
-        result: Answer = handler(app, session, codec.parse(name, body))
-        content = codec.dump(name, result.body)
-    except Error as error:
-        return _failure(error, request_id)
-    except Exception:
-        log.exception("request %s failed: a defect", request_id)
-        return _failure(None, request_id)
+    operator, secret = known
+    auth.verify(signed, secret, path, query, headers, body)
+    invocation = headers.get("amz-sdk-invocation-id", "")
+    session = Session(operator, signed.key_id, request_id, invocation if re.fullmatch(r"[A-Za-z0-9-]{1,64}", invocation) else "")
+    name = headers.get("x-amz-target", "").removeprefix(TARGET)
+    result = _handler(handlers, name)(app, session, codec.parse(name, body))
+    content = codec.dump(name, result.body)
     return Response(content, media_type=CONTENT_TYPE, headers={"x-amzn-RequestId": request_id, **result.headers})
 
 
@@ -105,7 +117,7 @@ def _handler(handlers: Mapping[str, Handler], name: str) -> Handler:
         codec.operation_model(name)
     except KeyError:
         raise NoSuchOperation(f"Amazon Rekognition has no operation {name[:80]!r}") from None
-    raise Refused(f"{name} is not provided by this server; docs/migrate-from-aws.md lists what is", rule="not-provided")
+    raise Refused(f"{name} is not provided by this server; it provides {', '.join(sorted(handlers))}", rule="not-provided")
 
 
 def _failure(error: Error | None, request_id: str) -> Response:

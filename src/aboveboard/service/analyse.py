@@ -11,7 +11,7 @@ import numpy as np
 
 from aboveboard.accountability.operators import Session
 from aboveboard.biometrics.vocabulary import Box, Face, Landmark, Template
-from aboveboard.errors import BadRequest
+from aboveboard.errors import BadRequest, NoFace
 from aboveboard.service.app import App
 from aboveboard.vision import measures, media
 from aboveboard.vision.detector import LANDMARK_NAMES, Detection
@@ -94,10 +94,10 @@ def faces(app: App, data: bytes) -> list[Found]:
 
 
 def largest(candidates: Sequence[Found], bar: str, whose: str) -> Found:
-    """The largest face that passes the bar (NONE for any); raises BadRequest where there is none."""
+    """The largest face that passes the bar (NONE for any); raises NoFace where there is none."""
     passing = passing_bar(candidates, bar)
     if not passing:
-        raise BadRequest(f"There are no faces in {whose}. Should be at least 1." if not candidates else
+        raise NoFace(f"There are no faces in {whose}. Should be at least 1." if not candidates else
                          f"There are no faces in {whose} that pass the quality filter {bar}. Should be at least 1.")  # fmt: skip
     return passing[0]
 

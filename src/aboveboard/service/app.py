@@ -11,7 +11,6 @@ from aboveboard.storage.collections import Collections
 from aboveboard.storage.database import Database
 from aboveboard.storage.ledger import Ledger
 from aboveboard.storage.secrets import Keyring
-from aboveboard.storage.templates import Templates
 from aboveboard.vision.packs import Models
 
 
@@ -24,7 +23,6 @@ class App:
     keyring: Keyring
     ledger: Ledger
     collections: Collections
-    templates: Templates
     models: Models
     operators: Operators
     gate: Gate

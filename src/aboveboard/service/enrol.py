@@ -41,7 +41,7 @@ def index(
     collection_id: str,
     data: bytes,
     external_image_id: str | None = None,
-    most: int = 100,
+    most: int = analyse.MOST_FACES,
     bar: str = "AUTO",
 ) -> Indexed:
     """Enrol the faces of a photograph. The same photograph under the same external id makes no second face.
@@ -50,7 +50,7 @@ def index(
     """
     collection = app.collections.get(collection_id)
     app.gate.authorise(session, "face.enrol", collection)
-    must_agree(app.models.card.model_version, collection)
+    must_agree(app.models.card, collection)
     chosen, failed = _choose(analyse.faces(app, data), most, bar)
     image_id = image_mark(app, collection, data, external_image_id)
     made: list[tuple[str, Found, Template]] = []
@@ -59,12 +59,12 @@ def index(
             made.append((_face_id(app, image_id, found), found, analyse.template(app, found)))
         except BadRequest:
             failed.append((found.face, ("no_template",)))
-    enrolled = _store(app, session, collection_id, image_id, external_image_id, made)
+    enrolled = _store(app, session, collection_id, image_id, external_image_id, made, is_whole=bool(made) and not failed)
     return Indexed(tuple(enrolled), tuple(failed), app.models.card.model_version)
 
 
 def is_indexed(app: App, collection_id: str, data: bytes, external_image_id: str | None) -> bool:
-    """Whether this photograph was indexed under this external id before: a folder can be taken up again without models."""
+    """Whether every face of this photograph was enrolled under this external id: a folder can be taken up again without models."""
     collection = app.collections.get(collection_id)
     return app.collections.is_marked(collection, image_mark(app, collection, data, external_image_id))
 
@@ -120,11 +120,13 @@ def _store(
     image_id: str,
     external_image_id: str | None,
     made: Sequence[tuple[str, Found, Template]],
+    *,
+    is_whole: bool,
 ) -> list[Enrolled]:
     enrolled = []
     with app.database.write() as connection:
         collection = app.collections.get(collection_id, connection)
-        must_agree(app.models.card.model_version, collection)
+        must_agree(app.models.card, collection)
         new = []
         for face_id, found, template in made:
             box = found.face.box
@@ -134,14 +136,13 @@ def _store(
                 "external_image_id": external_image_id,
                 "box": [box.left, box.top, box.width, box.height],
                 "confidence": found.face.confidence,
-                "enrolled_by": session.operator.name,
             }
-            n = app.collections.add_face(connection, collection, row)
-            if n is not None:
-                app.templates.add(connection, collection.n, n, template)
+            is_new = app.collections.add_face(connection, collection, row, template)
+            if is_new:
                 new.append(face_id)
-            enrolled.append(Enrolled(face_id, image_id, found.face, is_new=n is not None))
-        app.collections.mark_image(connection, collection, image_id)
+            enrolled.append(Enrolled(face_id, image_id, found.face, is_new))
+        if is_whole:
+            app.collections.mark_image(connection, collection, image_id)
         if new:
             app.collections.touch(connection, collection, added=len(new))
             facts = {"collection": collection.id, "face_ids": new, "model_version": app.models.card.model_version}

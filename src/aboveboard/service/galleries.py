@@ -25,7 +25,7 @@ def create(app: App, session: Session, collection_id: str, tags: Mapping[str, st
     if pack and not pack.is_at_least_as_strict_as(app.gate.policies.minimum):
         _refuse_looser(app, session, "collection.create", pack, app.gate.policies.minimum, None)
     with app.database.write() as connection:
-        app.collections.create(connection, collection_id, app.models.card.model_version, tags)
+        app.collections.create(connection, collection_id, app.models.card.model_version, app.models.card.model, tags)
         collection = app.collections.get(collection_id, connection)
         facts = {
             "collection": collection_id,
@@ -50,7 +50,7 @@ def delete(app: App, session: Session, collection_id: str) -> None:
         app.collections.delete(connection, collection)
         facts = {"collection": collection_id, "faces": collection.face_count}
         app.ledger.append(connection, "collection.deleted", {**actor(session), **facts})
-    app.templates.forget(collection.n)
+    app.gate.forget(collection)
 
 
 def page(app: App, session: Session, after: int, limit: int) -> list[tuple[int, str, str]]:

@@ -1,4 +1,4 @@
-"""Collections, their faces and their tags: rows, never vectors."""
+"""Collections, their faces and their tags. Templates are written here beside their rows, and never read."""
 
 from __future__ import annotations
 
@@ -6,11 +6,12 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
+import numpy as np
 import sqlalchemy as sa
 
-from aboveboard.biometrics.vocabulary import Box
+from aboveboard.biometrics.vocabulary import Box, Template
 from aboveboard.errors import Exists, NoSuch
-from aboveboard.storage.database import COLLECTIONS, FACES, IMAGES, TAGS, Database, now
+from aboveboard.storage.database import COLLECTIONS, FACES, IMAGES, TAGS, TEMPLATES, Database, now
 
 
 @dataclass(frozen=True, slots=True)
@@ -20,10 +21,10 @@ class Collection:
     n: int
     id: str
     model_version: str
+    model: str
     created_at: str
     face_count: int
     generation: int
-    removals: int
     tags: Mapping[str, str]
 
 
@@ -42,6 +43,9 @@ class FaceRow:
         """The row without what tells who it is."""
         return replace(self, image_id="", external_image_id=None)
 
+
+_CHUNK = 500
+"""Ids in one statement."""
 
 # Built once: SQLAlchemy takes longer to build a statement than SQLite to answer it.
 _BY_ID = (
@@ -67,14 +71,14 @@ class Collections:
             raise NoSuch(f"The collection id: {collection_id} does not exist")
         row = rows[0]
         return Collection(
-            row.n, row.id, row.model_version, row.created_at, row.face_count, row.generation, row.removals,
+            row.n, row.id, row.model_version, row.model, row.created_at, row.face_count, row.generation,
             {row.key: row.value for row in rows if row.key is not None},
         )  # fmt: skip
 
-    def create(self, connection: sa.Connection, collection_id: str, model_version: str, tags: Mapping[str, str]) -> int:
+    def create(self, connection: sa.Connection, collection_id: str, model_version: str, model: str, tags: Mapping[str, str]) -> int:
         """Make a collection and return its row; raises Exists."""
         try:
-            values = {"id": collection_id, "model_version": model_version, "created_at": now()}
+            values = {"id": collection_id, "model_version": model_version, "model": model, "created_at": now()}
             made = connection.execute(sa.insert(COLLECTIONS).values(**values))
         except sa.exc.IntegrityError as error:
             raise Exists(f"The collection id: {collection_id} already exists.") from error
@@ -104,29 +108,33 @@ class Collections:
         """Remove tags; keys that are not there are passed over."""
         connection.execute(sa.delete(TAGS).where(TAGS.c.collection == n, TAGS.c.key.in_(list(keys))))
 
-    def add_face(self, connection: sa.Connection, collection: Collection, face: Mapping[str, Any]) -> int | None:
-        """Add a face's row and return its number, or None if the collection holds this face id already."""
-        values = {"collection": collection.n, "enrolled_at": now(), **face}
-        made = connection.execute(sa.insert(FACES).prefix_with("OR IGNORE", dialect="sqlite").values(**values))
-        return int(made.inserted_primary_key[0]) if made.rowcount else None  # type: ignore[index]
+    def add_face(self, connection: sa.Connection, collection: Collection, face: Mapping[str, Any], template: Template) -> bool:
+        """Add a face's row and its template; False if the collection holds this face id already."""
+        made = connection.execute(sa.insert(FACES).prefix_with("OR IGNORE", dialect="sqlite").values(collection=collection.n, **face))
+        if made.rowcount:
+            vector = np.ascontiguousarray(template.vector, "<f4").tobytes()
+            connection.execute(sa.insert(TEMPLATES).values(face=made.inserted_primary_key[0], vector=vector))  # type: ignore[index]
+        return bool(made.rowcount)
 
     def remove_faces(self, connection: sa.Connection, collection: Collection, face_ids: Sequence[str]) -> list[str]:
         """Remove faces with their templates; returns the ids that were there, in the order given."""
-        there = {face.face_id for face in self._faces(connection, collection, face_ids)}
-        # The memory that an image was indexed goes with its face: indexing it again must enrol it again.
-        rows = FACES.c.collection == collection.n, FACES.c.face_id.in_(there)
-        images = sa.select(FACES.c.image_id).where(*rows)
-        connection.execute(sa.delete(IMAGES).where(IMAGES.c.collection == collection.n, IMAGES.c.mark.in_(images)))
-        connection.execute(sa.delete(FACES).where(*rows))
-        return [face_id for face_id in dict.fromkeys(face_ids) if face_id in there]
+        there = [face.face_id for face in self._faces(connection, collection, face_ids)]
+        for start in range(0, len(there), _CHUNK):
+            rows = FACES.c.collection == collection.n, FACES.c.face_id.in_(there[start : start + _CHUNK])
+            # The memory that an image was indexed goes with its face: indexing it again must enrol it again.
+            images = sa.select(FACES.c.image_id).where(*rows)
+            connection.execute(sa.delete(IMAGES).where(IMAGES.c.collection == collection.n, IMAGES.c.image_id.in_(images)))
+            connection.execute(sa.delete(FACES).where(*rows))
+        return there
 
-    def mark_image(self, connection: sa.Connection, collection: Collection, mark: str) -> None:
-        """Remember that an image was indexed whole, so that a folder can be taken up again."""
-        values = {"collection": collection.n, "mark": mark}
+    def mark_image(self, connection: sa.Connection, collection: Collection, image_id: str) -> None:
+        """Remember that every face of an image was enrolled."""
+        values = {"collection": collection.n, "image_id": image_id}
         connection.execute(sa.insert(IMAGES).prefix_with("OR IGNORE", dialect="sqlite").values(**values))
 
-    def is_marked(self, collection: Collection, mark: str) -> bool:
-        query = sa.select(IMAGES.c.mark).where(IMAGES.c.collection == collection.n, IMAGES.c.mark == mark)
+    def is_marked(self, collection: Collection, image_id: str) -> bool:
+        """Whether every face of an image was enrolled and none removed since."""
+        query = sa.select(IMAGES.c.image_id).where(IMAGES.c.collection == collection.n, IMAGES.c.image_id == image_id)
         with self._database.read() as connection:
             return connection.execute(query).first() is not None
 
@@ -154,8 +162,8 @@ class Collections:
 
     def _faces(self, connection: sa.Connection, collection: Collection, face_ids: Sequence[str]) -> list[FaceRow]:
         found: dict[str, FaceRow] = {}
-        for start in range(0, len(face_ids), 500):
-            chosen = FACES.c.face_id.in_(face_ids[start : start + 500])
+        for start in range(0, len(face_ids), _CHUNK):
+            chosen = FACES.c.face_id.in_(face_ids[start : start + _CHUNK])
             for row in connection.execute(sa.select(FACES).where(FACES.c.collection == collection.n, chosen)):
                 found[row.face_id] = _face(row)
         return [found[face_id] for face_id in dict.fromkeys(face_ids) if face_id in found]

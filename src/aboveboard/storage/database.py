@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sqlite3
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -38,6 +39,7 @@ COLLECTIONS = sa.Table(
     sa.Column("n", sa.Integer, primary_key=True),
     sa.Column("id", sa.String, nullable=False, unique=True),
     sa.Column("model_version", sa.String, nullable=False),
+    sa.Column("model", sa.String, nullable=False),
     sa.Column("created_at", sa.String, nullable=False),
     # Counted up with each write, so that every process notices the writes of the others.
     sa.Column("generation", sa.Integer, nullable=False, default=0),
@@ -62,8 +64,6 @@ FACES = sa.Table(
     sa.Column("external_image_id", sa.String),
     sa.Column("box", sa.JSON, nullable=False),
     sa.Column("confidence", sa.Float, nullable=False),
-    sa.Column("enrolled_by", sa.String, nullable=False),
-    sa.Column("enrolled_at", sa.String, nullable=False),
     sa.UniqueConstraint("collection", "face_id"),
     sa.Index("faces_in_order", "collection", "n"),
     sqlite_autoincrement=True,
@@ -72,15 +72,13 @@ TEMPLATES = sa.Table(
     "templates",
     METADATA,
     sa.Column("face", sa.ForeignKey("faces.n", ondelete="CASCADE"), primary_key=True),
-    sa.Column("collection", sa.Integer, nullable=False),
     sa.Column("vector", sa.LargeBinary, nullable=False),
-    sa.Index("templates_in_order", "collection", "face"),
 )
 IMAGES = sa.Table(
     "indexed_images",
     METADATA,
     sa.Column("collection", sa.ForeignKey("collections.n", ondelete="CASCADE"), primary_key=True),
-    sa.Column("mark", sa.String, primary_key=True),
+    sa.Column("image_id", sa.String, primary_key=True),
     sqlite_with_rowid=False,
 )
 LEDGER = sa.Table(
@@ -117,10 +115,14 @@ class Database:
     def __init__(self, file: Path) -> None:
         self.file = file
         try:
-            file.parent.mkdir(parents=True, exist_ok=True)
+            file.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+            # Made by us, for its owner alone; SQLite gives the files beside it the same mode.
+            os.close(os.open(file, os.O_RDWR | os.O_CREAT, 0o600))
         except OSError as error:
             raise Unavailable(f"the data folder {file.parent} cannot be made: {error.strerror}") from error
-        self._engine = sa.create_engine(f"sqlite:///{file}", connect_args={"timeout": 30}, pool_size=16, pool_reset_on_return=None)
+        self._engine = sa.create_engine(
+            f"sqlite:///{file}", connect_args={"timeout": 30}, pool_size=16, pool_reset_on_return=None, hide_parameters=True
+        )
         sa.event.listen(self._engine, "connect", _configure)
         sa.event.listen(self._engine, "begin", _begin)
         with self.write() as connection:
@@ -159,7 +161,7 @@ class Database:
 
 def _configure(connection: sqlite3.Connection, _: Any) -> None:
     connection.isolation_level = None
-    for pragma in ("journal_mode=WAL", "synchronous=FULL", "foreign_keys=ON", "secure_delete=ON", "cache_size=-65536"):
+    for pragma in ("journal_mode=WAL", "synchronous=FULL", "foreign_keys=ON", "secure_delete=ON"):
         connection.execute(f"PRAGMA {pragma}")
 
 
@@ -168,6 +170,8 @@ def _begin(connection: sa.Connection) -> None:
     raw = connection.connection.dbapi_connection
     assert isinstance(raw, sqlite3.Connection)
     try:
+        if raw.in_transaction:  # a commit that failed may leave one open
+            raw.rollback()
         raw.execute("BEGIN IMMEDIATE" if connection.get_execution_options().get("immediate") else "BEGIN")
     except sqlite3.Error as error:
         raise sa.exc.OperationalError("BEGIN", None, error) from error

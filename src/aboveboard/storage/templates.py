@@ -1,4 +1,4 @@
-"""The only reader of enrolled templates: add them, search them exactly, under a permit that the gate gave."""
+"""The only reader of enrolled templates: searches them exactly, under a permit that the gate gave."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ import sqlalchemy as sa
 from numpy.typing import NDArray
 
 from aboveboard.biometrics.matching import best_first, comparison_scores
-from aboveboard.biometrics.vocabulary import Template, Vector
+from aboveboard.biometrics.vocabulary import Vector
 from aboveboard.errors import NoSuch
 from aboveboard.storage.database import COLLECTIONS, FACES, TEMPLATES, Database
 
@@ -50,11 +50,6 @@ class Templates:
         self._database = database
         self._galleries: dict[int, _Gallery] = {}
         self._lock = threading.Lock()
-
-    def add(self, connection: sa.Connection, collection: int, face: int, template: Template) -> None:
-        """Keep the template of a face row, in the caller's transaction."""
-        vector = np.ascontiguousarray(template.vector, "<f4").tobytes()
-        connection.execute(sa.insert(TEMPLATES).values(face=face, collection=collection, vector=vector))
 
     def of_face(self, permit: Permit, face_id: str) -> Vector:
         """The template of one face in the permit's collection, to be used as probe in this look; raises NoSuch."""
@@ -112,6 +107,9 @@ class Templates:
                 return known
             if known is None or known.removals != row.removals:
                 known = _Gallery(-1, row.removals, 0, np.empty((0, 0), np.float32), ())
+            # Templates of collections that another process deleted must not outlive them here.
+            alive = {row.n for row in connection.execute(sa.select(COLLECTIONS.c.n))}
+            self._galleries = {n: gallery for n, gallery in self._galleries.items() if n in alive}
             gallery = self._load_tail(connection, collection, known, row.generation)
             self._galleries[collection] = gallery
             return gallery

@@ -15,6 +15,9 @@ Image = NDArray[np.uint8]
 """Height x width x 3, BGR, 0-255, upright."""
 
 _PNG: Final = b"\x89PNG\r\n\x1a\n"
+_SCAN: Final = b"\xff\xda"
+_MOST_SCANS: Final = 100
+"""Progressive JPEGs have about ten; each makes the decoder pass over the whole picture once more."""
 _SIZE_MARKERS: Final = frozenset(range(0xC0, 0xD0)) - {0xC4, 0xC8, 0xCC}
 _BARE_MARKERS: Final = frozenset({0x01, *range(0xD0, 0xD8)})
 
@@ -28,6 +31,10 @@ def decode(data: bytes, max_pixels: int) -> Image:
     if len(data) == 0:
         raise BadSample("the image is empty (0 bytes)")
     is_png = data.startswith(_PNG)
+    if not is_png and data.count(_SCAN) > _MOST_SCANS:
+        raise BadSample(f"the JPEG has more than {_MOST_SCANS} scans, which takes minutes to decode; save it anew")
+    if not is_png and data.count(_SCAN) > _MOST_SCANS:
+        raise BadSample(f"the JPEG has more than {_MOST_SCANS} scans, which takes minutes to decode; save it anew")
     width, height = _png_size(data) if is_png else _jpeg_size(data)
     if width * height > max_pixels:
         raise SampleTooLarge(f"the image has {width} x {height} pixels, above this server's limit of {max_pixels}; send a smaller one")

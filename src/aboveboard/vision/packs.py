@@ -2,26 +2,25 @@
 
 from __future__ import annotations
 
-import tomllib
-from dataclasses import dataclass, fields
+import re
+from dataclasses import dataclass
 from importlib import resources
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Literal
 
+from aboveboard import strict
 from aboveboard.biometrics.calibration import Calibration
 from aboveboard.errors import BadRequest, NoSuch, Unavailable
 from aboveboard.vision import null, registry, session
 from aboveboard.vision.detector import Detector, YuNet
 from aboveboard.vision.recogniser import Embedder, Recogniser
 
-T = TypeVar("T")
-
 
 @dataclass(frozen=True)
 class DetectorCard:
     """Which detector, in which file."""
 
-    architecture: str
+    architecture: Literal["yunet", "null"]
     file: str = ""
     sha256: str = ""
     sources: tuple[registry.Source, ...] = ()
@@ -31,15 +30,15 @@ class DetectorCard:
 class RecogniserCard:
     """Which recogniser, in which file, and what goes in and comes out: see vision.recogniser.Embedder."""
 
-    architecture: str
+    architecture: Literal["embedding", "null"]
     dimensions: int
     file: str = ""
     sha256: str = ""
     size: int = 112
-    colour: str = "RGB"
+    colour: Literal["RGB", "BGR"] = "RGB"
     mean: float = 0.0
     scale: float = 1.0
-    rewrite: tuple[str, ...] = ()
+    rewrite: tuple[Literal["prelu"], ...] = ()
     sources: tuple[registry.Source, ...] = ()
 
 
@@ -58,6 +57,11 @@ class Card:
     calibration: str = ""
 
     @property
+    def model(self) -> str:
+        """What makes its templates: the pack and the first digits of its recogniser's sha256."""
+        return f"{self.id} {self.recogniser.sha256[:16]}".strip()
+
+    @property
     def files(self) -> tuple[DetectorCard | RecogniserCard, ...]:
         return tuple(part for part in (self.detector, self.recogniser) if part.file)
 
@@ -74,37 +78,16 @@ class Models:
 
 def read_card(text: str, where: str) -> Card:
     """A card from TOML; an unknown or missing key, or a version that is not digits and dots, raises BadRequest naming it."""
-    try:
-        raw = tomllib.loads(text)
-    except tomllib.TOMLDecodeError as error:
-        raise BadRequest(f"{where} is not TOML: {error}") from error
-    for part in ("detector", "recogniser"):
-        if not isinstance(raw.get(part), dict):
-            raise BadRequest(f"{where}: the card lacks the table [{part}]")
-    detector, recogniser = raw.pop("detector"), raw.pop("recogniser")
-    for table in (detector, recogniser):
-        table["sources"] = [_table(registry.Source, source, f"{where} [sources]") for source in table.get("sources", [])]
-    raw["detector"] = _table(DetectorCard, detector, f"{where} [detector]")
-    raw["recogniser"] = _table(RecogniserCard, recogniser, f"{where} [recogniser]")
-    card = _table(Card, raw, where)
+    card = strict.table(Card, strict.parse(text, where), where)
     if not card.model_version or set(card.model_version) - set("0123456789."):
         raise BadRequest(f"{where}: model_version must be digits and dots, as the API demands, not '{card.model_version}'")
-    if card.recogniser.colour not in ("RGB", "BGR"):
-        raise BadRequest(f"{where}: colour must be RGB or BGR")
-    for name in (card.id, card.calibration, *(part.file for part in card.files)):
-        if name != Path(name).name:
-            raise BadRequest(f"{where}: '{name}' must be a plain name, without a folder")
+    names = [card.id, *([card.calibration] if card.calibration else []), *(part.file for part in card.files)]
+    for name in names:
+        if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}", name) or name in ("card.toml", "calibration.json"):
+            raise BadRequest(f"{where}: '{name}' must be a plain name of letters, digits, '.', '_' and '-', without a folder")
+    if len(set(names)) < len(names):
+        raise BadRequest(f"{where}: the pack's id and its files must have different names")
     return card
-
-
-def _table(kind: type[T], raw: dict[str, Any], where: str) -> T:
-    known = {f.name for f in fields(kind)}  # type: ignore[arg-type]
-    if unknown := set(raw) - known:
-        raise BadRequest(f"{where}: unknown key '{sorted(unknown)[0]}'; known are {', '.join(sorted(known))}")
-    try:
-        return kind(**{key: tuple(value) if isinstance(value, list) else value for key, value in raw.items()})
-    except TypeError as error:
-        raise BadRequest(f"{where}: {error}".replace(f"{kind.__name__}.__init__() ", "")) from error
 
 
 class PackFolder:
@@ -151,8 +134,11 @@ class PackFolder:
         contents = {part.file: session.verified_bytes(folder / part.file, part.sha256) for part in card.files}
         if own.is_file():
             if card.calibration:
-                text = (folder / card.calibration).read_text()
-                _matching(Calibration.from_json(text), card)
+                try:
+                    text = (folder / card.calibration).read_text()
+                    _matching(Calibration.from_json(text), card)
+                except (OSError, ValueError) as error:
+                    raise BadRequest(f"{folder / card.calibration}: {error}") from error
                 contents[card.calibration] = text.encode()
             contents["card.toml"] = own.read_bytes()
         for name, data in contents.items():
@@ -192,8 +178,6 @@ class PackFolder:
         part = card.detector
         if part.architecture == "null":
             return null.NullDetector()
-        if part.architecture != "yunet":
-            raise BadRequest(f"card '{card.id}': unknown detector architecture '{part.architecture}'; known are null, yunet")
         graph = session.parse(session.verified_bytes(self.folder / card.id / part.file, part.sha256))
         session.free_dimensions(graph, ["", "", "height", "width"])
         return YuNet(session.open_session(graph))
@@ -202,12 +186,8 @@ class PackFolder:
         part = card.recogniser
         if part.architecture == "null":
             return null.NullRecogniser()
-        if part.architecture != "embedding":
-            raise BadRequest(f"card '{card.id}': unknown recogniser architecture '{part.architecture}'; known are embedding, null")
         graph = session.parse(session.verified_bytes(self.folder / card.id / part.file, part.sha256))
-        for rewrite in part.rewrite:
-            if rewrite != "prelu":
-                raise BadRequest(f"card '{card.id}': unknown rewrite '{rewrite}'; known is prelu")
+        if "prelu" in part.rewrite:
             session.rewrite_prelu(graph)
         opened = session.open_session(graph)
         found = opened.get_outputs()[0].shape[-1]

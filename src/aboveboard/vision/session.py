@@ -11,7 +11,7 @@ import onnx
 import onnxruntime
 from onnx import helper, numpy_helper
 
-from aboveboard.errors import Unavailable
+from aboveboard.errors import BadRequest, Unavailable
 
 
 def verified_bytes(file: Path, sha256: str) -> bytes:
@@ -34,12 +34,18 @@ def open_session(model: onnx.ModelProto) -> onnxruntime.InferenceSession:
     options.log_severity_level = 3
     options.add_session_config_entry("session.intra_op.allow_spinning", "0")
     options.enable_cpu_mem_arena = False
-    return onnxruntime.InferenceSession(model.SerializeToString(), options, providers=["CPUExecutionProvider"])
+    try:
+        return onnxruntime.InferenceSession(model.SerializeToString(), options, providers=["CPUExecutionProvider"])
+    except Exception as error:  # onnxruntime's own errors share no base class but this
+        raise BadRequest(f"onnxruntime does not run the model's graph: {error}") from error
 
 
 def parse(data: bytes) -> onnx.ModelProto:
     """The ONNX graph in `data`, with initialisers taken out of its inputs (older exporters list them there)."""
-    model = onnx.load_model_from_string(data)
+    try:
+        model = onnx.load_model_from_string(data)
+    except Exception as error:  # protobuf raises a class of its own for each kind of damage
+        raise BadRequest("the model file is not an ONNX graph; name an ONNX file in the card") from error
     weights = {weight.name for weight in model.graph.initializer}
     inputs = [value for value in model.graph.input if value.name not in weights]
     del model.graph.input[:]

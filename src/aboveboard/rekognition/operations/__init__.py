@@ -53,7 +53,7 @@ def basis_headers(candidates: Candidates) -> dict[str, str]:
     return {
         "x-aboveboard-audit-id": candidates.audit_id,
         "x-aboveboard-policy": basis.policy,
-        "x-aboveboard-threshold": f"{basis.threshold:g}",
+        "x-aboveboard-threshold": f"{basis.threshold:.10g}",
         "x-aboveboard-threshold-origin": basis.threshold_origin,
         "x-aboveboard-floor": f"{basis.floor:g}",
         "x-aboveboard-gallery-size": str(basis.gallery_size),

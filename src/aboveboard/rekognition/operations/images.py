@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any
+from typing import cast
 
 from aboveboard.accountability.operators import Session
-from aboveboard.biometrics.vocabulary import Box, Candidate, Face
+from aboveboard.biometrics.vocabulary import Box, Face
 from aboveboard.errors import BadRequest, SampleUnreachable
 from aboveboard.rekognition import shapes
 from aboveboard.rekognition.operations import Answer, basis_headers, operation
@@ -14,7 +14,6 @@ from aboveboard.service import analyse, enrol, identify
 from aboveboard.service.app import App
 from aboveboard.storage.collections import FaceRow
 
-DEFAULT_MAX_FACES = 100
 REASONS: Mapping[analyse.Shortcoming, shapes.Reason] = {
     "small": "SMALL_BOUNDING_BOX",
     "unsure": "LOW_CONFIDENCE",
@@ -58,7 +57,7 @@ def compare_faces(app: App, session: Session, request: shapes.CompareFacesReques
 @operation("IndexFaces")
 def index_faces(app: App, session: Session, request: shapes.IndexFacesRequest) -> Answer:
     external = request.get("ExternalImageId")
-    most = min(request.get("MaxFaces", DEFAULT_MAX_FACES), DEFAULT_MAX_FACES)
+    most = min(request.get("MaxFaces", analyse.MOST_FACES), analyse.MOST_FACES)
     indexed = enrol.index(
         app,
         session,
@@ -131,15 +130,11 @@ def face_detail(face: Face) -> shapes.FaceDetail:
     """A face with the DEFAULT attributes."""
     return {
         "BoundingBox": box(face.box),
-        "Landmarks": [{"Type": _landmark(mark.name), "X": mark.x, "Y": mark.y} for mark in face.landmarks],
+        "Landmarks": [{"Type": cast("shapes.LandmarkType", mark.name), "X": mark.x, "Y": mark.y} for mark in face.landmarks],
         "Pose": {"Roll": face.pose.roll, "Yaw": face.pose.yaw, "Pitch": face.pose.pitch},
         "Quality": {"Brightness": face.quality.brightness, "Sharpness": face.quality.sharpness},
         "Confidence": face.confidence,
     }
-
-
-def _landmark(name: str) -> Any:
-    return name
 
 
 def _compared_face(face: Face) -> shapes.ComparedFace:
@@ -179,10 +174,8 @@ def _stored_face(
 
 
 def _face_matches(app: App, searched: identify.Searched) -> list[shapes.FaceMatch]:
-    def match(candidate: Candidate, row: FaceRow) -> shapes.FaceMatch:
-        return {"Similarity": candidate.similarity, "Face": stored_face(row, app.models.card.model_version)}
-
-    return [match(candidate, row) for candidate, row in searched.rows]
+    version = app.models.card.model_version
+    return [{"Similarity": candidate.similarity, "Face": stored_face(row, version)} for candidate, row in searched.rows]
 
 
 def _not_assessed(attributes: list[shapes.Attribute]) -> dict[str, str]:

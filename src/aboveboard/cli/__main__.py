@@ -1,5 +1,0 @@
-"""`python -m aboveboard.cli`: the same as the command `aboveboard`."""
-
-from aboveboard.cli import main
-
-main()
