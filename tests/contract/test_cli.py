@@ -180,7 +180,12 @@ def test_detect_says_what_it_could_not_use(run: Callable[..., Result], photograp
     whole = run("detect", photographs, "--json", "--draw", tmp_path / "drawn")
     assert [one["photograph"] for one in documents(whole)] == ["bob.jpg", "broken.jpg", "nobody.png", "Ada/ada 1.png", "Ada/ada_2.PNG"]
     assert "error" in documents(whole)[1]
-    assert sorted(file.name for file in (tmp_path / "drawn").rglob("*.jpg")) == ["ada 1.jpg", "ada_2.jpg", "bob.jpg", "nobody.jpg"]
+    assert sorted(file.name for file in (tmp_path / "drawn").rglob("*.jpg")) == [
+        "ada 1.png.jpg",
+        "ada_2.PNG.jpg",
+        "bob.jpg.jpg",
+        "nobody.png.jpg",
+    ]
 
 
 def test_a_picture_that_cannot_be_written_is_5(run: Callable[..., Result], photographs: Path) -> None:
@@ -243,11 +248,11 @@ def test_index_a_folder(run: Callable[..., Result], photographs: Path) -> None:
 def test_external_image_ids_are_the_paths(run: Callable[..., Result], photographs: Path) -> None:
     lines = documents(run("index", photographs, "-c", "c", "--create", "--json"))[:-1]
     ids = {one["photograph"]: one["external_image_id"] for one in lines}
-    assert ids["Ada/ada 1.png"] == "Ada:ada_1.png"
+    assert ids["Ada/ada 1.png"] == "Ada:ada_1.png-75fd188e"
     assert ids["Ada/ada_2.PNG"] == "Ada:ada_2.PNG"
     long = Photograph(Path("x"), "é/" + 300 * "a" + ".jpg")
     assert re.fullmatch(r"[a-zA-Z0-9_.\-:]{255}", long.external_image_id)
-    assert long.external_image_id.endswith("aaa.jpg")
+    assert "aaa.jpg-" in long.external_image_id
 
 
 def test_index_exit_codes(run: Callable[..., Result], photographs: Path) -> None:
@@ -336,7 +341,7 @@ def test_search_as_json(run: Callable[..., Result], photographs: Path, gallery: 
     (found,) = documents(run("search", photographs / "Ada" / "ada 1.png", "-c", gallery, "--json", "--limit", "1", "-t", "60"))
     (candidate,) = found["candidates"]
     assert candidate["rank"] == 1
-    assert candidate["external_image_id"] == "Ada:ada_1.png"
+    assert candidate["external_image_id"] == "Ada:ada_1.png-75fd188e"
     assert candidate["similarity"] == 100
     basis = found["basis"]
     assert (basis["threshold"], basis["threshold_origin"], basis["policy"], basis["gallery_size"]) == (60, "request", "general", 3)
@@ -352,7 +357,7 @@ def test_search_as_json(run: Callable[..., Result], photographs: Path, gallery: 
 def test_search_a_folder(run: Callable[..., Result], photographs: Path, gallery: str) -> None:
     result = run("search", photographs, "-c", gallery)
     assert {line.split(":")[1].strip() for line in errors(result)} == {"broken.jpg", "nobody.png"}
-    assert "Ada:ada_1.png" in result.stdout
+    assert "Ada:ada_1.png-75fd188e" in result.stdout
     assert len(documents(run("search", photographs, "-c", gallery, "--json"))) == 5
 
 
@@ -610,3 +615,22 @@ def test_serve_refuses_a_taken_port_and_plain_http_for_others(environment: Mappi
         port = int(exports["AWS_ENDPOINT_URL_REKOGNITION"].rsplit(":", 1)[1])
         with urllib.request.urlopen(f"http://127.0.0.1:{port}/healthz", timeout=10) as answer:
             assert answer.status == 200
+
+
+def test_names_that_the_api_does_not_allow_stay_apart(tmp_path):
+    """Signs that an ExternalImageId cannot hold are replaced, and a mark keeps the names apart."""
+    from aboveboard.cli.folders import Photograph
+
+    ids = {
+        Photograph(tmp_path, name).external_image_id
+        for name in ("张三.png", "李四.png", "a b.png", "a_b.png", "a/b.png", "a:b.png", "x" * 300)
+    }
+    assert len(ids) == 7
+    assert all(len(one) <= 255 for one in ids)
+
+
+def test_a_drawing_does_not_overwrite_the_photograph(photographs, run):
+    """Neither the file itself nor one of a folder."""
+    before = (photographs / "bob.jpg").read_bytes()
+    run("detect", photographs / "bob.jpg", "--draw", photographs / "bob.jpg", code=2)
+    assert (photographs / "bob.jpg").read_bytes() == before

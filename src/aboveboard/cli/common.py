@@ -76,6 +76,8 @@ class Verbs(TyperGroup):
             if error.errno == errno.EPIPE:
                 raise
             stop(f"{error.filename or 'the disk'}: {error.strerror or error}", UNAVAILABLE)
+        except UnicodeEncodeError:
+            stop("an argument is not text in UTF-8; write it again", USAGE)
 
 
 def stop(message: str, code: int) -> NoReturn:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import os
 import re
 from collections.abc import Sequence
@@ -25,8 +26,15 @@ class Photograph:
 
     @property
     def external_image_id(self) -> str:
-        """The name as an ExternalImageId: '/' becomes ':', other signs that the API does not allow '_'; of a longer one the end."""
-        return re.sub(r"[^a-zA-Z0-9_.\-:]", "_", self.name.replace("/", ":"))[-_LONGEST_ID:]
+        """The name as an ExternalImageId: '/' becomes ':', other signs that the API does not allow '_'; of a longer one the end.
+
+        Where signs were replaced or cut, eight digits of the name's hash follow: two names never become one id.
+        """
+        plain = re.sub(r"[^a-zA-Z0-9_.\-:]", "_", self.name.replace("/", ":"))
+        if plain == self.name.replace("/", ":") and len(plain) <= _LONGEST_ID and ":" not in self.name:
+            return plain
+        mark = hashlib.sha256(os.fsencode(self.name)).hexdigest()[:8]
+        return f"{plain[-(_LONGEST_ID - 9) :]}-{mark}"
 
     def read(self) -> bytes:
         """The file's bytes; raises BadSample where it cannot be read."""

@@ -75,7 +75,7 @@ def index(
     --json prints one line per photograph and, last, one line with the key "summary".
     """  # fmt: skip
     photographs, skipped = gather(paths)
-    check_drawing(draw, len(photographs) > 1)
+    check_drawing(draw, photographs)
     app, session = open_as(data, operator)
     gallery = _gallery(app, session, collection, create, policy, data)
     tally = Tally(skipped=skipped)

@@ -72,7 +72,7 @@ def detect(paths: Pictures, data: Data = None, operator: OperatorName = "", as_j
     --json prints one line per photograph.
     """
     photographs, _ = gather(paths)
-    check_drawing(draw, len(photographs) > 1)
+    check_drawing(draw, photographs)
     app, session = open_as(data, operator)
     from aboveboard.service import analyse
 
@@ -123,8 +123,9 @@ def compare(
 
     Exit code 0 where a face is a candidate, 1 where none is or a photograph shows no face, 4 where one cannot be used.
     """
-    check_drawing(draw)
     one, other = (_single(path) for path in (source, target))
+    for photograph in (one, other):
+        check_drawing(draw, [photograph])
     app, session = open_as(data, operator)
     from aboveboard.service import identify
 
@@ -196,7 +197,7 @@ def search(
     --json prints one line per photograph.
     """
     photographs, _ = gather(paths)
-    check_drawing(draw, len(photographs) > 1)
+    check_drawing(draw, photographs)
     app, session = open_as(data, operator)
     from aboveboard.accountability.gate import must_agree
     from aboveboard.service import identify
@@ -226,10 +227,15 @@ def search(
     raise typer.Exit(DONE if any(searches) else NOTHING if searches or faceless else SAMPLE)
 
 
-def check_drawing(draw: Path | None, several: bool = False) -> None:
-    """Raise BadRequest, before any photograph is read, where --draw names what cannot be drawn into."""
+def check_drawing(draw: Path | None, photographs: Sequence[Photograph]) -> None:
+    """Raise BadRequest, before any photograph is read, where --draw names what cannot or must not be drawn into."""
     if draw is None:
         return
+    several = len(photographs) > 1
+    own = {photograph.path.resolve() for photograph in photographs}
+    for photograph in photographs:
+        if _target(draw, photograph, several).resolve() in own:
+            raise BadRequest(f"--draw {draw} would overwrite a photograph, {printable(photograph.name)}; name another place")
     if several and draw.exists() and not draw.is_dir():
         raise BadRequest(f"--draw {draw} is a file; for several photographs name a folder")
     if not several and draw.suffix.lower() not in SUFFIXES:
@@ -367,6 +373,10 @@ def _save_search(app: App, photograph: Photograph, draw: Path, several: bool, se
     save(app, photograph, draw, several, [(searched.probe.face, tuple(lines), colour)])
 
 
+def _target(draw: Path, photograph: Photograph, several: bool) -> Path:
+    return draw / f"{photograph.name}.jpg" if several else draw
+
+
 def save(
     app: App, photograph: Photograph, draw: Path, several: bool, marks: Sequence[tuple[Face, tuple[str, ...], tuple[int, int, int] | None]]
 ) -> None:
@@ -374,6 +384,6 @@ def save(
     from aboveboard.cli import drawing
     from aboveboard.vision import media
 
-    file = draw / Path(photograph.name).with_suffix(".jpg") if several else draw
+    file = _target(draw, photograph, several)
     image = media.decode(photograph.read(), app.settings.max_image_pixels)
     drawing.save(drawing.draw(image, [drawing.Mark(face, lines, colour or drawing.PLAIN) for face, lines, colour in marks]), file)

@@ -367,7 +367,9 @@ def _beyond(tail: Tail, limit: float, reached: float) -> list[tuple[float, float
     points = [(rate, tail.score_at(rate)) for rate in wanted if end <= rate < limit]
     points = [(rate, score) for rate, score in points if reached < score < NOTIONAL_END or rate == end]
     last = points[-1][1]
-    return _rising([*points[:-1], (end, min(max(last, reached + 0.01), NOTIONAL_END))])
+    top = min(max(last, reached + 0.01), NOTIONAL_END)
+    # The end always stays: points that a bounded tail crowds against it go instead.
+    return [*_rising(point for point in points[:-1] if round(point[1], ROUND) < _up(top) - 10**-ROUND), (end, top)]
 
 
 def _rising(points: Iterable[tuple[float, float]]) -> list[tuple[float, float]]:
