@@ -5,12 +5,16 @@ from __future__ import annotations
 import base64
 import http.client
 import json
+import socket
 import statistics
 import subprocess
 import sys
 import tempfile
+import threading
 import time
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +22,7 @@ import boto3
 import cv2
 import numpy as np
 import psutil
+import uvicorn
 from botocore.auth import SigV4Auth
 from botocore.awsrequest import AWSRequest
 from botocore.config import Config
@@ -28,6 +33,8 @@ from aboveboard import settings
 from aboveboard.accountability.operators import AccessKey, Session
 from aboveboard.biometrics.vocabulary import Template
 from aboveboard.bootstrap import open_app
+from aboveboard.rekognition.protocol import BoundedHead
+from aboveboard.rekognition.server import build
 from aboveboard.service import analyse, enrol, galleries
 from aboveboard.service.app import App
 
@@ -73,13 +80,15 @@ def main(folder: Path) -> None:
     assert made is not None
     operator, key = made
     session = Session(operator, "benchmark", "benchmark")
+    fill(app, session, "large")
+    with serving(app) as endpoint:
+        searched, analysed = search_times(app, endpoint, key, photographs[:120])
     command = [sys.executable, "-m", "aboveboard", "serve", "--port", "0", "--data", str(data)]
     server = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
     try:
         assert server.stdout is not None
         endpoint = next(line.split()[-1] for line in server.stdout if "listening on" in line)
         memory = psutil.Process(server.pid).memory_info().rss / 2**20
-        searched, analysed = search_times(app, session, endpoint, key, photographs[:120])
         pairs = indexing_rates(app, session, endpoint, key, photographs[120:])
     finally:
         server.terminate()
@@ -108,9 +117,24 @@ def analyse_sizes(data: bytes) -> tuple[int, ...]:
     return image.shape[:2] if image is not None else ()
 
 
-def search_times(app: App, session: Session, endpoint: str, key: AccessKey, photographs: list[bytes]) -> tuple[list[float], list[float]]:
+@contextmanager
+def serving(app: App) -> Iterator[str]:
+    """A server in this process, so that a search and the models alone use the same weights in the same caches."""
+    listening = socket.create_server(("127.0.0.1", 0))
+    listening.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+    config = uvicorn.Config(build(app), http=BoundedHead, lifespan="off", log_config=None, access_log=False)
+    server = uvicorn.Server(config)
+    thread = threading.Thread(target=server.run, args=([listening],), daemon=True)
+    thread.start()
+    try:
+        yield f"http://127.0.0.1:{listening.getsockname()[1]}"
+    finally:
+        server.should_exit = True
+        thread.join()
+
+
+def search_times(app: App, endpoint: str, key: AccessKey, photographs: list[bytes]) -> tuple[list[float], list[float]]:
     """Milliseconds of a search over HTTP and of the models alone, photograph by photograph."""
-    fill(app, session, "large")
     host = endpoint.removeprefix("http://")
     connection = http.client.HTTPConnection(host)
     searched, analysed = [], []

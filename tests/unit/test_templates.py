@@ -104,7 +104,8 @@ def test_the_search_is_the_definition_whatever_was_written_before(tmp_path_facto
 def check(gallery, store, probe, floor, limit):
     excluded = sorted(gallery.truth)[:1]
     for left_out in ([], excluded):
-        found, size = store.search(gallery.permit(floor, limit), probe, left_out)
+        scan = store.search(gallery.permit(floor, limit), probe, left_out)
+        found, size = list(scan.found), scan.size
         expected = gallery.expected(probe, floor, limit, left_out)
         # Sums of float64 may differ in their last digit between one row at a time and all at once.
         borderline = {face_id for face_id, score in gallery.expected(probe, -2, 10**6) if abs(score - floor) < 1e-12}
@@ -124,10 +125,10 @@ def test_the_store_applies_the_permits_floor_and_limit_itself(tmp_path):
     probe = next(iter(gallery.truth.values()))
     for floor in (-1, 0, 0.5, 0.9, 1.1):
         for limit in (1, 3, 50):
-            found, _ = gallery.stores[0].search(gallery.permit(floor, limit), probe)
+            found = list(gallery.stores[0].search(gallery.permit(floor, limit), probe).found)
             assert all(score >= floor for _, score in found)
             assert len(found) == min(limit, len(gallery.expected(probe, floor, 50)))
-    assert gallery.stores[0].search(gallery.permit(-1, 0), probe)[0] == []
+    assert gallery.stores[0].search(gallery.permit(-1, 0), probe).found == ()
 
 
 def test_a_permit_is_good_for_its_collection_only(tmp_path):
@@ -138,7 +139,7 @@ def test_a_permit_is_good_for_its_collection_only(tmp_path):
     with gallery.database.write() as connection:
         other = gallery.collections.create(connection, "b", "1.0", "m", {})
     permit = Permit("audit", other, -1, 10)
-    assert gallery.stores[0].search(permit, vector) == ([], 0)
+    assert gallery.stores[0].search(permit, vector).size == 0
     with pytest.raises(NoSuch):
         gallery.stores[0].of_face(permit, face_id)
     assert np.array_equal(gallery.stores[0].of_face(gallery.permit(-1, 1), face_id), vector)

@@ -75,7 +75,9 @@ class Gate:
             # A grain below, for the rounding of the way back; `answer` compares similarities exactly.
             floor = look.calibration.score_at(look.decision.threshold) - 1e-9
             permit = Permit(look.audit_id, collection.n, floor, look.decision.limit)
-            yield SearchLook(look, self._templates, permit, partial(self._still_stands, look, collection), probe.face_id)
+            yield SearchLook(
+                look, self._templates, permit, collection.generation, partial(self._still_stands, look, collection), probe.face_id
+            )
 
     @contextmanager
     def compare(self, session: Session, threshold: float | None, probe: Probe) -> Iterator[CompareLook]:
@@ -235,17 +237,19 @@ class SearchLook:
     look: Look
     templates: Templates
     permit: Permit
+    generation: int
     check: Callable[[], None]
     face_id: str
 
     def candidates(self, probe: Template | None = None) -> Candidates:
         """Candidates for a template, or, in a search by face id, for that face's own; the face itself is left out."""
         self.look.wait_for_intent()
-        self.check()
         vector = self.templates.of_face(self.permit, self.face_id) if probe is None else probe.vector
         excluded = [self.face_id] if self.face_id else []
-        found, size = self.templates.search(self.permit, vector, excluded)
-        return self.look.answer(found, size)
+        scan = self.templates.search(self.permit, vector, excluded)
+        if scan.generation != self.generation:
+            self.check()
+        return self.look.answer(scan.found, scan.size)
 
 
 @dataclass(frozen=True, slots=True)

@@ -27,8 +27,9 @@ from aboveboard.service.app import App
 MAX_BODY = 15 * 1024 * 1024
 WORKERS = 2 * (os.cpu_count() or 1) + 2
 """Requests worked on at once: enough to keep every core busy while some wait for the disk."""
+SMALL_BODY = 1024 * 1024
 BODY_TIMEOUT_S = 60
-TARGET = "RekognitionService."
+TARGET = "RekognitionService"
 CONTENT_TYPE = "application/x-amz-json-1.1"
 log = logging.getLogger("aboveboard.server")
 
@@ -43,15 +44,14 @@ def build(app: App) -> Starlette:
         try:
             headers = _headers(request)
             signed = auth.read(headers, datetime.now(UTC))
-            # The body is read only for a key that exists: nobody else makes the server hold 15 MiB.
-            known = await to_thread.run_sync(app.operators.by_key, signed.key_id, limiter=workers)
-            if known is None:
-                raise Unauthenticated("The security token included in the request is invalid.", reason="UnrecognizedClientException")
+            if _length(headers) > SMALL_BODY:
+                # Read only for a key that exists: nobody else makes the server hold 15 MiB.
+                await to_thread.run_sync(_operator, app, signed, limiter=workers)
             with fail_after(BODY_TIMEOUT_S):
                 body = await _body(request, headers)
             path = request.scope.get("raw_path") or b"/"
             query = request.scope["query_string"].decode("latin-1")
-            work = partial(_answer, app, handlers, signed, known, headers, path.decode("latin-1"), query, body, request_id)
+            work = partial(_answer, app, handlers, signed, headers, path.decode("latin-1"), query, body, request_id)
             return await to_thread.run_sync(work, limiter=workers)
         except TimeoutError:
             return _failure(BadRequest(f"the request body did not come within {BODY_TIMEOUT_S} s; send it again"), request_id)
@@ -81,10 +81,23 @@ def _headers(request: Request) -> dict[str, str]:
     return headers
 
 
+def _length(headers: Mapping[str, str]) -> int:
+    """The announced length of the body; without one, the most there may be."""
+    length = headers.get("content-length", "")
+    return int(length) if length.isdecimal() and len(length) < 20 else MAX_BODY
+
+
+def _operator(app: App, signed: auth.Signed) -> tuple[Operator, str]:
+    """The operator whose key the request claims, and the key's secret; raises Unauthenticated for an unknown key."""
+    known = app.operators.by_key(signed.key_id)
+    if known is None:
+        raise Unauthenticated("The security token included in the request is invalid.", reason="UnrecognizedClientException")
+    return known
+
+
 async def _body(request: Request, headers: Mapping[str, str]) -> bytes:
     too_large = BadRequest(f"the request body is larger than {MAX_BODY} bytes; send a smaller image")
-    length = headers.get("content-length", "")
-    if length.isdecimal() and int(length) > MAX_BODY:
+    if _length(headers) > MAX_BODY:
         raise too_large
     parts, size = [], 0
     async for part in request.stream():
@@ -96,15 +109,17 @@ async def _body(request: Request, headers: Mapping[str, str]) -> bytes:
 
 
 def _answer(
-    app: App, handlers: Mapping[str, Handler], signed: auth.Signed, known: tuple[Operator, str], headers: Mapping[str, str],
+    app: App, handlers: Mapping[str, Handler], signed: auth.Signed, headers: Mapping[str, str],
     path: str, query: str, body: bytes, request_id: str,
 ) -> Response:  # fmt: skip
     """One request, in a worker thread."""
-    operator, secret = known
+    operator, secret = _operator(app, signed)
     auth.verify(signed, secret, path, query, headers, body)
     invocation = headers.get("amz-sdk-invocation-id", "")
     session = Session(operator, signed.key_id, request_id, invocation if re.fullmatch(r"[A-Za-z0-9-]{1,64}", invocation) else "")
-    name = headers.get("x-amz-target", "").removeprefix(TARGET)
+    service, _, name = headers.get("x-amz-target", "").partition(".")
+    if service != TARGET:
+        raise NoSuchOperation(f"X-Amz-Target must be {TARGET}.OPERATION")
     result = _handler(handlers, name)(app, session, codec.parse(name, body))
     content = codec.dump(name, result.body)
     return Response(content, media_type=CONTENT_TYPE, headers={"x-amzn-RequestId": request_id, **result.headers})

@@ -126,5 +126,7 @@ def _refuse_looser(app: App, session: Session, duty: str, wanted: Pack, least: P
 
 def _record(app: App, session: Session, connection: sa.Connection, collection: Collection, changed: Mapping[str, str]) -> None:
     if changed:
+        # A search that was decided before must notice that its policy may be another now.
+        app.collections.touch(connection, collection)
         facts = {"collection": collection.id, "tags": dict(changed)}
         app.ledger.append(connection, "collection.tagged", {**actor(session), **facts})

@@ -26,6 +26,15 @@ class Permit:
     limit: int
 
 
+@dataclass(frozen=True, slots=True)
+class Scan:
+    """What a search saw: face ids with their comparison scores, how many templates were looked at, and at which generation."""
+
+    found: tuple[tuple[str, float], ...]
+    size: int
+    generation: int
+
+
 _STATE = sa.select(COLLECTIONS.c.generation, COLLECTIONS.c.removals).where(COLLECTIONS.c.n == sa.bindparam("n"))
 
 
@@ -64,8 +73,8 @@ class Templates:
             raise NoSuch("the face was removed from the collection while it was searched for; ask again")
         return np.frombuffer(vector, "<f4")
 
-    def search(self, permit: Permit, probe: Vector, excluded: Iterable[str] = ()) -> tuple[list[tuple[str, float]], int]:
-        """Face ids and comparison scores at or above the permit's floor, best first, at most its limit; and how many were looked at.
+    def search(self, permit: Permit, probe: Vector, excluded: Iterable[str] = ()) -> Scan:
+        """Face ids and comparison scores at or above the permit's floor, best first, at most its limit.
 
         Exact, in float64; ties are ordered by face id. Sees every write that was acknowledged before the call, of any process.
         """
@@ -73,7 +82,7 @@ class Templates:
         left_out = set(excluded)
         size = len(gallery.face_ids) - len(left_out)
         if size < 1 or permit.limit < 1:
-            return [], max(size, 0)
+            return Scan((), max(size, 0), gallery.generation)
         rough = gallery.matrix @ probe
         near = np.flatnonzero(rough >= permit.floor - self._ROUNDING)
         reach = permit.limit + len(left_out)
@@ -88,7 +97,7 @@ class Templates:
             if score >= permit.floor and gallery.face_ids[i] not in left_out
         ]
         order = best_first([score for _, score in pairs], [face_id for face_id, _ in pairs], permit.limit)
-        return [pairs[i] for i in order], size
+        return Scan(tuple(pairs[i] for i in order), size, gallery.generation)
 
     def forget(self, collection: int) -> None:
         """Drop a collection from memory."""
