@@ -16,6 +16,7 @@ from starlette.applications import Starlette
 from starlette.requests import ClientDisconnect, Request
 from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
+from starlette.types import ASGIApp, Receive, Scope, Send
 
 from aboveboard.accountability.operators import Operator, Session
 from aboveboard.errors import BadRequest, Error, NoSuchOperation, Refused, Unauthenticated
@@ -34,7 +35,7 @@ CONTENT_TYPE = "application/x-amz-json-1.1"
 log = logging.getLogger("aboveboard.server")
 
 
-def build(app: App) -> Starlette:
+def build(app: App) -> ASGIApp:
     """The ASGI application of one deployment."""
     handlers = offered()
     workers = CapacityLimiter(WORKERS)
@@ -66,8 +67,17 @@ def build(app: App) -> Starlette:
     async def health(_: Request) -> Response:
         return JSONResponse({"status": "ok", "pack": app.models.card.id, "model_version": app.models.card.model_version})
 
-    routes = [Route("/healthz", health, methods=["GET"]), Route("/{path:path}", answer, methods=["POST"])]
-    return Starlette(routes=routes)
+    others = Starlette(routes=[Route("/healthz", health, methods=["GET"]), Route("/{path:path}", answer, methods=["POST"])])
+
+    async def front(scope: Scope, receive: Receive, send: Send) -> None:
+        # The one route that matters goes past the router and its middleware, which take a third of a millisecond.
+        if scope["type"] == "http" and scope["method"] == "POST":
+            response = await answer(Request(scope, receive))
+            await response(scope, receive, send)
+        else:
+            await others(scope, receive, send)
+
+    return front
 
 
 def _headers(request: Request) -> dict[str, str]:

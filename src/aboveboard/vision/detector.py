@@ -83,7 +83,9 @@ class YuNet:
         marks = (points[keep].reshape(-1, 5, 2) + cell[:, None, :]) * stride[:, None]
         scores = np.sqrt(product[keep])
         kept = _suppressed(corners, self.OVERLAP)
-        return [Detection(corners[i] * np.tile(ratio, 2), marks[i] * ratio, float(scores[i])) for i in kept]
+        if scale != 1:
+            corners, marks = corners * np.tile(ratio, 2), marks * ratio
+        return [Detection(corners[i], marks[i], float(scores[i])) for i in kept]
 
 
 @lru_cache(maxsize=16)

@@ -193,7 +193,7 @@ class PackFolder:
         found = opened.get_outputs()[0].shape[-1]
         if isinstance(found, int) and found != part.dimensions:
             raise BadRequest(f"card '{card.id}': the recogniser gives {found} features, the card says {part.dimensions}")
-        return Embedder(opened, part.dimensions, part.size, part.colour, part.mean, part.scale)
+        return Embedder(opened, opened.get_inputs()[0].name, part.dimensions, part.size, part.colour, part.mean, part.scale)
 
     def _shipped_card_for(self, folder: Path) -> Card:
         for pack in self.ids():

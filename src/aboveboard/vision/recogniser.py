@@ -34,6 +34,7 @@ class Embedder:
     """
 
     session: onnxruntime.InferenceSession
+    input: str
     dimensions: int
     size: int
     colour: str
@@ -42,11 +43,11 @@ class Embedder:
 
     def features(self, image: Image, points: NDArray[np.float32]) -> Vector:
         crop = align(image, points, self.size)
-        planes = crop[:, :, ::-1] if self.colour == "RGB" else crop
-        blob = np.ascontiguousarray(planes.transpose(2, 0, 1)[None], dtype=np.float32)
+        planes = cv2.split(crop)[:: -1 if self.colour == "RGB" else 1]
+        blob = np.array([planes], np.float32)
         if self.mean or self.scale != 1:
             blob = (blob - np.float32(self.mean)) * np.float32(self.scale)
-        output = self.session.run(None, {self.session.get_inputs()[0].name: blob})[0]
+        output = self.session.run(None, {self.input: blob})[0]
         vector = np.asarray(output, np.float64).reshape(-1)
         return (vector / max(float(np.linalg.norm(vector)), 1e-12)).astype(np.float32)
 
