@@ -70,7 +70,7 @@ def build(app: App) -> ASGIApp:
     others = Starlette(routes=[Route("/healthz", health, methods=["GET"]), Route("/{path:path}", answer, methods=["POST"])])
 
     async def front(scope: Scope, receive: Receive, send: Send) -> None:
-        # The one route that matters goes past the router and its middleware, which take a third of a millisecond.
+        # The one route that matters goes past the router and its middleware; `answer` maps every error itself.
         if scope["type"] == "http" and scope["method"] == "POST":
             response = await answer(Request(scope, receive))
             await response(scope, receive, send)
