@@ -26,6 +26,10 @@ class BadPageToken(BadRequest):
     """A page token that this server did not give out for this listing."""
 
 
+class TokenReused(BadRequest):
+    """A request token that came with another request before."""
+
+
 class BadSample(Error):
     """The photograph cannot be read."""
 
@@ -50,6 +54,10 @@ class Exists(Error):
     """The named thing exists already."""
 
 
+class Conflict(Exists):
+    """The id is taken inside its collection, or two requests changed the same thing at once."""
+
+
 class Busy(Error):
     """The named thing is being changed by somebody else; the same request, sent again, is answered."""
 
@@ -71,7 +79,11 @@ class Unauthenticated(Error):
 
 
 class TooMuch(Error):
-    """A quota or rate is used up."""
+    """A quota is used up."""
+
+
+class TooFast(Error):
+    """More requests than this caller may send, or this server works on, at once; the same request, sent later, is answered."""
 
 
 class Unavailable(Error):

@@ -197,7 +197,7 @@ class Look:
             "expected_false": basis.expected_false,
             "fpir": basis.fpir,
             "fnir": basis.fnir,
-            "candidates": [{"face_id": item.face_id, "similarity": item.similarity} for item in items],
+            "candidates": [{"face_id": item.reference, "similarity": item.similarity} for item in items],
             "identities_withheld": self.decision.withhold_identities,
         }
         self._is_closed = True

@@ -34,12 +34,16 @@ class Operator:
 
 @dataclass(frozen=True, slots=True)
 class Session:
-    """One request of an operator: `via` is his access key's id or `cli`; the request ids tie the record to the caller's own logs."""
+    """One request of an operator: `via` is his access key's id or `cli`; the request ids tie the record to the caller's own logs.
+
+    `buckets` are the buckets that may be read for him, `*` for all.
+    """
 
     operator: Operator
     via: str
     request_id: str
     invocation_id: str = ""
+    buckets: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)

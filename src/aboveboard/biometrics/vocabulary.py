@@ -73,10 +73,11 @@ class Template:
 
 @dataclass(frozen=True, slots=True)
 class Candidate:
-    """A returned reference: `rank` counts from 1, `similarity` is calibrated 0-100, `comparison_score` the raw cosine."""
+    """A returned reference, by its id (a face's, a user's handle): `rank` counts from 1, `similarity` is calibrated 0-100,
+    `comparison_score` the raw cosine."""
 
     rank: int
-    face_id: str
+    reference: str
     similarity: float
     comparison_score: float
 

@@ -25,7 +25,7 @@ from rich.text import Text
 from typer.core import TyperGroup
 
 from aboveboard import settings as configuration
-from aboveboard.errors import BadRequest, BadSample, Busy, Error, NoSuch, Refused, TooMuch, Unavailable
+from aboveboard.errors import BadRequest, BadSample, Busy, Error, NoSuch, Refused, TooFast, TooMuch, Unavailable
 
 if TYPE_CHECKING:
     from aboveboard.accountability.operators import AccessKey, Operator, Session
@@ -54,6 +54,7 @@ _CODES: tuple[tuple[type[Error], int], ...] = (
     (BadSample, SAMPLE),
     (Unavailable, UNAVAILABLE),
     (TooMuch, UNAVAILABLE),
+    (TooFast, UNAVAILABLE),
     (Busy, UNAVAILABLE),
     (Error, USAGE),
 )

@@ -318,7 +318,7 @@ def _searched_json(photograph: Photograph, searched: Searched, calibration: Cali
     candidates = [
         {
             "rank": candidate.rank,
-            "face_id": candidate.face_id,
+            "face_id": candidate.reference,
             "external_image_id": row.external_image_id,
             "similarity": candidate.similarity,
             "extrapolated": _beyond(calibration, candidate.similarity),
@@ -338,7 +338,7 @@ def _show_search(searched: Searched, calibration: Calibration | None) -> None:
     table = columns("rank", "similarity", "ExternalImageId", "FaceId")
     for candidate, row in searched.rows:
         name = Text(WITHHELD, "yellow") if searched.candidates.identities_withheld else row.external_image_id or ""
-        table.add_row(str(candidate.rank), _similarity(candidate.similarity, calibration), name, candidate.face_id)
+        table.add_row(str(candidate.rank), _similarity(candidate.similarity, calibration), name, candidate.reference)
     console = out()
     console.print(table if searched.rows else Text("nobody in the collection is a candidate", "bold"))
     basis.show(console, [searched.candidates], calibration)
@@ -348,7 +348,7 @@ def _add_rows(table: Table, photograph: Photograph, searched: Searched, calibrat
     first = Text(printable(photograph.name)).append(f"\n{searched.candidates.audit_id}", "dim")
     lines: list[tuple[str, Text, str]] = []
     for candidate, row in searched.rows[:5]:
-        who = candidate.face_id if searched.candidates.identities_withheld else row.external_image_id or candidate.face_id
+        who = candidate.reference if searched.candidates.identities_withheld else row.external_image_id or candidate.reference
         lines.append((str(candidate.rank), _similarity(candidate.similarity, calibration), who))
     if len(searched.rows) > 5:
         lines.append(("", Text(f"and {len(searched.rows) - 5} more", "dim"), ""))
@@ -365,7 +365,7 @@ def _save_search(app: App, photograph: Photograph, draw: Path, several: bool, se
     basis_ = searched.candidates.basis
     lines = []
     for candidate, row in searched.rows[:3]:
-        who = candidate.face_id[:8] if searched.candidates.identities_withheld else row.external_image_id or candidate.face_id[:8]
+        who = candidate.reference[:8] if searched.candidates.identities_withheld else row.external_image_id or candidate.reference[:8]
         lines.append(f"{candidate.rank}: {basis.similarity_text(candidate.similarity, app.models.calibration)} {who}")
     if not lines:
         lines.append(f"nobody at {basis_.threshold:g}")

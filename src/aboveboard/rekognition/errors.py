@@ -6,6 +6,7 @@ from aboveboard import errors
 
 CODES: tuple[tuple[type[errors.Error], str, int], ...] = (
     (errors.BadPageToken, "InvalidPaginationTokenException", 400),
+    (errors.TokenReused, "IdempotentParameterMismatchException", 400),
     (errors.NoFace, "InvalidParameterException", 400),
     (errors.BadRequest, "InvalidParameterException", 400),
     (errors.SampleTooLarge, "ImageTooLargeException", 400),
@@ -13,8 +14,10 @@ CODES: tuple[tuple[type[errors.Error], str, int], ...] = (
     (errors.BadSample, "InvalidImageFormatException", 400),
     (errors.NoSuchOperation, "UnknownOperationException", 400),
     (errors.NoSuch, "ResourceNotFoundException", 400),
+    (errors.Conflict, "ConflictException", 400),
     (errors.Exists, "ResourceAlreadyExistsException", 400),
     (errors.Busy, "ThrottlingException", 400),
+    (errors.TooFast, "ThrottlingException", 400),
     (errors.Refused, "AccessDeniedException", 400),
     (errors.TooMuch, "ServiceQuotaExceededException", 400),
     (errors.Unavailable, "InternalServerError", 500),

@@ -47,8 +47,8 @@ def compare(app: App, session: Session, source: bytes, target: bytes, threshold:
         analyse.largest(found, bar, "the target image")
         references = analyse.passing_bar(found, bar)
         candidates = look.candidates(analyse.template(app, probe), [analyse.template(app, one) for one in references])
-    similar = tuple((candidate, references[int(candidate.face_id)]) for candidate in candidates)
-    taken = {int(candidate.face_id) for candidate in candidates}
+    similar = tuple((candidate, references[int(candidate.reference)]) for candidate in candidates)
+    taken = {int(candidate.reference) for candidate in candidates}
     return Compared(probe, candidates, similar, tuple(one for i, one in enumerate(references) if i not in taken))
 
 
@@ -87,6 +87,6 @@ def by_face(
 
 
 def _rows(app: App, collection: Collection, candidates: Candidates) -> tuple[tuple[Candidate, FaceRow], ...]:
-    found = app.collections.faces(collection, [candidate.face_id for candidate in candidates])
+    found = app.collections.faces(collection, [candidate.reference for candidate in candidates])
     rows = {row.face_id: row.withheld() if candidates.identities_withheld else row for row in found}
-    return tuple((candidate, rows[candidate.face_id]) for candidate in candidates if candidate.face_id in rows)
+    return tuple((candidate, rows[candidate.reference]) for candidate in candidates if candidate.reference in rows)

@@ -32,6 +32,9 @@ ACCESS_KEYS = sa.Table(
     sa.Column("operator", sa.ForeignKey("operators.name"), nullable=False),
     sa.Column("sealed_secret", sa.LargeBinary, nullable=False),
     sa.Column("created_at", sa.String, nullable=False),
+    # Names of the buckets that this key may have read for it; "*" stands for all.
+    sa.Column("buckets", sa.JSON, nullable=False, server_default="[]"),
+    sa.Column("revoked_at", sa.String),
 )
 COLLECTIONS = sa.Table(
     "collections",
@@ -45,6 +48,9 @@ COLLECTIONS = sa.Table(
     sa.Column("generation", sa.Integer, nullable=False, default=0),
     sa.Column("removals", sa.Integer, nullable=False, default=0),
     sa.Column("face_count", sa.Integer, nullable=False, default=0),
+    # Counted up when a face comes to a user or leaves one.
+    sa.Column("associations", sa.Integer, nullable=False, server_default="0"),
+    sa.Column("user_count", sa.Integer, nullable=False, server_default="0"),
     sqlite_autoincrement=True,
 )
 TAGS = sa.Table(
@@ -53,6 +59,20 @@ TAGS = sa.Table(
     sa.Column("collection", sa.ForeignKey("collections.n", ondelete="CASCADE"), primary_key=True),
     sa.Column("key", sa.String, primary_key=True),
     sa.Column("value", sa.String, nullable=False),
+)
+USERS = sa.Table(
+    "users",
+    METADATA,
+    sa.Column("n", sa.Integer, primary_key=True),
+    sa.Column("collection", sa.ForeignKey("collections.n", ondelete="CASCADE"), nullable=False),
+    sa.Column("user_id", sa.String, nullable=False),
+    # What the ledger calls this user: the caller's own id may be a name, and an entry cannot be taken back.
+    sa.Column("handle", sa.String, nullable=False, unique=True),
+    sa.Column("face_count", sa.Integer, nullable=False, server_default="0"),
+    sa.Column("created_at", sa.String, nullable=False),
+    sa.UniqueConstraint("collection", "user_id"),
+    sa.Index("users_in_order", "collection", "n"),
+    sqlite_autoincrement=True,
 )
 FACES = sa.Table(
     "faces",
@@ -64,8 +84,11 @@ FACES = sa.Table(
     sa.Column("external_image_id", sa.String),
     sa.Column("box", sa.JSON, nullable=False),
     sa.Column("confidence", sa.Float, nullable=False),
+    sa.Column("user", sa.ForeignKey("users.n", ondelete="SET NULL")),
     sa.UniqueConstraint("collection", "face_id"),
     sa.Index("faces_in_order", "collection", "n"),
+    sa.Index("faces_of_image", "collection", "image_id"),
+    sa.Index("faces_of_user", "user", "n"),
     sqlite_autoincrement=True,
 )
 TEMPLATES = sa.Table(
@@ -79,6 +102,44 @@ IMAGES = sa.Table(
     METADATA,
     sa.Column("collection", sa.ForeignKey("collections.n", ondelete="CASCADE"), primary_key=True),
     sa.Column("image_id", sa.String, primary_key=True),
+    sqlite_with_rowid=False,
+)
+RECORDS = sa.Table(
+    "enrolment_records",
+    METADATA,
+    sa.Column("collection", sa.ForeignKey("collections.n", ondelete="CASCADE"), primary_key=True),
+    sa.Column("image_id", sa.String, primary_key=True),
+    # Where the original is kept: a path or s3://bucket/name. It is read again to make templates of another model.
+    sa.Column("source", sa.String),
+    sa.Column("taken_on", sa.String),
+    sa.Column("legal_basis", sa.String),
+    sa.Column("disposition", sa.String),
+    sa.Column("expires_on", sa.String),
+    sa.Index("records_by_expiry", "expires_on"),
+    sqlite_with_rowid=False,
+)
+REINDEXINGS = sa.Table(
+    "reindexings",
+    METADATA,
+    sa.Column("collection", sa.ForeignKey("collections.n", ondelete="CASCADE"), primary_key=True),
+    sa.Column("model_version", sa.String, nullable=False),
+    sa.Column("model", sa.String, nullable=False),
+    sa.Column("started_at", sa.String, nullable=False),
+)
+SHADOW_TEMPLATES = sa.Table(
+    "shadow_templates",
+    METADATA,
+    sa.Column("face", sa.ForeignKey("faces.n", ondelete="CASCADE"), primary_key=True),
+    sa.Column("vector", sa.LargeBinary, nullable=False),
+)
+REQUESTS = sa.Table(
+    "idempotent_requests",
+    METADATA,
+    sa.Column("token", sa.LargeBinary, primary_key=True),
+    sa.Column("request", sa.LargeBinary, nullable=False),
+    sa.Column("answer", sa.JSON, nullable=False),
+    sa.Column("created_at", sa.String, nullable=False),
+    sa.Index("requests_by_age", "created_at"),
     sqlite_with_rowid=False,
 )
 LEDGER = sa.Table(
@@ -101,7 +162,19 @@ COMMITMENT_KEYS = sa.Table(
     sa.Column("key", sa.LargeBinary, nullable=False),
 )
 
-SCHEMA = 1
+SCHEMA = 2
+_MIGRATIONS = {
+    2: (
+        "ALTER TABLE access_keys ADD COLUMN buckets JSON NOT NULL DEFAULT '[]'",
+        "ALTER TABLE access_keys ADD COLUMN revoked_at VARCHAR",
+        "ALTER TABLE collections ADD COLUMN associations INTEGER NOT NULL DEFAULT 0",
+        "ALTER TABLE collections ADD COLUMN user_count INTEGER NOT NULL DEFAULT 0",
+        "ALTER TABLE faces ADD COLUMN user INTEGER REFERENCES users (n) ON DELETE SET NULL",
+        "CREATE INDEX faces_of_image ON faces (collection, image_id)",
+        "CREATE INDEX faces_of_user ON faces (user, n)",
+    ),
+}
+"""Schema version -> what makes it of the one before; new tables make themselves."""
 
 
 def now() -> str:
@@ -130,8 +203,13 @@ class Database:
             version = connection.execute(sa.select(VERSION.c.version)).scalar()
             if version is None:
                 connection.execute(sa.insert(VERSION).values(version=SCHEMA))
-            elif version != SCHEMA:
+            elif version > SCHEMA:
                 raise Unavailable(f"{file} has schema {version}, this program knows {SCHEMA}; use the release that wrote it or a newer one")
+            else:
+                for step in range(version + 1, SCHEMA + 1):
+                    for statement in _MIGRATIONS[step]:
+                        connection.exec_driver_sql(statement)
+                    connection.execute(sa.update(VERSION).values(version=step))
 
     @contextmanager
     def read(self) -> Iterator[sa.Connection]:
