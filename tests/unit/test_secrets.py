@@ -101,7 +101,8 @@ def operators(tmp_path):
 def test_an_operator_is_known_by_his_key(operators):
     """Name, roles in the house's order, and the secret."""
     key = operators.add("a.b+c@d", ["reviewer", "admin"], "test", GENERAL)
-    operator, secret = operators.by_key(key.id)
+    known = operators.by_key(key.id)
+    operator, secret = known.operator, known.secret
     assert (operator.name, operator.roles, secret) == ("a.b+c@d", ("admin", "reviewer"), key.secret)
     assert operators.named("a.b+c@d") == operator
     assert operators.by_key(key.id + "X") is None
@@ -142,7 +143,7 @@ def test_a_taken_name_is_refused(operators):
     key = operators.add("a", ["admin"], "test", GENERAL)
     with pytest.raises(Exists):
         operators.add("a", ["auditor"], "test", GENERAL)
-    assert operators.by_key(key.id)[0].roles == ("admin",)
+    assert operators.by_key(key.id).operator.roles == ("admin",)
     with pytest.raises(NoSuch, match="aboveboard operator add"):
         operators.named("b")
 

@@ -18,9 +18,9 @@ from aboveboard.storage.secrets import Keyring
 
 _SEALED = "access-key"
 _BY_KEY = (
-    sa.select(OPERATORS.c.name, OPERATORS.c.roles, ACCESS_KEYS.c.sealed_secret)
+    sa.select(OPERATORS.c.name, OPERATORS.c.roles, ACCESS_KEYS.c.sealed_secret, ACCESS_KEYS.c.buckets)
     .join(OPERATORS, OPERATORS.c.name == ACCESS_KEYS.c.operator)
-    .where(ACCESS_KEYS.c.id == sa.bindparam("id"))
+    .where(ACCESS_KEYS.c.id == sa.bindparam("id"), ACCESS_KEYS.c.revoked_at.is_(None))
 )
 
 
@@ -54,14 +54,23 @@ class AccessKey:
     secret: str
 
 
+@dataclass(frozen=True, slots=True)
+class Credential:
+    """What an access key that is not revoked stands for: whose it is, its secret, the buckets that may be read for it."""
+
+    operator: Operator
+    secret: str
+    buckets: tuple[str, ...]
+
+
 class Operators:
     """Operators and their keys in the database; each change is in the ledger."""
 
     def __init__(self, database: Database, keyring: Keyring, ledger: Ledger) -> None:
         self._database, self._keyring, self._ledger = database, keyring, ledger
 
-    def add(self, name: str, roles: Sequence[str], by: str, pack: Pack) -> AccessKey:
-        """Make an operator and his access key under the deployment's pack.
+    def add(self, name: str, roles: Sequence[str], by: str, pack: Pack, buckets: Sequence[str] = ()) -> AccessKey:
+        """Make an operator and his access key under the deployment's pack; the key may have `buckets` read for it, `*` for all.
 
         Raises Exists, BadRequest for a name or role that cannot be, Refused for roles that the pack keeps apart.
         """
@@ -77,11 +86,13 @@ class Operators:
         key = AccessKey("ABKEY" + base64.b32encode(os.urandom(10)).decode()[:15], base64.b64encode(os.urandom(30)).decode())
         sealed = self._keyring.seal(key.secret.encode(), _SEALED, key.id)
         ordered = [role for role in ROLES if role in roles]
+        row = {"id": key.id, "operator": name, "sealed_secret": sealed, "buckets": list(buckets), "created_at": now()}
         try:
             with self._database.write() as connection:
                 connection.execute(sa.insert(OPERATORS).values(name=name, roles=ordered, created_at=now()))
-                connection.execute(sa.insert(ACCESS_KEYS).values(id=key.id, operator=name, sealed_secret=sealed, created_at=now()))
-                self._ledger.append(connection, "operator.added", {"operator": name, "roles": ordered, "access_key": key.id, "by": by})
+                connection.execute(sa.insert(ACCESS_KEYS).values(**row))
+                facts = {"operator": name, "roles": ordered, "access_key": key.id, "buckets": list(buckets), "by": by}
+                self._ledger.append(connection, "operator.added", facts)
         except sa.exc.IntegrityError as error:
             raise Exists(f"there is an operator '{name}' already; choose another name") from error
         return key
@@ -99,14 +110,14 @@ class Operators:
                 return operator
         raise NoSuch(f"there is no operator '{name}'; add one with: aboveboard operator add {name} --role ROLE")
 
-    def by_key(self, key_id: str) -> tuple[Operator, str] | None:
-        """The operator who holds an access key, and its secret; None for an unknown key."""
+    def by_key(self, key_id: str) -> Credential | None:
+        """What an access key stands for; None for one that is unknown or revoked."""
         with self._database.read() as connection:
             row = connection.execute(_BY_KEY, {"id": key_id}).first()
         if row is None:
             return None
         secret = self._keyring.unseal(row.sealed_secret, _SEALED, key_id).decode()
-        return Operator(row.name, tuple(row.roles)), secret
+        return Credential(Operator(row.name, tuple(row.roles)), secret, tuple(row.buckets))
 
     def first(self, pack: Pack) -> tuple[Operator, AccessKey] | None:
         """On a new deployment, make its first operator: with all roles, or, where the pack keeps roles apart, admin alone."""
@@ -114,6 +125,6 @@ class Operators:
             return None
         roles = ("admin",) if pack.roles.separate else ROLES
         try:
-            return Operator("first", roles), self.add("first", roles, "aboveboard", pack)
+            return Operator("first", roles), self.add("first", roles, "aboveboard", pack, ("*",))
         except Exists:  # another process started at the same time
             return None

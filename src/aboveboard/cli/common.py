@@ -162,7 +162,7 @@ def open_as(data: Path | None, operator: str) -> tuple[App, Session]:
 def session_of(operator: Operator) -> Session:
     from aboveboard.accountability.operators import Session
 
-    return Session(operator, "cli", str(uuid.uuid4()))
+    return Session(operator, "cli", str(uuid.uuid4()), buckets=("*",))
 
 
 def choose(app: App, name: str, data: Path | None) -> Operator:

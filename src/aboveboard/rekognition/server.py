@@ -18,7 +18,7 @@ from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
 from starlette.types import ASGIApp, Receive, Scope, Send
 
-from aboveboard.accountability.operators import Operator, Session
+from aboveboard.accountability.operators import Credential, Session
 from aboveboard.errors import BadRequest, Error, NoSuchOperation, Refused, Unauthenticated
 from aboveboard.rekognition import auth, codec
 from aboveboard.rekognition.errors import code_of
@@ -47,7 +47,7 @@ def build(app: App) -> ASGIApp:
             signed = auth.read(headers, datetime.now(UTC))
             if _length(headers) > SMALL_BODY:
                 # Read only for a key that exists: nobody else makes the server hold 15 MiB.
-                await to_thread.run_sync(_operator, app, signed, limiter=workers)
+                await to_thread.run_sync(_credential, app, signed, limiter=workers)
             with fail_after(BODY_TIMEOUT_S):
                 body = await _body(request, headers)
             path = request.scope.get("raw_path") or b"/"
@@ -97,8 +97,8 @@ def _length(headers: Mapping[str, str]) -> int:
     return int(length) if length.isdecimal() and len(length) < 20 else MAX_BODY
 
 
-def _operator(app: App, signed: auth.Signed) -> tuple[Operator, str]:
-    """The operator whose key the request claims, and the key's secret; raises Unauthenticated for an unknown key."""
+def _credential(app: App, signed: auth.Signed) -> Credential:
+    """What the key that the request claims stands for; raises Unauthenticated for an unknown key."""
     known = app.operators.by_key(signed.key_id)
     if known is None:
         raise Unauthenticated("The security token included in the request is invalid.", reason="UnrecognizedClientException")
@@ -123,10 +123,11 @@ def _answer(
     path: str, query: str, body: bytes, request_id: str,
 ) -> Response:  # fmt: skip
     """One request, in a worker thread."""
-    operator, secret = _operator(app, signed)
-    auth.verify(signed, secret, path, query, headers, body)
+    known = _credential(app, signed)
+    auth.verify(signed, known.secret, path, query, headers, body)
     invocation = headers.get("amz-sdk-invocation-id", "")
-    session = Session(operator, signed.key_id, request_id, invocation if re.fullmatch(r"[A-Za-z0-9-]{1,64}", invocation) else "")
+    invocation = invocation if re.fullmatch(r"[A-Za-z0-9-]{1,64}", invocation) else ""
+    session = Session(known.operator, signed.key_id, request_id, invocation, known.buckets)
     service, _, name = headers.get("x-amz-target", "").partition(".")
     if service != TARGET:
         raise NoSuchOperation(f"X-Amz-Target must be {TARGET}.OPERATION")
