@@ -48,9 +48,9 @@ COLLECTIONS = sa.Table(
     sa.Column("generation", sa.Integer, nullable=False, default=0),
     sa.Column("removals", sa.Integer, nullable=False, default=0),
     sa.Column("face_count", sa.Integer, nullable=False, default=0),
-    # Counted up when a face comes to a user or leaves one.
+    # Counted up when a face comes to a subject or leaves one.
     sa.Column("associations", sa.Integer, nullable=False, server_default="0"),
-    sa.Column("user_count", sa.Integer, nullable=False, server_default="0"),
+    sa.Column("subject_count", sa.Integer, nullable=False, server_default="0"),
     sqlite_autoincrement=True,
 )
 TAGS = sa.Table(
@@ -60,18 +60,18 @@ TAGS = sa.Table(
     sa.Column("key", sa.String, primary_key=True),
     sa.Column("value", sa.String, nullable=False),
 )
-USERS = sa.Table(
-    "users",
+SUBJECTS = sa.Table(
+    "subjects",
     METADATA,
     sa.Column("n", sa.Integer, primary_key=True),
     sa.Column("collection", sa.ForeignKey("collections.n", ondelete="CASCADE"), nullable=False),
-    sa.Column("user_id", sa.String, nullable=False),
-    # What the ledger calls this user: the caller's own id may be a name, and an entry cannot be taken back.
+    sa.Column("subject_id", sa.String, nullable=False),
+    # What the ledger calls this subject: the caller's own id may be a name, and an entry cannot be taken back.
     sa.Column("handle", sa.String, nullable=False, unique=True),
     sa.Column("face_count", sa.Integer, nullable=False, server_default="0"),
     sa.Column("created_at", sa.String, nullable=False),
-    sa.UniqueConstraint("collection", "user_id"),
-    sa.Index("users_in_order", "collection", "n"),
+    sa.UniqueConstraint("collection", "subject_id"),
+    sa.Index("subjects_in_order", "collection", "n"),
     sqlite_autoincrement=True,
 )
 FACES = sa.Table(
@@ -84,11 +84,11 @@ FACES = sa.Table(
     sa.Column("external_image_id", sa.String),
     sa.Column("box", sa.JSON, nullable=False),
     sa.Column("confidence", sa.Float, nullable=False),
-    sa.Column("user", sa.ForeignKey("users.n", ondelete="SET NULL")),
+    sa.Column("subject", sa.ForeignKey("subjects.n", ondelete="SET NULL")),
     sa.UniqueConstraint("collection", "face_id"),
     sa.Index("faces_in_order", "collection", "n"),
     sa.Index("faces_of_image", "collection", "image_id"),
-    sa.Index("faces_of_user", "user", "n"),
+    sa.Index("faces_of_subject", "subject", "n"),
     sqlite_autoincrement=True,
 )
 TEMPLATES = sa.Table(
@@ -168,10 +168,10 @@ _MIGRATIONS = {
         "ALTER TABLE access_keys ADD COLUMN buckets JSON NOT NULL DEFAULT '[]'",
         "ALTER TABLE access_keys ADD COLUMN revoked_at VARCHAR",
         "ALTER TABLE collections ADD COLUMN associations INTEGER NOT NULL DEFAULT 0",
-        "ALTER TABLE collections ADD COLUMN user_count INTEGER NOT NULL DEFAULT 0",
-        "ALTER TABLE faces ADD COLUMN user INTEGER REFERENCES users (n) ON DELETE SET NULL",
+        "ALTER TABLE collections ADD COLUMN subject_count INTEGER NOT NULL DEFAULT 0",
+        "ALTER TABLE faces ADD COLUMN subject INTEGER REFERENCES subjects (n) ON DELETE SET NULL",
         "CREATE INDEX faces_of_image ON faces (collection, image_id)",
-        "CREATE INDEX faces_of_user ON faces (user, n)",
+        "CREATE INDEX faces_of_subject ON faces (subject, n)",
     ),
 }
 """Schema version -> what makes it of the one before; new tables make themselves."""
