@@ -18,7 +18,7 @@ import typer
 
 from aboveboard.accountability.policy import DUTIES, ROLES, CandidatesRule, Pack, Policies, ReviewRule, RolesRule, ThresholdRule, read_pack
 from aboveboard.biometrics.calibration import similarity_at, similarity_for
-from aboveboard.biometrics.vocabulary import Basis, Candidates
+from aboveboard.biometrics.vocabulary import Basis
 from aboveboard.cli import app
 from aboveboard.cli.common import EXIT_CODES
 from aboveboard.rekognition.codec import service_model
@@ -159,9 +159,9 @@ def verb_rows() -> str:
 def header_rows() -> str:
     """Every header of a scored answer, and the others."""
     basis = Basis("", 0, "none", 0, 0, 0, 0, 0, 0, "", False)
-    scored = list(basis_headers(Candidates("", basis, False, ())))
+    scored = list(basis_headers("", basis))
     names = [*scored, *(name for name in HEADERS if name not in scored)]
-    where = "CompareFaces, SearchFaces, SearchFacesByImage"
+    where = "AssociateFaces, CompareFaces, SearchFaces, SearchFacesByImage, SearchUsers, SearchUsersByImage"
     places = {
         "x-aboveboard-policy": f"{where}, CreateCollection, DescribeCollection",
         "x-aboveboard-not-assessed": "DetectFaces, IndexFaces",

@@ -14,7 +14,9 @@ from aboveboard.settings import Settings
 from aboveboard.storage.collections import Collections
 from aboveboard.storage.database import Database
 from aboveboard.storage.ledger import Ledger
+from aboveboard.storage.requests import Requests
 from aboveboard.storage.secrets import Keyring
+from aboveboard.storage.subjects import Subjects
 from aboveboard.storage.templates import Templates
 from aboveboard.vision.packs import PackFolder
 
@@ -43,6 +45,8 @@ def open_app(settings: Settings) -> App:
         keyring,
         ledger,
         collections,
+        Subjects(database),
+        Requests(database),
         models,
         Operators(database, keyring, ledger),
         gate,

@@ -101,7 +101,7 @@ def looks(monkeypatch):
         monkeypatch.setattr(owner, name, counting)
 
     spy(templates.Templates, "search")
-    spy(templates.Templates, "of_face")
+    spy(templates.Templates, "of_faces")
     spy(gate, "comparison_scores")
     spy(templates, "comparison_scores")
     return counted

@@ -68,7 +68,7 @@ def test_the_template_store_is_imported_by_the_gate_and_the_wiring_only():
     assert importers("aboveboard.storage.templates") == {"aboveboard.accountability.gate", "aboveboard.bootstrap"}
 
 
-@pytest.mark.parametrize("method", ["search", "of_face"])
+@pytest.mark.parametrize("method", ["search", "of_faces"])
 def test_templates_are_searched_by_the_gate_only(method):
     """Whatever else holds the store adds to it or forgets; only the gate looks."""
     found = set()

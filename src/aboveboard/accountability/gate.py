@@ -11,18 +11,19 @@ import hmac
 import math
 import os
 import uuid
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass
-from functools import partial
-from typing import Any, NoReturn
+from typing import Any, Literal, NoReturn
+
+import numpy as np
 
 from aboveboard.accountability.operators import Session
 from aboveboard.accountability.policy import Asked, Decision, Pack, Policies, decide
 from aboveboard.biometrics.calibration import Calibration, expected_false, fmr_at, fpir
-from aboveboard.biometrics.matching import best_first, comparison_scores
-from aboveboard.biometrics.vocabulary import Basis, Candidate, Candidates, Template
+from aboveboard.biometrics.matching import comparison_scores
+from aboveboard.biometrics.vocabulary import Association, Basis, Candidate, Candidates, Template
 from aboveboard.errors import BadRequest, Busy, Error, Refused
 from aboveboard.storage.collections import Collection, Collections
 from aboveboard.storage.ledger import Ledger
@@ -31,13 +32,26 @@ from aboveboard.vision.packs import Card, Models
 
 POLICY_TAG = "aboveboard:policy"
 
+Scored = tuple[str, float, int]
+"""A reference, its best comparison score, and how many comparisons it is the best of."""
+Check = Callable[[int], None]
+
 
 @dataclass(frozen=True, slots=True)
 class Probe:
-    """What is looked up: the bytes of the images (only a keyed commitment of them is recorded) or an enrolled face's id."""
+    """What is looked up: the bytes of the images (only a keyed commitment of them is recorded), enrolled faces, an enrolled person.
+
+    `subject` is the handle of a person, which the record may keep.
+    """
 
     images: tuple[bytes, ...] = ()
-    face_id: str = ""
+    face_ids: tuple[str, ...] = ()
+    subject: str = ""
+
+    def shown(self, key: bytes) -> dict[str, Any]:
+        """The probe as the intent names it."""
+        parts = {"commitments": commitments(key, self.images), "face_ids": list(self.face_ids), "subject": self.subject}
+        return {name: part for name, part in parts.items() if part}
 
 
 class Gate:
@@ -69,21 +83,47 @@ class Gate:
     @contextmanager
     def search(self, session: Session, collection: Collection, threshold: float | None, limit: int, probe: Probe) -> Iterator[SearchLook]:
         """A look into a collection. Use the block to make the template; then ask the look for its candidates, once."""
-        duty = "search.face" if probe.face_id else "search.image"
+        duty = "search.image" if probe.images else "search.face"
         with self._look(session, duty, collection, threshold, limit, probe) as look:
-            must_agree(self._models.card, collection)
-            # A grain below, for the rounding of the way back; `answer` compares similarities exactly.
-            floor = look.calibration.score_at(look.decision.threshold) - 1e-9
-            permit = Permit(look.audit_id, collection.n, floor, look.decision.limit)
-            yield SearchLook(
-                look, self._templates, permit, collection.generation, partial(self._still_stands, look, collection), probe.face_id
-            )
+            yield SearchLook(look, self._templates, self._permit(look, collection), self._check(look, collection), probe)
+
+    @contextmanager
+    def search_subjects(
+        self, session: Session, collection: Collection, threshold: float | None, limit: int, probe: Probe
+    ) -> Iterator[SubjectsLook]:
+        """A look at the people of a collection, otherwise as `search`."""
+        duty = "search.subjects.image" if probe.images else "search.subjects"
+        with self._look(session, duty, collection, threshold, limit, probe) as look:
+            yield SubjectsLook(look, self._templates, self._permit(look, collection), self._check(look, collection), probe)
+
+    @contextmanager
+    def associate(
+        self, session: Session, collection: Collection, threshold: float | None, usual: float, probe: Probe
+    ) -> Iterator[AssociateLook]:
+        """A look at whether faces of a collection are alike enough to be one person's; `usual` is the API's default threshold."""
+        with self._look(session, "subject.associate", collection, threshold, len(probe.face_ids), probe, usual) as look:
+            yield AssociateLook(look, self._templates, self._permit(look, collection))
 
     @contextmanager
     def compare(self, session: Session, threshold: float | None, probe: Probe) -> Iterator[CompareLook]:
         """A look at the faces of one image for the face of another."""
         with self._look(session, "compare", None, threshold, 100, probe) as look:
             yield CompareLook(look)
+
+    def _permit(self, look: Look, collection: Collection) -> Permit:
+        must_agree(self._models.card, collection)
+        # A grain below, for the rounding of the way back; `answer` compares similarities exactly.
+        floor = look.calibration.score_at(look.decision.threshold) - 1e-9
+        return Permit(look.audit_id, collection.n, floor, look.decision.limit)
+
+    def _check(self, look: Look, collection: Collection) -> Check:
+        """What a look asks once it has scanned a generation: does its decision still stand?"""
+
+        def check(generation: int) -> None:
+            if generation != collection.generation:
+                self._still_stands(look, collection)
+
+        return check
 
     def _still_stands(self, look: Look, decided_on: Collection) -> None:
         """Raise Busy where the collection was tightened or replaced since the look was decided: that decision is void."""
@@ -104,9 +144,10 @@ class Gate:
         threshold: float | None,
         limit: int,
         probe: Probe,
+        usual: float | None = None,
     ) -> Iterator[Look]:
         pack = self.policy_of(collection)
-        decision = decide(pack, Asked(duty, session.operator.roles, threshold, limit))
+        decision = decide(pack, Asked(duty, session.operator.roles, threshold, limit, usual))
         requested = {} if threshold is None else {"threshold": threshold}
         if not decision.is_allowed:
             self.refuse(session, duty, decision.rule, decision.message, collection, **requested)
@@ -134,7 +175,6 @@ class Gate:
         calibration: Calibration, collection: Collection | None, probe: Probe, key: bytes,
     ) -> dict[str, Any]:  # fmt: skip
         card = self._models.card
-        shown: dict[str, Any] = {"face_id": probe.face_id} if probe.face_id else {"commitments": commitments(key, probe.images)}
         intent = {
             **actor(session),
             "audit_id": audit_id,
@@ -142,7 +182,7 @@ class Gate:
             "policy": {"id": pack.id, "version": pack.version, "sha256": pack.sha256},
             "threshold": {"value": decision.threshold, "origin": decision.origin, "floor": decision.floor},
             "limit": decision.limit,
-            "probe": shown,
+            "probe": probe.shown(key),
             "model": {"pack": card.id, "version": card.model_version, "sha256": [part.sha256 for part in card.files]},
             "calibration": {"id": calibration.id, "sha256": calibration.sha256},
         }
@@ -175,34 +215,40 @@ class Look:
         """Return once the intent is on the disk; raises Unavailable if it could not be written."""
         return self._intent.result()
 
-    def similarity(self, comparison_score: float) -> float:
-        """The calibrated similarity, cut (never rounded up) to four decimals, but not below the threshold that it reached."""
-        exact = self.calibration.similarity(comparison_score)
-        cut = math.floor(exact * 1e4) / 1e4
-        return max(cut, self.decision.threshold) if exact >= self.decision.threshold else cut
+    def shown(self, similarity: float) -> float:
+        """A similarity as it is answered: cut (never rounded up) to four decimals, but not below the threshold that it reached."""
+        cut = math.floor(similarity * 1e4) / 1e4
+        return max(cut, self.decision.threshold) if similarity >= self.decision.threshold else cut
 
-    def answer(self, scored: Sequence[tuple[str, float]], gallery_size: int) -> Candidates:
-        """Those at or above the threshold as candidates, once their outcome is on the disk."""
-        intent = self.wait_for_intent()
-        threshold = self.decision.threshold
-        kept = [(face_id, self.similarity(score), score) for face_id, score in scored if self.calibration.similarity(score) >= threshold]
-        items = tuple(Candidate(rank, *candidate) for rank, candidate in enumerate(kept[: self.decision.limit], 1))
-        basis = self._basis(gallery_size)
-        outcome = {
-            "audit_id": self.audit_id,
-            "intent": intent,
-            "looked": True,
-            "gallery_size": gallery_size,
-            "fmr": basis.fmr,
-            "expected_false": basis.expected_false,
-            "fpir": basis.fpir,
-            "fnir": basis.fnir,
-            "candidates": [{"face_id": item.reference, "similarity": item.similarity} for item in items],
-            "identities_withheld": self.decision.withhold_identities,
-        }
-        self._is_closed = True
-        self._ledger.record("look.outcome", outcome)
+    def answer(self, scored: Iterable[Scored], gallery_size: int, kind: Literal["face_id", "subject"] = "face_id") -> Candidates:
+        """Those at or above the threshold as candidates, best first, once their outcome is on the disk. `kind`: what a reference names."""
+        reached = [(reference, self.calibration.similarity_of_best(score, m), score) for reference, score, m in scored]
+        kept = [item for item in reached if item[1] >= self.decision.threshold]
+        kept.sort(key=lambda item: (-item[1], -item[2], item[0]))
+        items = tuple(
+            Candidate(rank, reference, self.shown(similarity), score)
+            for rank, (reference, similarity, score) in enumerate(kept[: self.decision.limit], 1)
+        )
+        answered = [{kind: item.reference, "similarity": item.similarity} for item in items]
+        basis = self._close(gallery_size, {"candidates": answered, "identities_withheld": self.decision.withhold_identities})
         return Candidates(self.audit_id, basis, self.decision.withhold_identities, items)
+
+    def associated(self, accepted: Sequence[str], refused: Mapping[str, float], gallery_size: int) -> Association:
+        """The faces that may be one person's and those that may not, once that is on the disk. A similarity below the floor stays here."""
+        below = [(face_id, self.shown(one) if one >= self.decision.floor else None) for face_id, one in refused.items()]
+        named = [{"face_id": face_id} if one is None else {"face_id": face_id, "similarity": one} for face_id, one in below]
+        basis = self._close(gallery_size, {"accepted": list(accepted), "below_threshold": named})
+        return Association(self.audit_id, basis, tuple(accepted), tuple(below))
+
+    def _close(self, gallery_size: int, found: Mapping[str, Any]) -> Basis:
+        """Write the outcome; returns what it rests on."""
+        intent = self.wait_for_intent()
+        basis = self._basis(gallery_size)
+        rates = {"fmr": basis.fmr, "expected_false": basis.expected_false, "fpir": basis.fpir, "fnir": basis.fnir}
+        self._is_closed = True
+        outcome = {"audit_id": self.audit_id, "intent": intent, "looked": True, "gallery_size": gallery_size, **rates, **found}
+        self._ledger.record("look.outcome", outcome)
+        return basis
 
     def not_looked(self, reason: str) -> None:
         """Record that no comparison was answered, unless one was."""
@@ -237,19 +283,73 @@ class SearchLook:
     look: Look
     templates: Templates
     permit: Permit
-    generation: int
-    check: Callable[[], None]
-    face_id: str
+    check: Check
+    probe: Probe
 
     def candidates(self, probe: Template | None = None) -> Candidates:
         """Candidates for a template, or, in a search by face id, for that face's own; the face itself is left out."""
         self.look.wait_for_intent()
-        vector = self.templates.of_face(self.permit, self.face_id) if probe is None else probe.vector
-        excluded = [self.face_id] if self.face_id else []
+        excluded = self.probe.face_ids
+        vector = self.templates.of_faces(self.permit, excluded)[0] if probe is None else probe.vector
         scan = self.templates.search(self.permit, vector, excluded)
-        if scan.generation != self.generation:
-            self.check()
-        return self.look.answer(scan.found, scan.size)
+        self.check(scan.generation)
+        return self.look.answer(((face_id, score, 1) for face_id, score in scan.found), scan.size)
+
+
+@dataclass(frozen=True, slots=True)
+class SubjectsLook:
+    """A permitted look at the people of one collection."""
+
+    look: Look
+    templates: Templates
+    permit: Permit
+    check: Check
+    probe: Probe
+
+    def candidates(self, probe: Template | None = None) -> Candidates:
+        """People for a template, or for the probe's enrolled faces; an enrolled probe's own face or person is left out."""
+        self.look.wait_for_intent()
+        face_ids, subject = self.probe.face_ids, self.probe.subject
+        vectors = self.templates.of_faces(self.permit, face_ids) if probe is None else probe.vector[None]
+        # A person as probe is left out whole; a face as probe only itself.
+        scan = self.templates.search_subjects(self.permit, vectors, face_ids[0] if face_ids and not subject else "", subject)
+        self.check(scan.generation)
+        return self.look.answer(scan.found, scan.size, "subject")
+
+
+@dataclass(frozen=True, slots=True)
+class AssociateLook:
+    """A permitted look at the faces that are, or are to be, one person's."""
+
+    look: Look
+    templates: Templates
+    permit: Permit
+
+    def accepted(self, own: Sequence[str], new: Sequence[str]) -> Association:
+        """Which of the new faces reach the threshold with the person's own faces (best of them, as calibration has it).
+
+        A person without faces gets the first new one as it is. Each face that is accepted counts as the person's own for the others,
+        whatever their order.
+        """
+        self.look.wait_for_intent()
+        known = [*own] or [new[0]]
+        waiting = [face_id for face_id in new if face_id not in known]
+        vectors = dict(zip([*known, *waiting], self.templates.of_faces(self.permit, [*known, *waiting]), strict=True))
+        below: dict[str, float] = {}
+        is_new = True
+        while is_new:
+            is_new = False
+            references = np.stack([vectors[face_id] for face_id in known])
+            below.clear()
+            for face_id in waiting:
+                best = float(comparison_scores(vectors[face_id], references).max())
+                below[face_id] = self.look.calibration.similarity_of_best(best, len(references))
+            reached = [face_id for face_id in waiting if below[face_id] >= self.look.decision.threshold]
+            if reached:
+                is_new = True
+                known += reached
+                waiting = [face_id for face_id in waiting if face_id not in reached]
+        return self.look.associated([face_id for face_id in new if face_id in known], below, len(references))
 
 
 @dataclass(frozen=True, slots=True)
@@ -262,11 +362,10 @@ class CompareLook:
         """Candidates among the references; their face ids are their indices, as text."""
         self.look.wait_for_intent()
         if not references:
-            return self.look.answer([], 0)
+            return self.look.answer((), 0)
         scores = [float(comparison_scores(probe.vector, reference.vector[None])[0]) for reference in references]
-        names = [f"{i:04d}" for i in range(len(scores))]
-        order = best_first(scores, names, len(scores))
-        return self.look.answer([(str(i), scores[i]) for i in order], len(scores))
+        # Padded, so that ties keep the order of the references.
+        return self.look.answer(((f"{i:04d}", score, 1) for i, score in enumerate(scores)), len(scores))
 
 
 def actor(session: Session) -> dict[str, Any]:

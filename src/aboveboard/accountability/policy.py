@@ -27,14 +27,23 @@ DUTIES: Mapping[str, tuple[str, ...]] = {
     "face.list": ROLES,
     "face.enrol": ("enroller",),
     "face.remove": ("enroller",),
+    "subject.list": ROLES,
+    "subject.create": ("enroller",),
+    "subject.delete": ("enroller",),
+    "subject.associate": ("enroller",),
+    "subject.disassociate": ("enroller",),
     "compare": ("investigator",),
     "search.face": ("investigator",),
     "search.image": ("investigator",),
+    "search.subjects": ("investigator",),
+    "search.subjects.image": ("investigator",),
     "operator.add": ("admin",),
     "operator.list": ("admin", "auditor"),
     "ledger.read": ("admin", "auditor"),
 }
 """Which roles may do what; one of them suffices."""
+LOOKS = frozenset({"subject.associate", "compare", "search.face", "search.image", "search.subjects", "search.subjects.image"})
+"""The duties that compare templates: a threshold applies to them."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -107,12 +116,16 @@ class Pack:
 
 @dataclass(frozen=True, slots=True)
 class Asked:
-    """What somebody wants to do. `threshold` None means that the request named none."""
+    """What somebody wants to do. `threshold` None means that the request named none.
+
+    `usual` is what none means for this duty where the pack leaves it at the API's default, if that is not the pack's own number.
+    """
 
     duty: str
     roles: Some[str]
     threshold: float | None = None
     limit: int = 0
+    usual: float | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -137,22 +150,25 @@ def decide(pack: Pack, asked: Asked) -> Decision:
     allowed_roles = DUTIES[asked.duty]
     if not set(asked.roles) & set(allowed_roles):
         return _refusal(pack, "roles", f"'{asked.duty}' needs the role {' or '.join(allowed_roles)}; ask an admin for it")
-    if asked.duty not in ("compare", "search.face", "search.image"):
+    if asked.duty not in LOOKS:
         return Decision(withhold_identities=pack.review.mode == "enforce")
     if pair := pack.roles.conflict(asked.roles):
-        text = f"one operator may not hold the roles {pair[0]} and {pair[1]}; search as an operator who holds investigator alone"
+        text = (
+            f"one operator may not hold the roles {pair[0]} and {pair[1]}; act as an operator who holds {' or '.join(allowed_roles)} alone"
+        )
         return _refusal(pack, "roles", text)
     rule = pack.threshold
-    threshold = rule.absent if asked.threshold is None else asked.threshold
+    absent = rule.absent if asked.usual is None or rule.absent_origin != "default" else max(asked.usual, rule.floor)
+    threshold = absent if asked.threshold is None else asked.threshold
     origin: Origin = rule.absent_origin if asked.threshold is None else "request" if asked.threshold > 0 else "none"
     if origin == "none" and not rule.allow_none:
         return _refusal(
             pack,
             "threshold.none",
-            f"a search needs a threshold; send {rule.floor:g} or more, or none for {rule.absent:g}",
+            f"a search needs a threshold; send {rule.floor:g} or more, or none for {absent:g}",
         )
     if origin != "none" and threshold < rule.floor:
-        text = f"threshold {threshold:.10g} is below the floor of {rule.floor:g}; send {rule.floor:g} or more, or none for {rule.absent:g}"
+        text = f"threshold {threshold:.10g} is below the floor of {rule.floor:g}; send {rule.floor:g} or more, or none for {absent:g}"
         return _refusal(pack, "threshold.floor", text)
     return Decision(
         threshold=threshold,

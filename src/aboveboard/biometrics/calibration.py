@@ -106,6 +106,14 @@ class Calibration:
             return _similarity_of_log(self.log10_fmr[-1])
         return _similarity_of_log(float(np.interp(comparison_score, self.scores, self.log10_fmr)))
 
+    def similarity_of_best(self, comparison_score: float, comparisons: int) -> float:
+        """The similarity of the best of m comparisons with one person: the one that stands for FMR_person = 1 - (1 - FMR)^m.
+
+        So a similarity promises the same for a person with many faces as for one with a single face (docs/how-good.md).
+        """
+        one = self.similarity(comparison_score)
+        return one if comparisons == 1 else similarity_at(fpir(fmr_at(one), comparisons))
+
     def score_at(self, similarity: float) -> float:
         """The comparison score at which a similarity is reached; the lowest score for 0."""
         if similarity <= 0:

@@ -104,6 +104,19 @@ class Basis:
 
 
 @dataclass(frozen=True, slots=True)
+class Association:
+    """Which faces are alike enough to be one person's, and which are not (with their similarity, None where it lies below the floor).
+
+    Made by the gate only.
+    """
+
+    audit_id: str
+    basis: Basis
+    accepted: tuple[str, ...]
+    refused: tuple[tuple[str, float | None], ...]
+
+
+@dataclass(frozen=True, slots=True)
 class Candidates(Sequence[Candidate]):
     """The answer of one recorded look, best first. Made by the gate only; carries the audit id of its ledger entries."""
 

@@ -10,7 +10,9 @@ from aboveboard.settings import Settings
 from aboveboard.storage.collections import Collections
 from aboveboard.storage.database import Database
 from aboveboard.storage.ledger import Ledger
+from aboveboard.storage.requests import Requests
 from aboveboard.storage.secrets import Keyring
+from aboveboard.storage.subjects import Subjects
 from aboveboard.vision.packs import Models
 
 
@@ -23,6 +25,8 @@ class App:
     keyring: Keyring
     ledger: Ledger
     collections: Collections
+    subjects: Subjects
+    requests: Requests
     models: Models
     operators: Operators
     gate: Gate

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import uuid
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from aboveboard.accountability.gate import actor, must_agree
@@ -69,16 +69,27 @@ def is_indexed(app: App, collection_id: str, data: bytes, external_image_id: str
     return app.collections.is_marked(collection, image_mark(app, collection, data, external_image_id))
 
 
-def remove(app: App, session: Session, collection_id: str, face_ids: Sequence[str]) -> list[str]:
-    """Remove faces and their templates; returns the ids that were there. On the disk when it returns."""
-    app.gate.authorise(session, "face.remove", app.collections.get(collection_id))
+@dataclass(frozen=True, slots=True)
+class Removed:
+    """Face ids that were removed, and those that stay because they are a person's, with his id (none where identities are withheld)."""
+
+    face_ids: tuple[str, ...]
+    of_subjects: Mapping[str, str | None]
+
+
+def remove(app: App, session: Session, collection_id: str, face_ids: Sequence[str]) -> Removed:
+    """Remove faces and their templates, except those that are a person's. On the disk when it returns."""
+    decision = app.gate.authorise(session, "face.remove", app.collections.get(collection_id))
     with app.database.write() as connection:
         collection = app.collections.get(collection_id, connection)
-        removed = app.collections.remove_faces(connection, collection, face_ids)
+        rows = app.collections.faces(collection, face_ids, connection)
+        removed = [row.face_id for row in rows if row.subject_id is None]
+        app.collections.remove_faces(connection, collection, removed)
         if removed:
             app.collections.touch(connection, collection, removed=len(removed))
             app.ledger.append(connection, "faces.removed", {**actor(session), "collection": collection.id, "face_ids": removed})
-    return removed
+    kept = {row.face_id: None if decision.withhold_identities else row.subject_id for row in rows if row.subject_id is not None}
+    return Removed(tuple(removed), kept)
 
 
 def image_mark(app: App, collection: Collection, data: bytes, external_image_id: str | None) -> str:

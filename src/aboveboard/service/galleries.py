@@ -59,9 +59,23 @@ def page(app: App, session: Session, after: int, limit: int) -> list[tuple[int, 
     return app.collections.page(after, limit)
 
 
-def faces(app: App, session: Session, collection: Collection, after: int, limit: int, face_ids: Sequence[str]) -> list[FaceRow]:
-    """Faces in the order of enrolment behind row `after`; of `face_ids`, if given, those that are there."""
+def faces(
+    app: App, session: Session, collection: Collection, after: int, limit: int, face_ids: Sequence[str], subject_id: str | None = None
+) -> list[FaceRow]:
+    """Faces in the order of enrolment behind row `after`; of `face_ids` and of a person, if given, those that are there.
+
+    Where identities are withheld, only an enroller learns which faces are a person's.
+    """
     decision = app.gate.authorise(session, "face.list", collection)
+    if subject_id is not None:
+        if decision.withhold_identities and "enroller" not in session.operator.roles:
+            rule = f"{app.gate.policy_of(collection).id}/review"
+            text = f"Refused by rule {rule}: which faces are a person's is withheld until people have reviewed a candidate."
+            app.gate.refuse(session, "face.list", rule, text, collection)
+        own = app.subjects.faces_of(app.subjects.get(collection, subject_id))
+        face_ids = [face_id for face_id in own if not face_ids or face_id in face_ids]
+        if not face_ids:
+            return []
     if face_ids:
         rows = sorted(app.collections.faces(collection, face_ids), key=lambda row: row.n)
         rows = [row for row in rows if row.n > after][:limit]

@@ -12,6 +12,7 @@ from aboveboard.service import analyse
 from aboveboard.service.analyse import Found
 from aboveboard.service.app import App
 from aboveboard.storage.collections import Collection, FaceRow
+from aboveboard.storage.subjects import SubjectRow
 
 DEFAULT_CANDIDATES = 80
 """The length of a candidate list where none was asked for; Amazon documents no default."""
@@ -37,6 +38,20 @@ class Searched:
     probe: Found | None
     candidates: Candidates
     rows: tuple[tuple[Candidate, FaceRow], ...]
+
+
+@dataclass(frozen=True, slots=True)
+class SearchedSubjects:
+    """People who are candidates, best first, with their rows; `candidates` is None where there was nothing to compare.
+
+    `probe` is the photograph's face that was searched for, `others` the rest. Where identities are withheld, rows carry no id.
+    """
+
+    audit_id: str
+    probe: Found | None
+    others: tuple[Found, ...]
+    candidates: Candidates | None
+    rows: tuple[tuple[Candidate, SubjectRow], ...]
 
 
 def compare(app: App, session: Session, source: bytes, target: bytes, threshold: float | None = None, bar: str = "NONE") -> Compared:
@@ -79,11 +94,64 @@ def by_face(
 ) -> Searched:
     """Search a collection for a face that is enrolled in it; the face itself is not answered."""
     collection = app.collections.get(collection_id)
-    with app.gate.search(session, collection, threshold, limit, Probe(face_id=face_id)) as look:
+    with app.gate.search(session, collection, threshold, limit, Probe(face_ids=(face_id,))) as look:
         if not app.collections.faces(collection, [face_id]):
             raise BadRequest("faceId was not found in the collection")
         candidates = look.candidates()
     return Searched(None, candidates, _rows(app, collection, candidates))
+
+
+def subjects_by_image(
+    app: App,
+    session: Session,
+    collection_id: str,
+    image: bytes,
+    threshold: float | None = None,
+    limit: int = DEFAULT_CANDIDATES,
+    bar: str = "NONE",
+) -> SearchedSubjects:
+    """Search the people of a collection for the largest face of a photograph; without a face that passes the bar nobody is compared."""
+    collection = app.collections.get(collection_id)
+    with app.gate.search_subjects(session, collection, threshold, limit, Probe(images=(image,))) as look:
+        found = analyse.faces(app, image)
+        passing = analyse.passing_bar(found, bar)
+        if not passing:
+            return SearchedSubjects(look.look.audit_id, None, tuple(found), None, ())
+        candidates = look.candidates(analyse.template(app, passing[0]))
+    others = tuple(one for one in found if one is not passing[0])
+    return SearchedSubjects(candidates.audit_id, passing[0], others, candidates, _subjects(app, collection, candidates))
+
+
+def subjects_by_face(
+    app: App, session: Session, collection_id: str, face_id: str, threshold: float | None = None, limit: int = DEFAULT_CANDIDATES
+) -> SearchedSubjects:
+    """Search the people of a collection for an enrolled face, which itself is not compared."""
+    collection = app.collections.get(collection_id)
+    with app.gate.search_subjects(session, collection, threshold, limit, Probe(face_ids=(face_id,))) as look:
+        if not app.collections.faces(collection, [face_id]):
+            raise BadRequest("faceId was not found in the collection")
+        candidates = look.candidates()
+    return SearchedSubjects(candidates.audit_id, None, (), candidates, _subjects(app, collection, candidates))
+
+
+def subjects_by_subject(
+    app: App, session: Session, collection_id: str, subject_id: str, threshold: float | None = None, limit: int = DEFAULT_CANDIDATES
+) -> SearchedSubjects:
+    """Search the people of a collection for the faces of one of them, who himself is not answered."""
+    collection = app.collections.get(collection_id)
+    subject = app.subjects.get(collection, subject_id)
+    probe = Probe(face_ids=tuple(app.subjects.faces_of(subject)), subject=subject.handle)
+    with app.gate.search_subjects(session, collection, threshold, limit, probe) as look:
+        if not probe.face_ids:
+            return SearchedSubjects(look.look.audit_id, None, (), None, ())
+        candidates = look.candidates()
+    return SearchedSubjects(candidates.audit_id, None, (), candidates, _subjects(app, collection, candidates))
+
+
+def _subjects(app: App, collection: Collection, candidates: Candidates) -> tuple[tuple[Candidate, SubjectRow], ...]:
+    found = app.subjects.by_handle(collection, [candidate.reference for candidate in candidates])
+    rows = {handle: row.withheld() if candidates.identities_withheld else row for handle, row in found.items()}
+    return tuple((candidate, rows[candidate.reference]) for candidate in candidates if candidate.reference in rows)
 
 
 def _rows(app: App, collection: Collection, candidates: Candidates) -> tuple[tuple[Candidate, FaceRow], ...]:

@@ -11,7 +11,7 @@ import sqlalchemy as sa
 
 from aboveboard.biometrics.vocabulary import Box, Template
 from aboveboard.errors import Exists, NoSuch
-from aboveboard.storage.database import COLLECTIONS, FACES, IMAGES, TAGS, TEMPLATES, Database, now
+from aboveboard.storage.database import COLLECTIONS, FACES, IMAGES, SUBJECTS, TAGS, TEMPLATES, Database, now
 
 
 @dataclass(frozen=True, slots=True)
@@ -24,6 +24,7 @@ class Collection:
     model: str
     created_at: str
     face_count: int
+    subject_count: int
     generation: int
     tags: Mapping[str, str]
 
@@ -38,10 +39,11 @@ class FaceRow:
     external_image_id: str | None
     box: Box
     confidence: float
+    subject_id: str | None = None
 
     def withheld(self) -> FaceRow:
         """The row without what tells who it is."""
-        return replace(self, image_id="", external_image_id=None)
+        return replace(self, image_id="", external_image_id=None, subject_id=None)
 
 
 _CHUNK = 500
@@ -53,6 +55,9 @@ _BY_ID = (
     .outerjoin(TAGS, TAGS.c.collection == COLLECTIONS.c.n)
     .where(COLLECTIONS.c.id == sa.bindparam("id"))
 )
+
+
+_FACES = sa.select(FACES, SUBJECTS.c.subject_id).outerjoin(SUBJECTS, SUBJECTS.c.n == FACES.c.subject)
 
 
 class Collections:
@@ -71,7 +76,7 @@ class Collections:
             raise NoSuch(f"The collection id: {collection_id} does not exist")
         row = rows[0]
         return Collection(
-            row.n, row.id, row.model_version, row.model, row.created_at, row.face_count, row.generation,
+            row.n, row.id, row.model_version, row.model, row.created_at, row.face_count, row.subject_count, row.generation,
             {row.key: row.value for row in rows if row.key is not None},
         )  # fmt: skip
 
@@ -116,16 +121,15 @@ class Collections:
             connection.execute(sa.insert(TEMPLATES).values(face=made.inserted_primary_key[0], vector=vector))  # type: ignore[index]
         return bool(made.rowcount)
 
-    def remove_faces(self, connection: sa.Connection, collection: Collection, face_ids: Sequence[str]) -> list[str]:
-        """Remove faces with their templates; returns the ids that were there, in the order given."""
-        there = [face.face_id for face in self._faces(connection, collection, face_ids)]
+    def remove_faces(self, connection: sa.Connection, collection: Collection, face_ids: Sequence[str]) -> None:
+        """Remove faces with their templates."""
+        there = list(face_ids)
         for start in range(0, len(there), _CHUNK):
             rows = FACES.c.collection == collection.n, FACES.c.face_id.in_(there[start : start + _CHUNK])
             # The memory that an image was indexed goes with its face: indexing it again must enrol it again.
             images = sa.select(FACES.c.image_id).where(*rows)
             connection.execute(sa.delete(IMAGES).where(IMAGES.c.collection == collection.n, IMAGES.c.image_id.in_(images)))
             connection.execute(sa.delete(FACES).where(*rows))
-        return there
 
     def mark_image(self, connection: sa.Connection, collection: Collection, image_id: str) -> None:
         """Remember that every face of an image was enrolled."""
@@ -147,27 +151,26 @@ class Collections:
         }
         connection.execute(sa.update(COLLECTIONS).where(COLLECTIONS.c.n == collection.n).values(change))
 
-    def faces(self, collection: Collection, face_ids: Sequence[str]) -> list[FaceRow]:
+    def faces(self, collection: Collection, face_ids: Sequence[str], connection: sa.Connection | None = None) -> list[FaceRow]:
         """The faces of these ids that are there, in the order given."""
         if not face_ids:
             return []
-        with self._database.read() as connection:
-            return self._faces(connection, collection, face_ids)
-
-    def face_page(self, collection: Collection, after: int, limit: int) -> list[FaceRow]:
-        """Faces in the order of enrolment, those behind row `after`."""
-        query = sa.select(FACES).where(FACES.c.collection == collection.n, FACES.c.n > after).order_by(FACES.c.n).limit(limit)
-        with self._database.read() as connection:
-            return [_face(row) for row in connection.execute(query)]
-
-    def _faces(self, connection: sa.Connection, collection: Collection, face_ids: Sequence[str]) -> list[FaceRow]:
+        if connection is None:
+            with self._database.read() as own:
+                return self.faces(collection, face_ids, own)
         found: dict[str, FaceRow] = {}
         for start in range(0, len(face_ids), _CHUNK):
             chosen = FACES.c.face_id.in_(face_ids[start : start + _CHUNK])
-            for row in connection.execute(sa.select(FACES).where(FACES.c.collection == collection.n, chosen)):
+            for row in connection.execute(_FACES.where(FACES.c.collection == collection.n, chosen)):
                 found[row.face_id] = _face(row)
         return [found[face_id] for face_id in dict.fromkeys(face_ids) if face_id in found]
 
+    def face_page(self, collection: Collection, after: int, limit: int) -> list[FaceRow]:
+        """Faces in the order of enrolment, those behind row `after`."""
+        query = _FACES.where(FACES.c.collection == collection.n, FACES.c.n > after).order_by(FACES.c.n).limit(limit)
+        with self._database.read() as connection:
+            return [_face(row) for row in connection.execute(query)]
+
 
 def _face(row: Any) -> FaceRow:
-    return FaceRow(row.n, row.face_id, row.image_id, row.external_image_id, Box(*row.box), row.confidence)
+    return FaceRow(row.n, row.face_id, row.image_id, row.external_image_id, Box(*row.box), row.confidence, row.subject_id)

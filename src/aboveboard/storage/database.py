@@ -68,7 +68,6 @@ SUBJECTS = sa.Table(
     sa.Column("subject_id", sa.String, nullable=False),
     # What the ledger calls this subject: the caller's own id may be a name, and an entry cannot be taken back.
     sa.Column("handle", sa.String, nullable=False, unique=True),
-    sa.Column("face_count", sa.Integer, nullable=False, server_default="0"),
     sa.Column("created_at", sa.String, nullable=False),
     sa.UniqueConstraint("collection", "subject_id"),
     sa.Index("subjects_in_order", "collection", "n"),

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
+from typing import Any
 
 import numpy as np
 import sqlalchemy as sa
@@ -13,7 +14,7 @@ from numpy.typing import NDArray
 from aboveboard.biometrics.matching import best_first, comparison_scores
 from aboveboard.biometrics.vocabulary import Vector
 from aboveboard.errors import NoSuch
-from aboveboard.storage.database import COLLECTIONS, FACES, TEMPLATES, Database
+from aboveboard.storage.database import COLLECTIONS, FACES, SUBJECTS, TEMPLATES, Database
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,7 +36,17 @@ class Scan:
     generation: int
 
 
-_STATE = sa.select(COLLECTIONS.c.generation, COLLECTIONS.c.removals).where(COLLECTIONS.c.n == sa.bindparam("n"))
+@dataclass(frozen=True, slots=True)
+class SubjectScan:
+    """What a search of people saw: handles with the best comparison score of each and from how many comparisons it is, how many people
+    were looked at, and at which generation."""
+
+    found: tuple[tuple[str, float, int], ...]
+    size: int
+    generation: int
+
+
+_STATE = sa.select(COLLECTIONS.c.generation, COLLECTIONS.c.removals, COLLECTIONS.c.associations).where(COLLECTIONS.c.n == sa.bindparam("n"))
 
 
 @dataclass(frozen=True)
@@ -49,6 +60,15 @@ class _Gallery:
     face_ids: tuple[str, ...] = field(repr=False)
 
 
+@dataclass(frozen=True)
+class _Subjects:
+    """Whose the rows of a gallery are: per row an index into `handles`, or -1."""
+
+    state: tuple[int, int]
+    of_row: NDArray[np.int64]
+    handles: tuple[str, ...] = field(repr=False)
+
+
 class Templates:
     """Templates on the disk, and per collection a float32 matrix of them in memory that is brought up to date at each search."""
 
@@ -58,27 +78,28 @@ class Templates:
     def __init__(self, database: Database) -> None:
         self._database = database
         self._galleries: dict[int, _Gallery] = {}
+        self._subjects: dict[int, _Subjects] = {}
         self._lock = threading.Lock()
 
-    def of_face(self, permit: Permit, face_id: str) -> Vector:
-        """The template of one face in the permit's collection, to be used as probe in this look; raises NoSuch."""
+    def of_faces(self, permit: Permit, face_ids: Sequence[str]) -> NDArray[np.float32]:
+        """The templates (n, d) of these faces in the permit's collection, a few hundred at most, for use in this look; raises NoSuch."""
         query = (
-            sa.select(TEMPLATES.c.vector)
-            .join(FACES, FACES.c.n == TEMPLATES.c.face)
-            .where(FACES.c.collection == permit.collection, FACES.c.face_id == face_id)
+            sa.select(FACES.c.face_id, TEMPLATES.c.vector)
+            .join(TEMPLATES, FACES.c.n == TEMPLATES.c.face)
+            .where(FACES.c.collection == permit.collection, FACES.c.face_id.in_(list(face_ids)))
         )
         with self._database.read() as connection:
-            vector = connection.execute(query).scalar()
-        if vector is None:
-            raise NoSuch("the face was removed from the collection while it was searched for; ask again")
-        return np.frombuffer(vector, "<f4")
+            found = {row.face_id: np.frombuffer(row.vector, "<f4") for row in connection.execute(query)}
+        if len(found) < len(set(face_ids)):
+            raise NoSuch("a face was removed from the collection while it was searched for; ask again")
+        return np.stack([found[face_id] for face_id in face_ids])
 
     def search(self, permit: Permit, probe: Vector, excluded: Iterable[str] = ()) -> Scan:
         """Face ids and comparison scores at or above the permit's floor, best first, at most its limit.
 
         Exact, in float64; ties are ordered by face id. Sees every write that was acknowledged before the call, of any process.
         """
-        gallery = self._current(permit.collection)
+        gallery, _ = self._current(permit.collection)
         left_out = set(excluded)
         size = len(gallery.face_ids) - len(left_out)
         if size < 1 or permit.limit < 1:
@@ -99,29 +120,82 @@ class Templates:
         order = best_first([score for _, score in pairs], [face_id for face_id, _ in pairs], permit.limit)
         return Scan(tuple(pairs[i] for i in order), size, gallery.generation)
 
+    def search_subjects(self, permit: Permit, probes: NDArray[np.float32], face_id: str = "", subject: str = "") -> SubjectScan:
+        """People with the best of their faces' scores with any of the probes (p, d), of those at or above the permit's floor.
+
+        Exact, as `search` is. A face or a person (by handle) may be left out. The permit's limit is for the gate to apply: a person's
+        place depends on how many comparisons his best score is the best of.
+        """
+        gallery, whose = self._current(permit.collection, with_subjects=True)
+        assert whose is not None
+        of_row = whose.of_row.copy()
+        if face_id and face_id in gallery.face_ids:
+            of_row[gallery.face_ids.index(face_id)] = -1
+        if subject and subject in whose.handles:
+            of_row[of_row == whose.handles.index(subject)] = -1
+        rows = np.flatnonzero(of_row >= 0)
+        people = of_row[rows]
+        faces = np.bincount(people, minlength=len(whose.handles))
+        best = np.full(len(whose.handles), -np.inf)
+        for probe in probes if rows.size else ():
+            rough = (gallery.matrix @ probe)[rows]
+            peak = np.full(len(whose.handles), -np.inf)
+            np.maximum.at(peak, people, rough)
+            near = np.flatnonzero((rough >= peak[people] - 2 * self._ROUNDING) & (rough >= permit.floor - self._ROUNDING))
+            np.maximum.at(best, people[near], comparison_scores(probe, gallery.matrix[rows[near]]))
+        found = tuple((whose.handles[i], float(best[i]), int(faces[i]) * len(probes)) for i in np.flatnonzero(best >= permit.floor))
+        return SubjectScan(found, int(np.count_nonzero(faces)), gallery.generation)
+
     def forget(self, collection: int) -> None:
         """Drop a collection from memory."""
         with self._lock:
             self._galleries.pop(collection, None)
+            self._subjects.pop(collection, None)
 
-    def _current(self, collection: int) -> _Gallery:
-        """The collection as of now: nothing to do, the tail to load, or, after a removal, all of it."""
+    def _current(self, collection: int, *, with_subjects: bool = False) -> tuple[_Gallery, _Subjects | None]:
+        """The collection as of now, and whose its faces are if asked for."""
         with self._lock, self._database.read() as connection:
             row = connection.execute(_STATE, {"n": collection}).first()
             if row is None:
                 self._galleries.pop(collection, None)
+                self._subjects.pop(collection, None)
                 raise NoSuch("the collection was deleted while it was searched; ask again")
-            known = self._galleries.get(collection)
-            if known is not None and known.generation == row.generation:
-                return known
-            if known is None or known.removals != row.removals:
-                known = _Gallery(-1, row.removals, 0, np.empty((0, 0), np.float32), ())
-            # Templates of collections that another process deleted must not outlive them here.
-            alive = {row.n for row in connection.execute(sa.select(COLLECTIONS.c.n))}
-            self._galleries = {n: gallery for n, gallery in self._galleries.items() if n in alive}
-            gallery = self._load_tail(connection, collection, known, row.generation)
-            self._galleries[collection] = gallery
-            return gallery
+            gallery = self._brought_up(connection, collection, row)
+            if not with_subjects:
+                return gallery, None
+            state = row.generation, row.associations
+            whose = self._subjects.get(collection)
+            if whose is None or whose.state != state:
+                whose = self._subjects[collection] = self._load_subjects(connection, collection, gallery, state)
+            return gallery, whose
+
+    @staticmethod
+    def _load_subjects(connection: sa.Connection, collection: int, gallery: _Gallery, state: tuple[int, int]) -> _Subjects:
+        query = (
+            sa.select(FACES.c.face_id, SUBJECTS.c.handle)
+            .join(SUBJECTS, SUBJECTS.c.n == FACES.c.subject)
+            .where(FACES.c.collection == collection)
+        )
+        owners = dict(connection.execute(query).all())
+        handles = tuple(dict.fromkeys(owners.values()))
+        place = {handle: i for i, handle in enumerate(handles)}
+        of_row = np.array([place.get(owners.get(face_id, ""), -1) for face_id in gallery.face_ids], np.int64)
+        return _Subjects(state, of_row, handles)
+
+    def _brought_up(self, connection: sa.Connection, collection: int, row: Any) -> _Gallery:
+        """Nothing to do, the tail to load, or, after a removal, all of it."""
+        known = self._galleries.get(collection)
+        if known is not None and known.generation == row.generation:
+            return known
+        if known is None or known.removals != row.removals:
+            known = _Gallery(-1, row.removals, 0, np.empty((0, 0), np.float32), ())
+        # Templates of collections that another process deleted must not outlive them here.
+        alive = {row.n for row in connection.execute(sa.select(COLLECTIONS.c.n))}
+        self._galleries = {n: gallery for n, gallery in self._galleries.items() if n in alive}
+        self._subjects = {n: whose for n, whose in self._subjects.items() if n in alive}
+        gallery = self._load_tail(connection, collection, known, row.generation)
+        self._galleries[collection] = gallery
+        return gallery
 
     @staticmethod
     def _load_tail(connection: sa.Connection, collection: int, known: _Gallery, generation: int) -> _Gallery:

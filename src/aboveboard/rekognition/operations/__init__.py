@@ -8,7 +8,7 @@ from types import MappingProxyType
 from typing import Any, TypeVar, cast
 
 from aboveboard.accountability.operators import Session
-from aboveboard.biometrics.vocabulary import Basis, Candidates
+from aboveboard.biometrics.vocabulary import Basis
 from aboveboard.rekognition.codec import service_model
 from aboveboard.service.app import App
 
@@ -41,17 +41,18 @@ def operation(name: str) -> Callable[[R], R]:
 
 def offered() -> Mapping[str, Handler]:
     """Operation name -> function, of every operation that this server offers."""
-    from aboveboard.rekognition.operations import galleries, images
+    from aboveboard.rekognition.operations import galleries, images, users
 
-    found = [item for module in (images, galleries) for item in vars(module).values() if hasattr(item, "operation")]
+    found = [item for module in (images, galleries, users) for item in vars(module).values() if hasattr(item, "operation")]
     return MappingProxyType({cast(str, handler.operation): cast(Handler, handler) for handler in found})
 
 
-def basis_headers(candidates: Candidates) -> dict[str, str]:
-    """What an answer rests on, as headers: AWS's model has no members for it."""
-    basis: Basis = candidates.basis
+def basis_headers(audit_id: str, basis: Basis | None) -> dict[str, str]:
+    """What an answer rests on, as headers: AWS's model has no members for it. Without a basis nothing was compared."""
+    if basis is None:
+        return {"x-aboveboard-audit-id": audit_id}
     return {
-        "x-aboveboard-audit-id": candidates.audit_id,
+        "x-aboveboard-audit-id": audit_id,
         "x-aboveboard-policy": basis.policy,
         "x-aboveboard-threshold": f"{basis.threshold:.10g}",
         "x-aboveboard-threshold-origin": basis.threshold_origin,

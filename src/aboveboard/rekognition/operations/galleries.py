@@ -6,7 +6,7 @@ import re
 from datetime import datetime
 
 from aboveboard.accountability.operators import Session
-from aboveboard.errors import BadRequest, NoSuch
+from aboveboard.errors import BadRequest
 from aboveboard.rekognition import pages, shapes
 from aboveboard.rekognition.operations import Answer, operation
 from aboveboard.rekognition.operations.images import stored_face
@@ -35,7 +35,7 @@ def describe_collection(app: App, session: Session, request: shapes.DescribeColl
         "FaceModelVersion": collection.model_version,
         "CollectionARN": _arn(app, collection.id),
         "CreationTimestamp": datetime.fromisoformat(collection.created_at),
-        "UserCount": 0,
+        "UserCount": collection.subject_count,
     }
     return Answer(body, {"x-aboveboard-policy": app.gate.policy_of(collection).id})
 
@@ -64,12 +64,11 @@ def delete_collection(app: App, session: Session, request: shapes.DeleteCollecti
 @operation("ListFaces")
 def list_faces(app: App, session: Session, request: shapes.ListFacesRequest) -> Answer:
     collection = galleries.describe(app, session, request["CollectionId"])
-    if "UserId" in request:
-        raise NoSuch(f"The user id: {request['UserId']} does not exist; this server keeps no users yet")
     size = request.get("MaxResults") or pages.DEFAULT_PAGE
-    listing = f"faces/{collection.n}"
+    # A token is good for the listing that it was given for.
+    listing = f"faces/{collection.n}/{request.get('UserId', '')}"
     after = pages.position(app.keyring, listing, request.get("NextToken"))
-    rows = galleries.faces(app, session, collection, after, size + 1, request.get("FaceIds", []))
+    rows = galleries.faces(app, session, collection, after, size + 1, request.get("FaceIds", []), request.get("UserId"))
     body: shapes.ListFacesResponse = {
         "Faces": [stored_face(row, collection.model_version) for row in rows[:size]],
         "FaceModelVersion": collection.model_version,
@@ -82,14 +81,21 @@ def list_faces(app: App, session: Session, request: shapes.ListFacesRequest) -> 
 @operation("DeleteFaces")
 def delete_faces(app: App, session: Session, request: shapes.DeleteFacesRequest) -> Answer:
     removed = enrol.remove(app, session, request["CollectionId"], request["FaceIds"])
-    gone = set(removed)
+    gone = set(removed.face_ids)
     body: shapes.DeleteFacesResponse = {
-        "DeletedFaces": removed,
-        "UnsuccessfulFaceDeletions": [
-            {"FaceId": face_id, "Reasons": ["FACE_NOT_FOUND"]} for face_id in dict.fromkeys(request["FaceIds"]) if face_id not in gone
-        ],
+        "DeletedFaces": list(removed.face_ids),
+        "UnsuccessfulFaceDeletions": [_undeleted(face_id, removed) for face_id in dict.fromkeys(request["FaceIds"]) if face_id not in gone],
     }
     return Answer(body, {})
+
+
+def _undeleted(face_id: str, removed: enrol.Removed) -> shapes.UnsuccessfulFaceDeletion:
+    if face_id not in removed.of_subjects:
+        return {"FaceId": face_id, "Reasons": ["FACE_NOT_FOUND"]}
+    kept: shapes.UnsuccessfulFaceDeletion = {"FaceId": face_id, "Reasons": ["ASSOCIATED_TO_AN_EXISTING_USER"]}
+    if owner := removed.of_subjects[face_id]:
+        kept["UserId"] = owner
+    return kept
 
 
 @operation("TagResource")

@@ -51,7 +51,7 @@ def compare_faces(app: App, session: Session, request: shapes.CompareFacesReques
         "FaceMatches": [{"Similarity": candidate.similarity, "Face": _compared_face(found.face)} for candidate, found in compared.similar],
         "UnmatchedFaces": [_compared_face(found.face) for found in compared.others],
     }
-    return Answer(body, basis_headers(compared.candidates))
+    return Answer(body, basis_headers(compared.candidates.audit_id, compared.candidates.basis))
 
 
 @operation("IndexFaces")
@@ -102,7 +102,7 @@ def search_faces_by_image(app: App, session: Session, request: shapes.SearchFace
         "FaceMatches": _face_matches(app, searched),
         "FaceModelVersion": app.models.card.model_version,
     }
-    return Answer(body, basis_headers(searched.candidates))
+    return Answer(body, basis_headers(searched.candidates.audit_id, searched.candidates.basis))
 
 
 @operation("SearchFaces")
@@ -114,7 +114,7 @@ def search_faces(app: App, session: Session, request: shapes.SearchFacesRequest)
         "FaceMatches": _face_matches(app, searched),
         "FaceModelVersion": app.models.card.model_version,
     }
-    return Answer(body, basis_headers(searched.candidates))
+    return Answer(body, basis_headers(searched.candidates.audit_id, searched.candidates.basis))
 
 
 def image_bytes(image: shapes.Image) -> bytes:
@@ -153,8 +153,11 @@ def box(value: Box) -> shapes.BoundingBox:
 
 
 def stored_face(row: FaceRow, model_version: str) -> shapes.Face:
-    """An enrolled face; a row whose identity is withheld carries neither ImageId nor ExternalImageId."""
-    return _stored_face(row.face_id, row.box, row.image_id or None, row.external_image_id, row.confidence, model_version)
+    """An enrolled face; a row whose identity is withheld carries neither ImageId nor ExternalImageId nor UserId."""
+    face = _stored_face(row.face_id, row.box, row.image_id or None, row.external_image_id, row.confidence, model_version)
+    if row.subject_id is not None:
+        face["UserId"] = row.subject_id
+    return face
 
 
 def _stored_face(

@@ -1,0 +1,41 @@
+"""Answers of requests that came with a token: the same request sent again is answered again, and nothing is done twice."""
+
+from __future__ import annotations
+
+import hmac
+from collections.abc import Mapping
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+import sqlalchemy as sa
+
+from aboveboard.errors import TokenReused
+from aboveboard.storage.database import REQUESTS, Database, now
+
+KEPT = timedelta(days=1)
+
+
+class Requests:
+    """Answers by the keyed mark of their token, kept for a day. An answer is written in the transaction that it tells of."""
+
+    def __init__(self, database: Database) -> None:
+        self._database = database
+
+    def answered(self, token: bytes, request: bytes, connection: sa.Connection | None = None) -> Mapping[str, Any] | None:
+        """The answer that a token's request was given; None for a new token. Raises TokenReused for another request."""
+        if connection is None:
+            with self._database.read() as own:
+                return self.answered(token, request, own)
+        row = connection.execute(sa.select(REQUESTS.c.request, REQUESTS.c.answer).where(REQUESTS.c.token == token)).first()
+        if row is None:
+            return None
+        if not hmac.compare_digest(row.request, request):
+            raise TokenReused("The ClientRequestToken you have supplied is already in use by another request; send a new one.")
+        answer: Mapping[str, Any] = row.answer
+        return answer
+
+    def keep(self, connection: sa.Connection, token: bytes, request: bytes, answer: Mapping[str, Any]) -> None:
+        """Remember an answer; those older than a day go."""
+        oldest = (datetime.now(UTC) - KEPT).isoformat(timespec="milliseconds").replace("+00:00", "Z")
+        connection.execute(sa.delete(REQUESTS).where(REQUESTS.c.created_at < oldest))
+        connection.execute(sa.insert(REQUESTS).values(token=token, request=request, answer=dict(answer), created_at=now()))
