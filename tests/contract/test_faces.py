@@ -286,8 +286,8 @@ def test_face_ids_choose_and_unknown_ones_are_passed_over(rekognition, crowd):
     assert [[face["FaceId"] for face in page["Faces"]] for page in pages] == [[faces[1], faces[3]], [faces[5]]]
 
 
-def test_faces_of_a_user_are_not_found_because_there_are_no_users_yet(rekognition, crowd):
-    """UserId: users come with a later issue, so that none exists; it is not silently left out of account."""
+def test_faces_of_an_unknown_user_are_not_found(rekognition, crowd):
+    """UserId: not silently left out of account."""
     with pytest.raises(rekognition.exceptions.ResourceNotFoundException, match="nobody"):
         rekognition.list_faces(CollectionId=crowd[0], UserId="nobody")
 

@@ -53,7 +53,7 @@ def test_the_model_says_which_operations_score():
     assert TAKE_THRESHOLD == [
         "AssociateFaces", "CompareFaces", "SearchFaces", "SearchFacesByImage", "SearchUsers", "SearchUsersByImage", "StartFaceSearch",
     ]  # fmt: skip
-    assert OFFERED == ["CompareFaces", "SearchFaces", "SearchFacesByImage"]
+    assert OFFERED == ["AssociateFaces", "CompareFaces", "SearchFaces", "SearchFacesByImage", "SearchUsers", "SearchUsersByImage"]
 
 
 @pytest.mark.parametrize("name", sorted(set(SCORING) - set(OFFERED)))
@@ -64,26 +64,34 @@ def test_a_scoring_operation_that_is_not_offered_answers_no_score(server, name):
 
 @pytest.fixture(scope="module")
 def faces(rekognition):
-    """A gallery whose first face has a second photograph."""
+    """A gallery whose first face has a second photograph and is a user's."""
     rekognition.create_collection(CollectionId="locked")
     found = []
     for take, person in enumerate((1, 1, 2, 3)):
         answer = rekognition.index_faces(CollectionId="locked", Image={"Bytes": picture(person, take=take, variation=0.1)})
         found.append(answer["FaceRecords"][0]["Face"]["FaceId"])
+    rekognition.create_user(CollectionId="locked", UserId="one")
+    rekognition.associate_faces(CollectionId="locked", UserId="one", FaceIds=found[:1])
     return found
 
 
 def scoring_request(name, faces, **members):
     image = {"Bytes": b64(picture(1))}
     return {
+        # A face that is not like the user's: it is told how unlike, and the next request finds everything as it was.
+        "AssociateFaces": {"CollectionId": "locked", "UserId": "one", "FaceIds": [faces[-1]]},
         "CompareFaces": {"SourceImage": image, "TargetImage": image},
         "SearchFaces": {"CollectionId": "locked", "FaceId": faces[0]},
         "SearchFacesByImage": {"CollectionId": "locked", "Image": image},
+        "SearchUsers": {"CollectionId": "locked", "FaceId": faces[1 % len(faces)]},
+        "SearchUsersByImage": {"CollectionId": "locked", "Image": image},
     }[name] | members
 
 
 def similarities(document):
-    return [match["Similarity"] for match in document.get("FaceMatches", [])]
+    """Every similarity of an answer; AssociateFaces calls it Confidence."""
+    found = [match["Similarity"] for key in ("FaceMatches", "UserMatches") for match in document.get(key, [])]
+    return found + [failure["Confidence"] for failure in document.get("UnsuccessfulFaceAssociations", [])]
 
 
 @pytest.fixture
@@ -101,6 +109,7 @@ def looks(monkeypatch):
         monkeypatch.setattr(owner, name, counting)
 
     spy(templates.Templates, "search")
+    spy(templates.Templates, "search_subjects")
     spy(templates.Templates, "of_faces")
     spy(gate, "comparison_scores")
     spy(templates, "comparison_scores")
@@ -122,7 +131,8 @@ class TestEachScoringOperation:
         assert intent["audit_id"] == outcome["audit_id"] == audit_id
         assert outcome["intent"] == intent["seq"]
         assert outcome["looked"] is True
-        assert [one["similarity"] for one in outcome["candidates"]] == similarities(reply.json)
+        recorded = outcome["below_threshold" if name == "AssociateFaces" else "candidates"]
+        assert [one["similarity"] for one in recorded] == similarities(reply.json)
         assert looks
 
     def test_the_intent_is_on_the_disk_before_the_look(self, server, faces, monkeypatch, name):
@@ -138,7 +148,8 @@ class TestEachScoringOperation:
 
             monkeypatch.setattr(owner, attribute, watching)
 
-        watch(server.app.gate._templates, "search")
+        for method in ("search", "search_subjects", "of_faces"):
+            watch(server.app.gate._templates, method)
         watch(gate, "comparison_scores")
         assert server.post(name, scoring_request(name, faces)).status == 200
         assert seen
@@ -178,7 +189,8 @@ class TestEachScoringOperation:
 
     def test_below_the_floor_is_refused_and_recorded(self, strict_server, looks, name):
         """Under public-safety a threshold below 99 is AccessDenied, naming the rule and how to comply; on record; no look."""
-        key = strict_server.operator(f"floor-{name}", "investigator")
+        key = strict_server.operator(f"floor-{name}", "enroller" if name == "AssociateFaces" else "investigator")
+        enroller = strict_server.operator(f"enroller-{name}", "enroller")
         for threshold, rule in (
             (98.99, "public-safety/threshold.floor"),
             (80, "public-safety/threshold.floor"),
@@ -186,7 +198,7 @@ class TestEachScoringOperation:
         ):
             request = scoring_request(name, [UNKNOWN], **{threshold_of(name): threshold})
             if "CollectionId" in request:
-                request["CollectionId"] = strict_collection(strict_server)
+                request["CollectionId"] = strict_collection(strict_server, enroller)
             before = strict_server.entry_count()
             reply = strict_server.post(name, request, key)
             assert reply.code == "AccessDeniedException"
@@ -200,12 +212,15 @@ class TestEachScoringOperation:
     def test_a_search_that_finds_nothing_to_compare_is_recorded_as_such(self, server, faces, looks, name):
         """No face in the image, or an unknown face: intent, and an outcome that says that nobody was looked up."""
         request = scoring_request(name, faces)
-        if name == "SearchFaces":
+        if name in ("SearchFaces", "SearchUsers"):
             request["FaceId"] = UNKNOWN
+        elif name == "AssociateFaces":
+            request["FaceIds"] = [UNKNOWN]
         else:
-            request["Image" if name == "SearchFacesByImage" else "TargetImage"] = {"Bytes": b64(picture())}
+            request["TargetImage" if name == "CompareFaces" else "Image"] = {"Bytes": b64(picture())}
         before = server.entry_count()
-        assert server.post(name, request).code == "InvalidParameterException"
+        # Two operations answer that with an empty list, as Amazon does.
+        assert server.post(name, request).code == ("" if name in ("AssociateFaces", "SearchUsersByImage") else "InvalidParameterException")
         intent, outcome = server.entries(before)
         assert (intent["type"], outcome["type"], outcome["looked"]) == ("look.intent", "look.outcome", False)
         assert outcome["intent"] == intent["seq"]
@@ -248,8 +263,9 @@ class TestEachScoringOperation:
         assert_ledger_whole(server.app)
 
 
-def strict_collection(strict_server):
+def strict_collection(strict_server, enroller):
     strict_server.post("CreateCollection", {"CollectionId": "strict"})
+    strict_server.post("CreateUser", {"CollectionId": "strict", "UserId": "one"}, enroller)
     return "strict"
 
 

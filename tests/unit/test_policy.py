@@ -8,12 +8,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from aboveboard.accountability.policy import DUTIES, ROLES, Asked, Pack, Policies, decide, read_pack
+from aboveboard.accountability.policy import DUTIES, LOOKS, ROLES, Asked, Pack, Policies, decide, read_pack
 from aboveboard.errors import BadRequest, NoSuch
 
 POLICIES = Policies("general", "general")
 GENERAL, STRICT = POLICIES.get("general"), POLICIES.get("public-safety")
-LOOKS = ("compare", "search.face", "search.image")
 TEXT = """
 id = "p"
 version = "1"
@@ -140,3 +139,13 @@ def test_the_minimum_binds_looser_tags():
     assert strict.of("general").id == "public-safety"
     assert Policies("public-safety", "general").of(None).id == "public-safety"
     assert Policies("public-safety", "general").of("general").id == "general"
+
+
+def test_a_duty_may_have_a_usual_threshold_of_its_own():
+    """Amazon's default of AssociateFaces is 75: it applies where the pack leaves an absent threshold to the API, and nowhere else."""
+    asked = Asked("subject.associate", ("enroller",), None, 1, usual=75)
+    general, strict = decide(GENERAL, asked), decide(STRICT, asked)
+    assert (general.threshold, general.origin) == (75, "default")
+    assert (strict.threshold, strict.origin) == (99, "policy")
+    floored = dataclasses.replace(GENERAL, threshold=dataclasses.replace(GENERAL.threshold, floor=78))
+    assert decide(floored, asked).threshold == 78

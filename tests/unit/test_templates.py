@@ -14,6 +14,7 @@ from aboveboard.biometrics.vocabulary import Template
 from aboveboard.errors import NoSuch
 from aboveboard.storage.collections import Collections
 from aboveboard.storage.database import Database
+from aboveboard.storage.subjects import Subjects
 from aboveboard.storage.templates import Permit, Templates
 
 DIMENSIONS = 8
@@ -49,8 +50,9 @@ class Gallery:
     def remove(self, face_ids):
         with self.database.write() as connection:
             collection = self.collections.get("a", connection)
-            for face_id in self.collections.remove_faces(connection, collection, face_ids):
-                del self.truth[face_id]
+            self.collections.remove_faces(connection, collection, face_ids)
+            for face_id in face_ids:
+                self.truth.pop(face_id, None)
             self.collections.touch(connection, collection, removed=len(face_ids))
 
     def expected(self, probe, floor, limit, excluded=()):
@@ -141,11 +143,48 @@ def test_a_permit_is_good_for_its_collection_only(tmp_path):
     permit = Permit("audit", other, -1, 10)
     assert gallery.stores[0].search(permit, vector).size == 0
     with pytest.raises(NoSuch):
-        gallery.stores[0].of_face(permit, face_id)
-    assert np.array_equal(gallery.stores[0].of_face(gallery.permit(-1, 1), face_id), vector)
+        gallery.stores[0].of_faces(permit, [face_id])
+    assert np.array_equal(gallery.stores[0].of_faces(gallery.permit(-1, 1), [face_id]), vector[None])
     gallery.stores[0].search(gallery.permit(-1, 10), vector)
     with gallery.database.write() as connection:
         gallery.collections.delete(connection, gallery.collections.get("a", connection))
     for store in gallery.stores:
         with pytest.raises(NoSuch):
             store.search(gallery.permit(-1, 10), vector)
+
+
+@given(st.integers(0, 10**6), st.integers(0, 60), st.sampled_from([1e-9, 1e-3, 1.0]), st.floats(-1, 1), st.integers(1, 4))
+@settings(max_examples=25)
+def test_the_search_of_people_is_the_best_of_each_ones_faces(tmp_path_factory, seed, count, spread, floor, probes):
+    """Any faces to any people, then taken away and given to others: handles, best float64 scores and numbers of comparisons are the
+    truth's; a face or a person that is left out is not compared."""
+    gallery = Gallery(tmp_path_factory.mktemp("gallery"))
+    random = np.random.default_rng(seed)
+    gallery.add(directions(seed, count, spread))
+    vectors = directions(seed + 1, probes, 1.0)
+    subjects = Subjects(gallery.database)
+    with gallery.database.write() as connection:
+        collection = gallery.collections.get("a", connection)
+        people = [subjects.create(connection, collection, f"p{i}") for i in range(4)]
+    owner: dict[str, str] = {}
+    for _ in range(3):
+        face_ids = [face_id for face_id in gallery.truth if random.random() < 0.4]
+        person = people[random.integers(0, 4)] if random.random() < 0.8 else None
+        with gallery.database.write() as connection:
+            subjects.give(connection, collection, face_ids, person)
+        owner.update((face_id, person.handle if person else "") for face_id in face_ids)
+        for without_face, without_person in (("", ""), (next(iter(gallery.truth), ""), ""), ("", people[0].handle)):
+            scores: dict[str, list[float]] = {}
+            for face_id, handle in owner.items():
+                if handle and face_id != without_face and handle != without_person:
+                    row = gallery.truth[face_id].astype(np.float64)
+                    scores.setdefault(handle, []).extend(float(row @ vector.astype(np.float64)) for vector in vectors)
+            scan = gallery.stores[0].search_subjects(gallery.permit(floor, 1), vectors, without_face, without_person)
+            found = {handle: (score, m) for handle, score, m in scan.found}
+            assert scan.size == len(scores)
+            for handle, every in scores.items():
+                if abs(max(every) - floor) > 1e-12:
+                    assert (handle in found) == (max(every) >= floor)
+                if handle in found:
+                    assert found[handle] == (pytest.approx(min(max(every), 1), abs=1e-12), len(every))
+            assert set(found) <= set(scores)

@@ -119,7 +119,7 @@ def search_users_by_image(app: App, session: Session, request: shapes.SearchUser
 
 
 def _headers(searched: SearchedSubjects) -> dict[str, str]:
-    return basis_headers(searched.audit_id, searched.candidates.basis if searched.candidates else None)
+    return basis_headers(searched.audit_id, None if searched.candidates is None else searched.candidates.basis)
 
 
 def _status(has_faces: bool) -> shapes.UserStatus:
