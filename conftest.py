@@ -27,7 +27,7 @@ def _open(namespace: dict[str, Any]) -> None:
 
     stack = namespace["_stack"] = ExitStack()
     folder = Path(stack.enter_context(TemporaryDirectory()))
-    server = stack.enter_context(serving(null_settings(folder / "data")))
+    server = stack.enter_context(serving(null_settings(folder / "data", buckets=f'{{photographs = "{folder}"}}')))
     for take, (name, subjects) in enumerate(PHOTOGRAPHS.items()):
         (folder / name).write_bytes(picture(*subjects, take=take, variation=0.1))
     before, here = dict(os.environ), Path.cwd()

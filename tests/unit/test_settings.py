@@ -56,6 +56,21 @@ def test_the_package_index_follows_pips(tmp_path):
         "region = 1",
         "max_image_pixels = true",
         "max_image_pixels = 1.5",
+        'buckets = "{}"\nbuckets = "{}"',
+        'buckets = "/srv/photographs"',
+        "buckets = []",
+        '[buckets]\nab = "/srv"',
+        '[buckets]\n"a b c" = "/srv"',
+        '[buckets]\nphotographs = "relative"',
+        '[buckets]\nphotographs = "/srv\\u0000"',
+        "[buckets]\nphotographs = 1",
+        '[buckets.photographs]\nfolder = "/srv"',
+        's3_endpoint = "127.0.0.1:9000"\ns3_profile = "x"',
+        's3_endpoint = "http://key:secret@host"\ns3_profile = "x"',
+        's3_endpoint = "http://minio_1:9000"\ns3_profile = "x"',
+        's3_endpoint = "http://host/bucket"\ns3_profile = "x"',
+        's3_endpoint = "aws"',
+        's3_region = ""',
     ],
 )
 def test_a_file_with_a_fault_refuses_to_start(tmp_path, text):
@@ -69,6 +84,24 @@ def test_an_unknown_variable_refuses_to_start(tmp_path):
     """ABOVEBOARD_REGOIN is a slip, not a wish."""
     with pytest.raises(BadRequest, match="ABOVEBOARD_REGOIN: unknown setting 'regoin'; known are"):
         load(tmp_path, {"HOME": "/h", "ABOVEBOARD_REGOIN": "x"})
+
+
+def test_buckets_are_a_table_or_the_same_in_a_variable(tmp_path):
+    """[buckets] in the file; ABOVEBOARD_BUCKETS, TOML's inline form, replaces it whole."""
+    (tmp_path / "settings.toml").write_text('[buckets]\nphotographs = "/srv/a b"\n"x.y_z" = "/mnt"\n')
+    assert load(tmp_path, {"HOME": "/h"}).buckets == {"photographs": Path("/srv/a b"), "x.y_z": Path("/mnt")}
+    assert load(tmp_path, {"HOME": "/h", "ABOVEBOARD_BUCKETS": '{other = "/srv"}'}).buckets == {"other": Path("/srv")}
+    for text in ("photographs=/srv", "{photographs}", '"/srv"', ""):
+        with pytest.raises(BadRequest, match="setting 'buckets'"):
+            load(tmp_path, {"HOME": "/h", "ABOVEBOARD_BUCKETS": text})
+
+
+@pytest.mark.parametrize("endpoint", ["aws", "http://127.0.0.1:9000", "https://s3.example.org/", "http://[::1]:3900", "http://minio"])
+def test_an_s3_endpoint_is_aws_or_an_address(tmp_path, endpoint):
+    """With the profile whose keys it knows."""
+    (tmp_path / "settings.toml").write_text(f's3_endpoint = "{endpoint}"\ns3_profile = "x"\ns3_region = "garage"')
+    chosen = load(tmp_path, {"HOME": "/h"})
+    assert (chosen.s3_endpoint, chosen.s3_region, chosen.s3_profile) == (endpoint, "garage", "x")
 
 
 def test_settings_are_frozen():

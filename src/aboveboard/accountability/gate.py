@@ -39,18 +39,23 @@ Check = Callable[[int], None]
 
 @dataclass(frozen=True, slots=True)
 class Probe:
-    """What is looked up: the bytes of the images (only a keyed commitment of them is recorded), enrolled faces, an enrolled person.
+    """What is looked up: images, enrolled faces, an enrolled person.
 
+    Images are read once the look is decided; only a keyed commitment of each is recorded.
     `subject` is the handle of a person, which the record may keep.
     """
 
-    images: tuple[bytes, ...] = ()
+    images: tuple[Callable[[], bytes], ...] = ()
     face_ids: tuple[str, ...] = ()
     subject: str = ""
 
     def shown(self, key: bytes) -> dict[str, Any]:
         """The probe as the intent names it."""
-        parts = {"commitments": commitments(key, self.images), "face_ids": list(self.face_ids), "subject": self.subject}
+        parts = {
+            "commitments": commitments(key, [read() for read in self.images]),
+            "face_ids": list(self.face_ids),
+            "subject": self.subject,
+        }
         return {name: part for name, part in parts.items() if part}
 
 

@@ -12,7 +12,9 @@ import numpy as np
 from aboveboard.accountability.operators import Session
 from aboveboard.biometrics.vocabulary import Box, Face, Landmark, Template
 from aboveboard.errors import BadRequest, NoFace
+from aboveboard.service import samples
 from aboveboard.service.app import App
+from aboveboard.service.samples import Sample
 from aboveboard.vision import measures, media
 from aboveboard.vision.detector import LANDMARK_NAMES, Detection
 
@@ -77,10 +79,10 @@ class Found:
         )
 
 
-def detect(app: App, session: Session, data: bytes) -> list[Found]:
+def detect(app: App, session: Session, sample: Sample) -> list[Found]:
     """The faces of a photograph, largest first, at most 100. Raises BadSample, or Refused for an operator without a role."""
     app.gate.authorise(session, "detect")
-    return faces(app, data)
+    return faces(app, samples.read(app, session, "detect", sample))
 
 
 def faces(app: App, data: bytes) -> list[Found]:

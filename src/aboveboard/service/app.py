@@ -10,6 +10,7 @@ from aboveboard.settings import Settings
 from aboveboard.storage.collections import Collections
 from aboveboard.storage.database import Database
 from aboveboard.storage.ledger import Ledger
+from aboveboard.storage.objects import Objects
 from aboveboard.storage.requests import Requests
 from aboveboard.storage.secrets import Keyring
 from aboveboard.storage.subjects import Subjects
@@ -30,3 +31,4 @@ class App:
     models: Models
     operators: Operators
     gate: Gate
+    objects: Objects

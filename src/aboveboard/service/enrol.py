@@ -10,9 +10,10 @@ from aboveboard.accountability.gate import actor, must_agree
 from aboveboard.accountability.operators import Session
 from aboveboard.biometrics.vocabulary import Face, Template
 from aboveboard.errors import BadRequest
-from aboveboard.service import analyse
+from aboveboard.service import analyse, samples
 from aboveboard.service.analyse import Found, Shortcoming
 from aboveboard.service.app import App
+from aboveboard.service.samples import Sample
 from aboveboard.storage.collections import Collection
 
 
@@ -39,7 +40,7 @@ def index(
     app: App,
     session: Session,
     collection_id: str,
-    data: bytes,
+    sample: Sample,
     external_image_id: str | None = None,
     most: int = analyse.MOST_FACES,
     bar: str = "AUTO",
@@ -51,6 +52,7 @@ def index(
     collection = app.collections.get(collection_id)
     app.gate.authorise(session, "face.enrol", collection)
     must_agree(app.models.card, collection)
+    data = samples.read(app, session, "face.enrol", sample, collection)
     chosen, failed = _choose(analyse.faces(app, data), most, bar)
     image_id = image_mark(app, collection, data, external_image_id)
     made: list[tuple[str, Found, Template]] = []

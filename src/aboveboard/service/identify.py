@@ -8,9 +8,10 @@ from aboveboard.accountability.gate import Probe
 from aboveboard.accountability.operators import Session
 from aboveboard.biometrics.vocabulary import Candidate, Candidates
 from aboveboard.errors import BadRequest
-from aboveboard.service import analyse
+from aboveboard.service import analyse, samples
 from aboveboard.service.analyse import Found
 from aboveboard.service.app import App
+from aboveboard.service.samples import Sample
 from aboveboard.storage.collections import Collection, FaceRow
 from aboveboard.storage.subjects import SubjectRow
 
@@ -54,11 +55,12 @@ class SearchedSubjects:
     rows: tuple[tuple[Candidate, SubjectRow], ...]
 
 
-def compare(app: App, session: Session, source: bytes, target: bytes, threshold: float | None = None, bar: str = "NONE") -> Compared:
+def compare(app: App, session: Session, source: Sample, target: Sample, threshold: float | None = None, bar: str = "NONE") -> Compared:
     """Compare the largest face of `source` with every face of `target` (at most 100). `bar` applies to both photographs."""
-    with app.gate.compare(session, threshold, Probe(images=(source, target))) as look:
-        probe = analyse.largest(analyse.faces(app, source), bar, "the source image")
-        found = analyse.faces(app, target)
+    images = samples.reader(app, session, "compare", source), samples.reader(app, session, "compare", target)
+    with app.gate.compare(session, threshold, Probe(images)) as look:
+        probe = analyse.largest(analyse.faces(app, images[0]()), bar, "the source image")
+        found = analyse.faces(app, images[1]())
         analyse.largest(found, bar, "the target image")
         references = analyse.passing_bar(found, bar)
         candidates = look.candidates(analyse.template(app, probe), [analyse.template(app, one) for one in references])
@@ -71,15 +73,16 @@ def by_image(
     app: App,
     session: Session,
     collection_id: str,
-    image: bytes,
+    sample: Sample,
     threshold: float | None = None,
     limit: int = DEFAULT_CANDIDATES,
     bar: str = "NONE",
 ) -> Searched:
     """Search a collection for the largest face of a photograph."""
     collection = app.collections.get(collection_id)
-    with app.gate.search(session, collection, threshold, limit, Probe(images=(image,))) as look:
-        probe = analyse.largest(analyse.faces(app, image), bar, "the image")
+    image = samples.reader(app, session, "search.image", sample, collection)
+    with app.gate.search(session, collection, threshold, limit, Probe((image,))) as look:
+        probe = analyse.largest(analyse.faces(app, image()), bar, "the image")
         candidates = look.candidates(analyse.template(app, probe))
     return Searched(probe, candidates, _rows(app, collection, candidates))
 
@@ -105,15 +108,16 @@ def subjects_by_image(
     app: App,
     session: Session,
     collection_id: str,
-    image: bytes,
+    sample: Sample,
     threshold: float | None = None,
     limit: int = DEFAULT_CANDIDATES,
     bar: str = "NONE",
 ) -> SearchedSubjects:
     """Search the people of a collection for the largest face of a photograph; without a face that passes the bar nobody is compared."""
     collection = app.collections.get(collection_id)
-    with app.gate.search_subjects(session, collection, threshold, limit, Probe(images=(image,))) as look:
-        found = analyse.faces(app, image)
+    image = samples.reader(app, session, "search.subjects.image", sample, collection)
+    with app.gate.search_subjects(session, collection, threshold, limit, Probe((image,))) as look:
+        found = analyse.faces(app, image())
         passing = analyse.passing_bar(found, bar)
         if not passing:
             return SearchedSubjects(look.look.audit_id, None, tuple(found), None, ())

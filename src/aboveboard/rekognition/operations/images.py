@@ -7,11 +7,12 @@ from typing import cast
 
 from aboveboard.accountability.operators import Session
 from aboveboard.biometrics.vocabulary import Box, Face
-from aboveboard.errors import BadRequest, SampleUnreachable
+from aboveboard.errors import BadRequest
 from aboveboard.rekognition import shapes
 from aboveboard.rekognition.operations import Answer, basis_headers, operation
 from aboveboard.service import analyse, enrol, identify
 from aboveboard.service.app import App
+from aboveboard.service.samples import Sample, Stored
 from aboveboard.storage.collections import FaceRow
 
 REASONS: Mapping[analyse.Shortcoming, shapes.Reason] = {
@@ -31,7 +32,7 @@ NOT_YET_ASSESSED = (
 
 @operation("DetectFaces")
 def detect_faces(app: App, session: Session, request: shapes.DetectFacesRequest) -> Answer:
-    found = analyse.detect(app, session, image_bytes(request["Image"]))
+    found = analyse.detect(app, session, sample(request["Image"]))
     body: shapes.DetectFacesResponse = {"FaceDetails": [face_detail(one.face) for one in found]}
     return Answer(body, _not_assessed(request.get("Attributes", [])))
 
@@ -41,8 +42,8 @@ def compare_faces(app: App, session: Session, request: shapes.CompareFacesReques
     compared = identify.compare(
         app,
         session,
-        image_bytes(request["SourceImage"]),
-        image_bytes(request["TargetImage"]),
+        sample(request["SourceImage"]),
+        sample(request["TargetImage"]),
         request.get("SimilarityThreshold"),
         request.get("QualityFilter", "NONE"),
     )
@@ -62,7 +63,7 @@ def index_faces(app: App, session: Session, request: shapes.IndexFacesRequest) -
         app,
         session,
         request["CollectionId"],
-        image_bytes(request["Image"]),
+        sample(request["Image"]),
         external,
         most,
         request.get("QualityFilter", "AUTO"),
@@ -90,7 +91,7 @@ def search_faces_by_image(app: App, session: Session, request: shapes.SearchFace
         app,
         session,
         request["CollectionId"],
-        image_bytes(request["Image"]),
+        sample(request["Image"]),
         request.get("FaceMatchThreshold"),
         request.get("MaxFaces", identify.DEFAULT_CANDIDATES),
         request.get("QualityFilter", "NONE"),
@@ -117,13 +118,16 @@ def search_faces(app: App, session: Session, request: shapes.SearchFacesRequest)
     return Answer(body, basis_headers(searched.candidates.audit_id, searched.candidates.basis))
 
 
-def image_bytes(image: shapes.Image) -> bytes:
-    """The photograph of a request; exactly one of Bytes and S3Object."""
-    if "S3Object" in image and "Bytes" not in image:
-        raise SampleUnreachable("Unable to get object metadata from S3. This server reads Image.Bytes; send the photograph itself.")
-    if "Bytes" not in image or "S3Object" in image:
+def sample(image: shapes.Image) -> Sample:
+    """The photograph of a request, exactly one of Bytes and S3Object; an object is read later, by the service, once it may be."""
+    if ("Bytes" in image) == ("S3Object" in image):
         raise BadRequest("the image needs either Bytes or S3Object, and not both")
-    return image["Bytes"]
+    if "Bytes" in image:
+        return image["Bytes"]
+    stored = image["S3Object"]
+    if "Bucket" not in stored or "Name" not in stored:
+        raise BadRequest("S3Object needs Bucket and Name")
+    return Stored(stored["Bucket"], stored["Name"], stored.get("Version"))
 
 
 def face_detail(face: Face) -> shapes.FaceDetail:

@@ -8,7 +8,7 @@ from aboveboard.accountability.operators import Session
 from aboveboard.errors import BadRequest
 from aboveboard.rekognition import pages, shapes
 from aboveboard.rekognition.operations import Answer, basis_headers, operation
-from aboveboard.rekognition.operations.images import REASONS, face_detail, image_bytes
+from aboveboard.rekognition.operations.images import REASONS, face_detail, sample
 from aboveboard.service import analyse, galleries, identify, subjects
 from aboveboard.service.app import App
 from aboveboard.service.identify import SearchedSubjects
@@ -101,7 +101,7 @@ def search_users_by_image(app: App, session: Session, request: shapes.SearchUser
         app,
         session,
         request["CollectionId"],
-        image_bytes(request["Image"]),
+        sample(request["Image"]),
         request.get("UserMatchThreshold"),
         request.get("MaxUsers", identify.DEFAULT_CANDIDATES),
         bar,
