@@ -52,7 +52,7 @@ HEADERS = {
     "x-aboveboard-fmr": "False match rate per comparison at that threshold.",
     "x-aboveboard-expected-false": "E = N x FMR: false candidates per search, on average.",
     "x-aboveboard-fpir": "1 - (1 - FMR)^N: share of searches for somebody not enrolled that bring up a candidate.",
-    "x-aboveboard-fnir": "Share of searches for somebody enrolled that miss him at that threshold, in the calibration set, with one face each.",
+    "x-aboveboard-fnir": "Share of searches for somebody enrolled with one face that miss him at that threshold, in the calibration set.",
     "x-aboveboard-calibration": "Id of the calibration that these rates come from.",
     "x-aboveboard-extrapolated": "`true` where the threshold lies beyond the smallest FMR that the calibration measured.",
     "x-aboveboard-not-assessed": "Attributes that were asked for and that this server does not assess.",

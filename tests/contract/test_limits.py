@@ -208,9 +208,16 @@ def test_null_counts_as_absent_and_unknown_members_are_passed_over(server, name)
     document = valid(shape)
     if name in ("CreateCollection", "DeleteCollection"):
         document["CollectionId"] = f"null-{name}"
+    if name in ("CreateUser", "DeleteUser"):
+        server.post("CreateCollection", {"CollectionId": "limits"})
+        for user in ("u", "u-2"):
+            server.post("CreateUser" if name == "DeleteUser" else "DeleteUser", {"CollectionId": "limits", "UserId": user})
     plain = server.post(name, document)
+    # What was done once is done to another.
     if name == "CreateCollection":
         document["CollectionId"] += "-2"
+    if name in ("CreateUser", "DeleteUser"):
+        document["UserId"] += "-2"
     odd = {**dict.fromkeys(set(shape.members) - set(document)), **document, "MemberOfTheFuture": {"x": [1]}}
     reply = server.post(name, odd)
     assert (reply.code, reply.status) == (plain.code, plain.status)
