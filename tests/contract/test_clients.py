@@ -22,6 +22,7 @@ from aboveboard import errors
 from aboveboard.rekognition.operations import offered
 from aboveboard.service import analyse
 
+DOCS = Path(__file__).parents[2] / "docs"
 EXAMPLES = Path(awscli.__file__).parent / "examples" / "rekognition"
 PAGES = {name: EXAMPLES / f"{xform_name(name, '-')}.rst" for name in offered()}
 COMPARED = sorted(name for name, page in PAGES.items() if page.exists())
@@ -127,8 +128,7 @@ def walk(client):
     near = call("SearchFaces", CollectionId=home, FaceId=face["ada"], FaceMatchThreshold=99.5)
     assert {match["Face"]["ExternalImageId"] for match in near["FaceMatches"]} == {"party:2"}
 
-    if "CreateUser" in offered():
-        walk_users(call, home, face, again)
+    walk_users(call, home, face, again)
 
     assert call("DeleteFaces", CollectionId=home, FaceIds=[face["ada"]])["DeletedFaces"] == [face["ada"]]
     described = call("DescribeCollection", CollectionId=home)
@@ -324,3 +324,26 @@ print(*(len(answer["face_details"]) for answer in asyncio.run(ask())))
 """
     done = subprocess.run([sys.executable, "-c", program], env=environment(served, home), cwd=home, check=True, capture_output=True)
     assert done.stdout.split() == [b"3"] * 8
+
+
+@pytest.mark.long
+@pytest.mark.parametrize(
+    "words",
+    [
+        [sys.executable, "-c", "import boto3; print(boto3.client('rekognition').list_collections())"],
+        [sys.executable, "-m", "awscli", "rekognition", "list-collections"],
+        [sys.executable, "-c", "import capo_rekognition; print(capo_rekognition.RekognitionClient().list_collections())"],
+        [*JavaScript.words],
+    ],
+    ids=["boto3", "aws-cli", "capo", "javascript"],
+)
+def test_the_configuration_file_may_name_the_endpoint(served, tmp_path, five_faces, words):
+    """As docs/clients.md shows it, with its [services] section and its region, and only the keys in the environment."""
+    (example,) = re.findall(r"^```ini\n(.*?)^```", (DOCS / "clients.md").read_text(encoding="utf-8"), flags=re.DOTALL | re.MULTILINE)
+    (tmp_path / ".aws").mkdir()
+    (tmp_path / ".aws" / "config").write_text(example.replace("http://127.0.0.1:7070", served.endpoint))
+    kept = ("PATH", "HOME", "AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY")
+    variables = {name: value for name, value in environment(served, tmp_path).items() if name in kept}
+    asked = json.dumps({"operation": "ListCollections", "input": {}})
+    done = subprocess.run(words, input=asked, env=variables, check=True, capture_output=True, text=True)
+    assert "five" in done.stdout
