@@ -10,6 +10,8 @@ from tempfile import TemporaryFile
 
 import awscli.clidriver
 
+awscli.clidriver.create_clidriver()  # for what it imports
+
 for line in sys.stdin:
     with TemporaryFile("w+", encoding="utf-8") as out, TemporaryFile("w+", encoding="utf-8") as err:
         if (pid := os.fork()) == 0:

@@ -81,12 +81,19 @@ def client(made, request):
 @pytest.fixture(scope="module")
 def walked(made):
     """walked(Client): the answers of its walk, by operation; walked once."""
-    return cache(lambda kind: walk(made(kind)))
+    answers = {}
+
+    def once(kind):
+        if kind not in answers:
+            answers[kind] = defaultdict(list)
+            walk(made(kind), answers[kind])
+        return answers[kind]
+
+    return once
 
 
-def walk(client):
-    """Call every offered operation as a user would; assert what it answers; return all answers by operation."""
-    answers = defaultdict(list)
+def walk(client, answers):
+    """Call every offered operation as a user would; assert what it answers, and keep it in `answers` by operation."""
 
     def call(name, **members):
         answer = client.call(name, **members)
@@ -128,25 +135,24 @@ def walk(client):
     near = call("SearchFaces", CollectionId=home, FaceId=face["ada"], FaceMatchThreshold=99.5)
     assert {match["Face"]["ExternalImageId"] for match in near["FaceMatches"]} == {"party:2"}
 
-    walk_users(call, home, face, again)
+    walk_users(call, home, face, near["FaceMatches"][0]["Face"]["FaceId"], again)
 
-    assert call("DeleteFaces", CollectionId=home, FaceIds=[face["ada"]])["DeletedFaces"] == [face["ada"]]
+    assert call("DeleteFaces", CollectionId=home, FaceIds=[face["grace"]])["DeletedFaces"] == [face["grace"]]
     described = call("DescribeCollection", CollectionId=home)
     assert described["CollectionARN"] == arn
     assert described["FaceCount"] == 3
     assert call("DeleteCollection", CollectionId=home) == {"StatusCode": 200}
     assert home not in call("ListCollections")["CollectionIds"]
-    return answers
 
 
-def walk_users(call, home, face, again):
+def walk_users(call, home, face, another, again):
     """The part of the walk about users: made of faces, found by face, by user and by image, taken apart again."""
     for user in ("ada", "grace"):
         call("CreateUser", CollectionId=home, UserId=user)
         added = call("AssociateFaces", CollectionId=home, UserId=user, FaceIds=[face[user]])
         assert [one["FaceId"] for one in added["AssociatedFaces"]] == [face[user]]
     assert {user["UserId"] for user in call("ListUsers", CollectionId=home)["Users"]} == {"ada", "grace"}
-    by_face = call("SearchUsers", CollectionId=home, FaceId=face["ada"], UserMatchThreshold=99)
+    by_face = call("SearchUsers", CollectionId=home, FaceId=another, UserMatchThreshold=99)
     assert [match["User"]["UserId"] for match in by_face["UserMatches"]] == ["ada"]
     by_image = call("SearchUsersByImage", CollectionId=home, Image=again, UserMatchThreshold=99, MaxUsers=5)
     assert [match["User"]["UserId"] for match in by_image["UserMatches"]] == ["ada"]
