@@ -17,6 +17,7 @@ import pytest
 from botocore import xform_name
 from clients import ALL, AwsCli, Capo, JavaScript, Refusal, environment
 from kit import faults, null_settings, operation, picture, serving
+from moto.server import ThreadedMotoServer
 
 from aboveboard import errors
 from aboveboard.rekognition.operations import offered
@@ -353,3 +354,35 @@ def test_the_configuration_file_may_name_the_endpoint(served, tmp_path, five_fac
     asked = json.dumps({"operation": "ListCollections", "input": {}})
     done = subprocess.run(words, input=asked, env=variables, check=True, capture_output=True, text=True)
     assert "five" in done.stdout
+
+
+def test_aws_rekognition_tool_works_through_a_bucket(make_server, tmp_path, monkeypatch):
+    """It uploads a photograph, has it looked at as S3Object and removes it, with one key for both services."""
+    (tmp_path / "credentials").write_text("[photographs]\naws_access_key_id = anybody\naws_secret_access_key = anything\n")
+    monkeypatch.setenv("AWS_SHARED_CREDENTIALS_FILE", str(tmp_path / "credentials"))
+    (tmp_path / "party.png").write_bytes(picture(1, 2, 3))
+    program = """
+import boto3
+from aws_rekognition_tool import AWSRekognition
+boto3.client("s3").create_bucket(Bucket="photographs")
+tool = AWSRekognition(bucket_name="photographs")
+print(tool.detect_faces("party.png")["face_count"], tool._s3_handler.list_images())
+for function in (tool.detect_labels, tool.detect_text):
+    try:
+        function("party.png")
+    except Exception as error:
+        print(error)
+"""
+    s3 = ThreadedMotoServer(ip_address="127.0.0.1", port=0, verbose=False)
+    s3.start()
+    try:
+        address = f"http://127.0.0.1:{s3.get_host_and_port()[1]}"
+        server = make_server(s3_endpoint=address, s3_profile="photographs")
+        variables = {**environment(server, tmp_path), "AWS_ENDPOINT_URL_S3": address, "AWS_DEFAULT_REGION": "us-east-1"}
+        done = subprocess.run([sys.executable, "-c", program], env=variables, cwd=tmp_path, check=True, capture_output=True, text=True)
+    finally:
+        s3.stop()
+    found, labels, text = done.stdout.splitlines()
+    assert found == "3 []"
+    assert labels.startswith("An error occurred (AccessDeniedException) when calling the DetectLabels operation: ")
+    assert text.startswith("An error occurred (AccessDeniedException) when calling the DetectText operation: ")
