@@ -15,6 +15,7 @@ import threading
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from functools import lru_cache
+from importlib import resources
 from pathlib import Path
 from typing import Any
 
@@ -28,6 +29,7 @@ from botocore.awsrequest import AWSRequest
 from botocore.config import Config
 from botocore.credentials import Credentials
 from botocore.model import OperationModel, ServiceModel, Shape
+from onnx import TensorProto, helper, numpy_helper
 
 from aboveboard import bootstrap, settings
 from aboveboard.accountability.operators import AccessKey
@@ -371,6 +373,34 @@ def null_settings(data: Path, **overrides: str) -> settings.Settings:
     """Settings of a deployment on the null pack, untouched by what this machine has set."""
     environment = {f"ABOVEBOARD_{name.upper()}": value for name, value in {"pack": "null", **overrides}.items()}
     return settings.load(data, {"HOME": str(data.parent / "home"), **environment})
+
+
+def other_pack(models: Path, pack: str = "other", version: str = "900.1", *, calibrated: bool = True) -> str:
+    """Install a pack of another model that reads drawn faces too: the board's cells, projected at random to 512 features."""
+    folder = models / pack
+    folder.mkdir(parents=True)
+    weights = np.random.default_rng(len(pack)).normal(size=(3 * 8 * 8, 512)).astype(np.float32)
+    weights -= weights.mean(axis=0)
+    nodes = [
+        helper.make_node("AveragePool", ["face"], ["squares"], kernel_shape=[14, 14], strides=[14, 14]),
+        helper.make_node("Flatten", ["squares"], ["flat"]),
+        helper.make_node("MatMul", ["flat", "weights"], ["features"]),
+    ]
+    inputs = [helper.make_tensor_value_info("face", TensorProto.FLOAT, [1, 3, 112, 112])]
+    outputs = [helper.make_tensor_value_info("features", TensorProto.FLOAT, [1, 512])]
+    graph = helper.make_graph(nodes, pack, inputs, outputs, [numpy_helper.from_array(weights, "weights")])
+    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 13)], ir_version=8).SerializeToString()
+    (folder / "other.onnx").write_bytes(model)
+    lines = [
+        f'id = "{pack}"', f'name = "{pack}"', f'model_version = "{version}"', 'licence = "Apache-2.0"', 'training_data = "none"',
+        "limits = []", "[detector]", 'architecture = "null"', "[recogniser]", 'architecture = "embedding"', 'file = "other.onnx"',
+        f'sha256 = "{hashlib.sha256(model).hexdigest()}"', "dimensions = 512", "mean = 127.5", "scale = 0.00784313725",
+    ]  # fmt: skip
+    (folder / "card.toml").write_text("\n".join(lines))
+    if calibrated:
+        text = (resources.files("aboveboard") / "calibrations" / "null.json").read_text()
+        (folder / "calibration.json").write_text(json.dumps({**json.loads(text), "id": pack, "model_version": version}))
+    return pack
 
 
 @contextmanager

@@ -15,6 +15,7 @@ from aboveboard.storage.collections import Collections
 from aboveboard.storage.database import Database
 from aboveboard.storage.ledger import Ledger
 from aboveboard.storage.objects import Objects
+from aboveboard.storage.reindexings import Reindexings
 from aboveboard.storage.requests import Requests
 from aboveboard.storage.secrets import Keyring
 from aboveboard.storage.subjects import Subjects
@@ -48,6 +49,7 @@ def open_app(settings: Settings) -> App:
         collections,
         Subjects(database),
         Requests(database),
+        Reindexings(database),
         models,
         Operators(database, keyring, ledger),
         gate,

@@ -63,7 +63,7 @@ class Gallery:
         return sorted(kept, key=lambda pair: (-pair[1], pair[0]))[:limit]
 
     def permit(self, floor, limit):
-        return Permit("audit", self.n, floor, limit)
+        return Permit("audit", self.n, ("1.0", "m"), floor, limit)
 
 
 def directions(seed, n, spread):
@@ -140,7 +140,7 @@ def test_a_permit_is_good_for_its_collection_only(tmp_path):
     face_id, vector = next(iter(gallery.truth.items()))
     with gallery.database.write() as connection:
         other = gallery.collections.create(connection, "b", "1.0", "m", {})
-    permit = Permit("audit", other, -1, 10)
+    permit = Permit("audit", other, ("1.0", "m"), -1, 10)
     assert gallery.stores[0].search(permit, vector).size == 0
     with pytest.raises(NoSuch):
         gallery.stores[0].of_faces(permit, [face_id])

@@ -119,7 +119,7 @@ class Gate:
         must_agree(self._models.card, collection)
         # A grain below, for the rounding of the way back; `answer` compares similarities exactly.
         floor = look.calibration.score_at(look.decision.threshold) - 1e-9
-        return Permit(look.audit_id, collection.n, floor, look.decision.limit)
+        return Permit(look.audit_id, collection.n, (collection.model_version, collection.model), floor, look.decision.limit)
 
     def _check(self, look: Look, collection: Collection) -> Check:
         """What a look asks once it has scanned a generation: does its decision still stand?"""
@@ -390,5 +390,5 @@ def must_agree(card: Card, collection: Collection) -> None:
     if (collection.model_version, collection.model) != (card.model_version, card.model):
         raise BadRequest(
             f"the collection {collection.id} holds templates of model version {collection.model_version} ({collection.model}), this "
-            f"server runs {card.model_version} ({card.model}): serve the pack it was made with, or index into a new collection"
+            f"server runs {card.model_version} ({card.model}): serve the pack that it is at, or re-index it: aboveboard collection reindex"
         )

@@ -24,6 +24,7 @@ DUTIES: Mapping[str, tuple[str, ...]] = {
     "collection.create": ("admin",),
     "collection.delete": ("admin",),
     "collection.tag": ("admin",),
+    "collection.reindex": ("admin",),
     "face.list": ROLES,
     "face.enrol": ("enroller",),
     "face.remove": ("enroller",),

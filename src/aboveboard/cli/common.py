@@ -13,6 +13,7 @@ import time
 import uuid
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, NoReturn
 
@@ -129,11 +130,12 @@ def advice(verb: str, data: Path | None) -> str:
     return f"{program()} {verb}" + (f" --data {shlex.quote(str(data))}" if data else "")
 
 
-def open_app(data: Path | None) -> App:
-    """The deployment in a data folder, made there if it is new."""
+def open_app(data: Path | None, pack: str = "") -> App:
+    """The deployment in a data folder, made there if it is new; with another model pack than the one in use, if one is named."""
     from aboveboard import bootstrap
 
     settings = configuration.load(data)
+    settings = replace(settings, pack=pack) if pack else settings
     check_installed(settings, data)
     return bootstrap.open_app(settings)
 
@@ -153,9 +155,9 @@ def check_installed(settings: configuration.Settings, data: Path | None) -> Pack
     return packs
 
 
-def open_as(data: Path | None, operator: str) -> tuple[App, Session]:
+def open_as(data: Path | None, operator: str, pack: str = "") -> tuple[App, Session]:
     """The deployment, and a session of the operator who acts in it."""
-    app = open_app(data)
+    app = open_app(data, pack)
     return app, session_of(choose(app, operator, data))
 
 

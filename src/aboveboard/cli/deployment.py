@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import sys
 from collections.abc import Mapping
+from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -38,7 +39,7 @@ if TYPE_CHECKING:
     from aboveboard.service.app import App
     from aboveboard.storage.collections import Collection
 
-collections = typer.Typer(help="Make, list, describe and delete collections.", no_args_is_help=True)
+collections = typer.Typer(help="Make, list, describe, re-index and delete collections.", no_args_is_help=True)
 operators = typer.Typer(help="Add and list the people and programs that may act.", no_args_is_help=True)
 models = typer.Typer(help="Model packs and the demo's photographs.", no_args_is_help=True)
 ledger = typer.Typer(help="Read the record of what was done.", no_args_is_help=True)
@@ -304,6 +305,7 @@ def _collection_json(app: App, collection: Collection) -> dict[str, Any]:
         "model_version": collection.model_version,
         "created_at": collection.created_at,
         "tags": dict(collection.tags),
+        **({"reindexing": asdict(under_way)} if (under_way := app.reindexings.of(collection)) else {}),
     }
 
 

@@ -80,7 +80,7 @@ def index(
     gallery = _gallery(app, session, collection, create, policy, data)
     tally = Tally(skipped=skipped)
     several = len(photographs) > 1
-    with counted("indexing", len(photographs)) as done, _ctrl_c() as stopped:
+    with counted("indexing", len(photographs)) as done, ctrl_c() as stopped:
         outcomes = _outcomes(photographs, workers, stopped, lambda one: _enrol(app, session, collection, one, max_faces, quality))
         for i, (photograph, outcome) in enumerate(outcomes, 1):
             tally.add(photograph, outcome)
@@ -240,7 +240,7 @@ def _outcomes(
 
 
 @contextmanager
-def _ctrl_c() -> Iterator[threading.Event]:
+def ctrl_c() -> Iterator[threading.Event]:
     """An event that the first Ctrl-C sets; a second one ends the program at once."""
     event = threading.Event()
     if threading.current_thread() is not threading.main_thread():

@@ -11,6 +11,7 @@ from aboveboard.storage.collections import Collections
 from aboveboard.storage.database import Database
 from aboveboard.storage.ledger import Ledger
 from aboveboard.storage.objects import Objects
+from aboveboard.storage.reindexings import Reindexings
 from aboveboard.storage.requests import Requests
 from aboveboard.storage.secrets import Keyring
 from aboveboard.storage.subjects import Subjects
@@ -28,6 +29,7 @@ class App:
     collections: Collections
     subjects: Subjects
     requests: Requests
+    reindexings: Reindexings
     models: Models
     operators: Operators
     gate: Gate

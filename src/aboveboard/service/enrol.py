@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import uuid
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 from aboveboard.accountability.gate import actor, must_agree
 from aboveboard.accountability.operators import Session
+from aboveboard.biometrics.places import paired
 from aboveboard.biometrics.vocabulary import Face, Template
 from aboveboard.errors import BadRequest
 from aboveboard.service import analyse, samples
@@ -96,8 +97,13 @@ def remove(app: App, session: Session, collection_id: str, face_ids: Sequence[st
 
 def image_mark(app: App, collection: Collection, data: bytes, external_image_id: str | None) -> str:
     """The image's id: a keyed mark, because a plain hash would tell anyone who holds a photograph whether it is enrolled."""
-    parts = collection.id.encode(), data, (external_image_id or "").encode()
-    return _uuid(app.keyring.mark("image", *parts))
+    return next(image_marks(app, collection, data, [external_image_id]))
+
+
+def image_marks(app: App, collection: Collection, data: bytes, external_image_ids: Iterable[str | None]) -> Iterator[str]:
+    """The ids that a photograph has under each of these external ids; its bytes are hashed once."""
+    external = ((one or "").encode() for one in external_image_ids)
+    return map(_uuid, app.keyring.marks("image", (collection.id.encode(), data), external))
 
 
 def _face_id(app: App, image_id: str, found: Found) -> str:
@@ -141,7 +147,13 @@ def _store(
         collection = app.collections.get(collection_id, connection)
         must_agree(app.models.card, collection)
         new = []
-        for face_id, found, template in made:
+        # A face that is there keeps its id: its box is found again, though a later pack may draw it a little otherwise.
+        known = app.collections.faces_of_image(connection, collection, image_id)
+        same = paired([found.face.box for _, found, _ in made], [row.box for row in known])
+        for i, (face_id, found, template) in enumerate(made):
+            if i in same:
+                enrolled.append(Enrolled(known[same[i]].face_id, image_id, found.face, is_new=False))
+                continue
             box = found.face.box
             row = {
                 "face_id": face_id,

@@ -165,6 +165,11 @@ class Collections:
                 found[row.face_id] = _face(row)
         return [found[face_id] for face_id in dict.fromkeys(face_ids) if face_id in found]
 
+    def faces_of_image(self, connection: sa.Connection, collection: Collection, image_id: str) -> list[FaceRow]:
+        """The faces that were enrolled of an image, in the order of enrolment."""
+        query = _FACES.where(FACES.c.collection == collection.n, FACES.c.image_id == image_id).order_by(FACES.c.n)
+        return [_face(row) for row in connection.execute(query)]
+
     def face_page(self, collection: Collection, after: int, limit: int) -> list[FaceRow]:
         """Faces in the order of enrolment, those behind row `after`."""
         query = _FACES.where(FACES.c.collection == collection.n, FACES.c.n > after).order_by(FACES.c.n).limit(limit)

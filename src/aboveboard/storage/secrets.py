@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import hmac
 import os
+from collections.abc import Iterable, Iterator
 from contextlib import suppress
 from pathlib import Path
 from tempfile import NamedTemporaryFile
@@ -67,8 +68,22 @@ class Keyring:
 
     def mark(self, purpose: str, *parts: bytes) -> bytes:
         """A 32-byte mark that nobody without the key can make or check. Parts are length-prefixed, so that they cannot run together."""
+        return self._mac(purpose, parts).digest()
+
+    def marks(self, purpose: str, shared: Iterable[bytes], last: Iterable[bytes]) -> Iterator[bytes]:
+        """The marks of `shared` parts with each of the last parts; the shared ones, which may be long, are hashed once."""
+        begun = self._mac(purpose, shared)
+        for part in last:
+            yield _add(begun.copy(), part).digest()
+
+    def _mac(self, purpose: str, parts: Iterable[bytes]) -> hmac.HMAC:
         mac = hmac.new(self._key(purpose), digestmod=hashlib.sha256)
         for part in parts:
-            mac.update(len(part).to_bytes(8, "big"))
-            mac.update(part)
-        return mac.digest()
+            _add(mac, part)
+        return mac
+
+
+def _add(mac: hmac.HMAC, part: bytes) -> hmac.HMAC:
+    mac.update(len(part).to_bytes(8, "big"))
+    mac.update(part)
+    return mac

@@ -13,16 +13,20 @@ from numpy.typing import NDArray
 
 from aboveboard.biometrics.matching import best_first, comparison_scores
 from aboveboard.biometrics.vocabulary import Vector
-from aboveboard.errors import NoSuch
+from aboveboard.errors import Busy, NoSuch
 from aboveboard.storage.database import COLLECTIONS, FACES, SUBJECTS, TEMPLATES, Database
 
 
 @dataclass(frozen=True, slots=True)
 class Permit:
-    """What one recorded look may see: which collection, from which comparison score up, how many. Made by the gate only."""
+    """What one recorded look may see: which collection, at which model (version, model), from which comparison score up, how many.
+
+    Made by the gate only.
+    """
 
     audit_id: str
     collection: int
+    model: tuple[str, str]
     floor: float
     limit: int
 
@@ -46,7 +50,9 @@ class SubjectScan:
     generation: int
 
 
-_STATE = sa.select(COLLECTIONS.c.generation, COLLECTIONS.c.removals, COLLECTIONS.c.associations).where(COLLECTIONS.c.n == sa.bindparam("n"))
+_STATE = sa.select(
+    COLLECTIONS.c.generation, COLLECTIONS.c.removals, COLLECTIONS.c.associations, COLLECTIONS.c.model_version, COLLECTIONS.c.model
+).where(COLLECTIONS.c.n == sa.bindparam("n"))
 
 
 @dataclass(frozen=True)
@@ -89,6 +95,7 @@ class Templates:
             .where(FACES.c.collection == permit.collection, FACES.c.face_id.in_(list(face_ids)))
         )
         with self._database.read() as connection:
+            _check_model(permit, connection.execute(_STATE, {"n": permit.collection}).first())
             found = {row.face_id: np.frombuffer(row.vector, "<f4") for row in connection.execute(query)}
         if len(found) < len(set(face_ids)):
             raise NoSuch("a face was removed from the collection while it was searched for; ask again")
@@ -99,7 +106,7 @@ class Templates:
 
         Exact, in float64; ties are ordered by face id. Sees every write that was acknowledged before the call, of any process.
         """
-        gallery, _ = self._current(permit.collection)
+        gallery, _ = self._current(permit)
         left_out = set(excluded)
         size = len(gallery.face_ids) - len(left_out)
         if size < 1 or permit.limit < 1:
@@ -126,7 +133,7 @@ class Templates:
         Exact, as `search` is. A face or a person (by handle) may be left out. The permit's limit is for the gate to apply: a person's
         place depends on how many comparisons his best score is the best of.
         """
-        gallery, whose = self._current(permit.collection, with_subjects=True)
+        gallery, whose = self._current(permit, with_subjects=True)
         assert whose is not None
         of_row = whose.of_row.copy()
         if face_id and face_id in gallery.face_ids:
@@ -152,14 +159,16 @@ class Templates:
             self._galleries.pop(collection, None)
             self._subjects.pop(collection, None)
 
-    def _current(self, collection: int, *, with_subjects: bool = False) -> tuple[_Gallery, _Subjects | None]:
-        """The collection as of now, and whose its faces are if asked for."""
+    def _current(self, permit: Permit, *, with_subjects: bool = False) -> tuple[_Gallery, _Subjects | None]:
+        """The permit's collection as of now, and whose its faces are if asked for."""
+        collection = permit.collection
         with self._lock, self._database.read() as connection:
             row = connection.execute(_STATE, {"n": collection}).first()
             if row is None:
                 self._galleries.pop(collection, None)
                 self._subjects.pop(collection, None)
                 raise NoSuch("the collection was deleted while it was searched; ask again")
+            _check_model(permit, row)
             gallery = self._brought_up(connection, collection, row)
             if not with_subjects:
                 return gallery, None
@@ -218,3 +227,9 @@ class Templates:
         whole[have : have + len(rows)] = tail
         face_ids = known.face_ids + tuple(row.face_id for row in rows)
         return _Gallery(generation, known.removals, rows[-1].n, whole[: len(face_ids)], face_ids)
+
+
+def _check_model(permit: Permit, state: Any) -> None:
+    """Raise Busy where the collection holds templates of another model than the look was permitted for: it was re-indexed meanwhile."""
+    if state is not None and (state.model_version, state.model) != permit.model:
+        raise Busy("the collection was re-indexed with another model while it was searched; ask again")
