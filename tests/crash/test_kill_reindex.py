@@ -13,11 +13,13 @@ from pathlib import Path
 import pytest
 import sqlalchemy as sa
 from kit import assert_ledger_whole, null_settings, other_pack, picture, serving
+from typer.testing import CliRunner
 
 from aboveboard import bootstrap
+from aboveboard.cli import app as program
 from aboveboard.storage.database import REINDEXINGS, SHADOW_TEMPLATES, TEMPLATES
 
-SUBJECTS = range(1, 41)
+SUBJECTS = range(1, 17)
 ENDS = """
 import os, signal, sys
 from aboveboard.storage.{module} import {owner}
@@ -38,7 +40,7 @@ BEFORE = {"module": "reindexings", "owner": "Reindexings", "method": "switch", "
 
 @pytest.fixture
 def deployment(tmp_path: Path):
-    """A collection of forty faces on the null pack, their photographs, and the pack `other`; gives settings, key and folder."""
+    """A collection of sixteen faces on the null pack, their photographs, and the pack `other`; gives settings, key and folder."""
     settings, folder = null_settings(tmp_path / "data"), tmp_path / "originals"
     other_pack(settings.models)
     folder.mkdir()
@@ -76,8 +78,8 @@ def state(settings) -> tuple[str, set[int], int, int]:
 
 def finished(settings, key, folder) -> None:
     """Run once more it ends, at the new model alone, and every face is found under it."""
-    done = subprocess.run([sys.executable, "-m", "aboveboard", *command(folder)], env=environment(settings), capture_output=True, text=True)
-    assert done.returncode == 0, done.stderr
+    done = CliRunner().invoke(program, command(folder), env=environment(settings))
+    assert done.exit_code == 0, done.output
     assert state(settings) == ("900.1", {4 * 512}, 0, 0)
     app = bootstrap.open_app(settings)
     entries = [entry for entry in assert_ledger_whole(app) if entry["type"].startswith("collection.reindex")]
