@@ -331,7 +331,7 @@ def test_a_search_decided_before_the_switch_is_not_answered_after_it(old, origin
     answer(old.client(), 1)  # the old templates are in memory
     collection = old.app.collections.get("a")
     probe = analyse.template(old.app, analyse.faces(old.app, picture(1))[0])
-    shown = Probe(images=(b"x",)) if by == "image" else Probe(face_id=face)
+    shown = Probe(images=(b"x",)) if by == "image" else Probe(face_ids=(face,))
     app, session = opened(old)
 
     def search() -> None:
