@@ -115,6 +115,8 @@ def shadow(server: Server) -> tuple[int, int]:
 def test_everything_but_the_templates_stays(old, originals, run, tmp_path):
     """Under the new pack the same FaceIds are found, with the similarities of a collection that was made with it."""
     run("index", originals, "--collection", "a")
+    old.client().create_user(CollectionId="a", UserId="ada")
+    old.client().associate_faces(CollectionId="a", UserId="ada", FaceIds=[faces(old)[0]["FaceId"]])
     before, described = faces(old), old.client().describe_collection(CollectionId="a")
     size = old.entry_count()
     said = run("collection", "reindex", "a", "--originals", originals, "--pack", "other").stdout
@@ -132,6 +134,8 @@ def test_everything_but_the_templates_stays(old, originals, run, tmp_path):
     with on_other(old) as new:
         client = new.client()
         found = {subject: answer(client, subject) for subject in range(1, 7)}
+        people = client.search_users(CollectionId="a", FaceId=before[1]["FaceId"], UserMatchThreshold=0)["UserMatches"]
+        assert [match["User"]["UserId"] for match in people] == ["ada"]
         client.create_collection(CollectionId="fresh")
         for file in originals.rglob("*.png"):
             client.index_faces(CollectionId="fresh", Image={"Bytes": file.read_bytes()})
@@ -184,7 +188,7 @@ def test_missing_originals_refuse_until_they_are_found_or_dropped_on_record(old,
     assert json.loads(run("collection", "describe", "a", "--json").stdout)["reindexing"]["faces"] == 4
     assert "needs --yes" in run(*command, "--drop-missing", code=2).stderr
     (originals / "found again.png").write_bytes(picture(2))
-    assert "1 faces were removed, on record" in run(*command, "--drop-missing", "--yes").stdout
+    assert "removed on record: 1 face" in run(*command, "--drop-missing", "--yes").stdout
     assert [face["FaceId"] for face in faces(old)] == [face["FaceId"] for face in listed if face["ExternalImageId"] != "six"]
     assert old.client().describe_collection(CollectionId="a")["FaceCount"] == 5
     removed, ended = old.entries()[-2:]

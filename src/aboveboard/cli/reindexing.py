@@ -167,7 +167,7 @@ def _check(app: App, session: Session, collection: str, paths: Sequence[Path], w
         return
     out().print(f"{found.located:,} of {found.images:,} originals are there; about {_duration(found.seconds)} with {workers} workers")
     if found.done_faces:
-        out().print(f"{found.done_faces:,} faces are done already")
+        out().print(f"done already: {_faces(found.done_faces)}")
     _show_left(found.left, report)
 
 
@@ -194,7 +194,7 @@ def _write(report: Path | None, left: Sequence[Left]) -> None:
 
 def _show_left(left: Sequence[Left], report: Path | None) -> None:
     for reason, count in Counter(one.reason for one in left).most_common():
-        out().print(f"{count:,} faces: {REASONS[reason]}", style="yellow")
+        out().print(f"{_faces(count)}: {REASONS[reason]}", style="yellow")
         for one in [one for one in left if one.reason == reason][:_SHOWN]:
             out().print(f"  face {one.face.face_id} of image {one.face.image_id}")
         if count > _SHOWN and report is None:
@@ -211,7 +211,7 @@ def _show_done(app: App, collection: str, result: Reindexed, data: Path | None) 
     else:
         out().print(f"the collection {collection} is at model version {result.to_version} now, with {result.faces:,} faces")
     if result.left:
-        out().print(f"{len(result.left):,} faces were removed, on record")
+        out().print(f"removed on record: {_faces(len(result.left))}")
     if settings.load(data).pack != app.settings.pack:
         text = f'set pack = "{app.settings.pack}" in {app.settings.data / "settings.toml"} and start the server again'
         out().print(f"a server on the pack '{settings.load(data).pack}' refuses it from now on: {text}")
@@ -228,6 +228,10 @@ def _result_json(collection: str, result: Reindexed) -> dict[str, Any]:
         "faces_left": len(result.left),
         "reasons": dict(Counter(one.reason for one in result.left)),
     }
+
+
+def _faces(count: int) -> str:
+    return f"{count:,} face{'' if count == 1 else 's'}"
 
 
 def _duration(seconds: float) -> str:
