@@ -335,7 +335,7 @@ def test_a_search_decided_before_the_switch_is_not_answered_after_it(old, origin
     answer(old.client(), 1)  # the old templates are in memory
     collection = old.app.collections.get("a")
     probe = analyse.template(old.app, analyse.faces(old.app, picture(1))[0])
-    shown = Probe(images=(b"x",)) if by == "image" else Probe(face_ids=(face,))
+    shown = Probe(images=(lambda: b"x",)) if by == "image" else Probe(face_ids=(face,))
     app, session = opened(old)
 
     def search() -> None:
@@ -397,14 +397,16 @@ def test_where_an_original_lies_is_asked_first(old, originals):
     """A recorded source needs no folder; one that is another photograph by now is not taken."""
     enrolled(old, originals)
     rows = {face["ImageId"]: face["ExternalImageId"] for face in faces(old)}
-    places: Mapping[str, Path] = {file.stem: file for file in originals.rglob("*.png")}
+    places: Mapping[str, str] = {file.stem: str(file) for file in originals.rglob("*.png")} | {"all": "s3://kept/party/all.png"}
     with old.app.database.write() as connection:
         n = old.app.collections.get("a", connection).n
         for image_id, external in rows.items():
             connection.exec_driver_sql(
-                "INSERT INTO enrolment_records (collection, image_id, source) VALUES (?, ?, ?)", (n, image_id, str(places[external]))
+                "INSERT INTO enrolment_records (collection, image_id, source) VALUES (?, ?, ?)", (n, image_id, places[external])
             )
-    app, session = opened(old)
+    settings = replace(old.app.settings, pack="other", buckets={"kept": originals})
+    app = bootstrap.open_app(settings)
+    session = Session(app.operators.all()[0], "cli", "r", buckets=("*",))
     moved = cv2.imencode(".png", canvas(1, ground=90))[1].tobytes()
     (originals / "one.png").write_bytes(moved)
     (originals / "two.png").write_bytes(encoded(canvas(1)))

@@ -83,9 +83,10 @@ class Checked:
 
 @dataclass
 class _Round:
-    """Images to do, with their faces; what was found out about faces that cannot be carried over, by their rows."""
+    """Images to do, with their faces; buckets that may be read; what was found out about faces that cannot be carried over."""
 
     images: dict[str, list[Lacking]]
+    buckets: Sequence[str]
     failed: dict[int, Reason] = field(default_factory=dict)
 
     @property
@@ -119,7 +120,7 @@ def run(
     agreed = set(failed)
     done = 0
     while not stop.is_set():
-        work = _Round(_by_image(app, began, failed))
+        work = _Round(_by_image(app, began, failed), session.buckets)
         if not work.images:
             if result := _switch(app, session, began, failed, agreed):
                 return result
@@ -145,7 +146,7 @@ def check(app: App, session: Session, collection_id: str, originals: Callable[[]
     if _is_at(app, began):
         return Checked(0, 0, began.face_count, (), 0.0)
     images = _by_image(app, began, {})
-    work = _Round(dict(images))
+    work = _Round(dict(images), session.buckets)
     sample: list[tuple[str, bytes]] = []
     located = 0
     for image_id, data in _located(app, began, work, originals(), threading.Event()):
@@ -240,7 +241,7 @@ def _located(
         if stop.is_set():
             return
         if faces[0].source:
-            yield from tried(_kept(faces[0].source), [faces[0].external_image_id])
+            yield from tried(_kept(app, faces[0].source, work.buckets), [faces[0].external_image_id])
     # A file is read only where its name fits something wanted ...
     wanted = set(work.external_ids)
     placed: list[Original] = []
@@ -270,10 +271,14 @@ def _read(original: Original) -> bytes | None:
         return None
 
 
-def _kept(source: str) -> bytes | None:
+def _kept(app: App, source: str, buckets: Sequence[str]) -> bytes | None:
     try:
-        return Path(source).read_bytes()
-    except (OSError, ValueError):
+        if source.startswith("s3://"):
+            bucket, _, name = source.removeprefix("s3://").partition("/")
+            return app.objects.read(bucket, name, None, buckets)
+        # A device or a pipe under this name by now would be read for ever.
+        return Path(source).read_bytes() if Path(source).is_file() else None
+    except (BadSample, OSError, ValueError):
         return None
 
 
