@@ -90,8 +90,10 @@ def test_the_steps_of_the_container_file_work(tmp_path):
         return text
 
     stage = instructions()[: [name for name, _ in instructions()].index("FROM", 2)]
+    (tmp_path / "bin").mkdir()
+    (tmp_path / "bin" / "python").symlink_to(Path(sys.base_prefix) / "bin" / "python3.11")
     base = {name: value for name, value in os.environ.items() if name.startswith("PIP_")}
-    environment = {**base, "PATH": f"{Path(sys.base_prefix) / 'bin'}:{os.environ['PATH']}", "HOME": str(tmp_path), "PACKS": "null"}
+    environment = {**base, "PATH": f"{tmp_path / 'bin'}:{os.environ['PATH']}", "HOME": str(tmp_path), "PACKS": "null"}
     for name, rest in stage:
         if name == "COPY":
             *sources, target = rest.split()
@@ -180,7 +182,7 @@ def test_the_wheel_has_every_file_of_the_package(tmp_path):
 
 
 KNOWN: Mapping[str, str] = {
-    "Unit": "Description Documentation After",
+    "Unit": "Description After",
     "Service": "Type User Group Environment StateDirectory StateDirectoryMode UMask ExecStart Restart RestartSec RestartPreventExitStatus "
     "TimeoutStopSec LimitNOFILE TasksMax MemoryMax IPAddressDeny IPAddressAllow CapabilityBoundingSet AmbientCapabilities "
     "NoNewPrivileges ProtectSystem ProtectHome ProtectClock ProtectControlGroups ProtectHostname ProtectKernelLogs ProtectKernelModules "
