@@ -42,6 +42,7 @@ $(NODE)/node_modules/made: $(NODE)/package-lock.json | .venv/made
 
 lock:
 	$(BIN)/pip-compile --quiet --generate-hashes --allow-unsafe --strip-extras --no-emit-index-url --no-emit-find-links --no-header --all-extras --build-deps-for editable --output-file requirements.lock pyproject.toml
+	$(BIN)/pip-compile --quiet --generate-hashes --allow-unsafe --strip-extras --no-emit-index-url --no-emit-find-links --no-header --constraint requirements.lock --build-deps-for wheel --output-file deploy/requirements.lock pyproject.toml
 
 clean:
 	rm -rf .venv $(NODE)/node_modules

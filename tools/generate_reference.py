@@ -260,7 +260,7 @@ def text() -> str:
         + "\n\nExit codes: "
         + "; ".join(f"{number} {meaning.replace(';', ',')}" for number, meaning in EXIT_CODES.items())
         + ".",
-        "Operations": operation_lists(),
+        "Operations": "Member by member: [reference-operations.md](reference-operations.md).\n\n" + operation_lists(),
         "Errors": error_rows(),
         "Headers": "Every answer carries `x-amzn-RequestId`, every error `x-amzn-ErrorType` as well. "
         "boto3 shows headers in `answer['ResponseMetadata']['HTTPHeaders']`.\n\n" + header_rows(),

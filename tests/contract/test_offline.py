@@ -42,3 +42,11 @@ def test_every_operation_works_without_a_route_and_connects_to_loopback_only(tmp
     assert connected
     assert all(what.startswith("('127.0.0.1',") for what in connected)
     assert {what for event, what in told["seen"] if event != "socket.connect"} <= {"'127.0.0.1'"}
+
+
+def test_onnxruntime_sends_no_usage_data_and_keeps_no_id_of_the_machine(tmp_path):
+    """It would begin at its import, with an id and a queue of events below the home; Python's audit hooks do not see its connections."""
+    code = "from aboveboard.vision import session; import onnxruntime; onnxruntime.get_available_providers()"
+    environment = {"HOME": str(tmp_path), "ORT_DISABLE_TELEMETRY": "0"}
+    subprocess.run([sys.executable, "-c", code], env=environment, check=True)
+    assert list(tmp_path.rglob("*")) == []

@@ -17,6 +17,7 @@ from aboveboard.storage.ledger import Ledger
 from aboveboard.storage.secrets import Keyring
 
 _SEALED = "access-key"
+_KEY_ID = re.compile(r"ABKEY[A-Z2-7]{15}")
 _BY_KEY = (
     sa.select(OPERATORS.c.name, OPERATORS.c.roles, ACCESS_KEYS.c.sealed_secret, ACCESS_KEYS.c.buckets)
     .join(OPERATORS, OPERATORS.c.name == ACCESS_KEYS.c.operator)
@@ -55,6 +56,16 @@ class AccessKey:
 
 
 @dataclass(frozen=True, slots=True)
+class KeyFacts:
+    """What may be told of an access key: times are the ledger's; `revoked_at` is empty while it can be used."""
+
+    id: str
+    created_at: str
+    revoked_at: str
+    buckets: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True)
 class Credential:
     """What an access key that is not revoked stands for: whose it is, its secret, the buckets that may be read for it."""
 
@@ -81,21 +92,64 @@ class Operators:
             raise Refused(text, rule=rule)
         if not roles:
             raise BadRequest(f"an operator needs at least one role of {', '.join(ROLES)}")
-        if not re.fullmatch(r"[A-Za-z0-9_.@+=,-]{1,64}", name):
-            raise BadRequest("an operator's name is 1 to 64 letters, digits or the signs _ . @ + = , -")
-        key = AccessKey("ABKEY" + base64.b32encode(os.urandom(10)).decode()[:15], base64.b64encode(os.urandom(30)).decode())
-        sealed = self._keyring.seal(key.secret.encode(), _SEALED, key.id)
+        if not re.fullmatch(r"[A-Za-z0-9_.@+=,-]{1,64}", name) or _KEY_ID.fullmatch(name):
+            raise BadRequest(
+                "an operator's name is 1 to 64 letters, digits or the signs _ . @ + = , - and does not look like an access key"
+            )
         ordered = [role for role in ROLES if role in roles]
-        row = {"id": key.id, "operator": name, "sealed_secret": sealed, "buckets": list(buckets), "created_at": now()}
         try:
             with self._database.write() as connection:
                 connection.execute(sa.insert(OPERATORS).values(name=name, roles=ordered, created_at=now()))
-                connection.execute(sa.insert(ACCESS_KEYS).values(**row))
+                key = self._make_key(connection, name, buckets)
                 facts = {"operator": name, "roles": ordered, "access_key": key.id, "buckets": list(buckets), "by": by}
                 self._ledger.append(connection, "operator.added", facts)
         except sa.exc.IntegrityError as error:
             raise Exists(f"there is an operator '{name}' already; choose another name") from error
         return key
+
+    def rotate(self, name: str, by: str, buckets: Sequence[str] | None = None, *, revoke_old: bool = False) -> tuple[AccessKey, list[str]]:
+        """A new key of an operator, and the ids of those that `revoke_old` has ended with it.
+
+        Without `buckets` it has those of his newest key, one that can be used before one that is revoked. Raises NoSuch, BadRequest.
+        """
+        with self._database.write() as connection:
+            keys = self._keys_of(connection, name)
+            chosen = list(max(keys, key=lambda key: (not key.revoked_at, key.created_at)).buckets) if buckets is None else list(buckets)
+            ended = self._end(connection, [key for key in keys if revoke_old])
+            key = self._make_key(connection, name, chosen)
+            facts = {"operator": name, "access_key": key.id, "buckets": chosen, "revoked": ended, "by": by}
+            self._ledger.append(connection, "operator.rotated", facts)
+        return key, ended
+
+    def revoke(self, target: str, by: str) -> list[str]:
+        """End every key of an operator, or the one key of this id, from the next request on; the ids of those that could still be used.
+
+        Raises NoSuch. Ending what has ended changes nothing and leaves no entry.
+        """
+        with self._database.write() as connection:
+            name = _owner(connection, target)
+            ended = self._end(connection, [key for key in self._keys_of(connection, name or target) if target in (name, key.id)])
+            if ended:
+                self._ledger.append(connection, "operator.revoked", {"operator": name, "access_keys": ended, "by": by})
+        return ended
+
+    def owner(self, target: str) -> str | None:
+        """Whose key this id is, or the name itself where it is an operator's; None where it is neither."""
+        with self._database.read() as connection:
+            return _owner(connection, target)
+
+    def keys(self) -> dict[str, list[KeyFacts]]:
+        """Every operator's keys, the oldest first; never their secrets."""
+        with self._database.read() as connection:
+            found: dict[str, list[KeyFacts]] = {name: [] for name in connection.scalars(sa.select(OPERATORS.c.name))}
+            for row in connection.execute(sa.select(ACCESS_KEYS).order_by(ACCESS_KEYS.c.created_at, ACCESS_KEYS.c.id)):
+                found[row.operator].append(KeyFacts(row.id, row.created_at, row.revoked_at or "", tuple(row.buckets)))
+        return found
+
+    def has_admin_key(self) -> bool:
+        """Whether any admin can still sign a request."""
+        keys = self.keys()
+        return any("admin" in one.roles and any(not key.revoked_at for key in keys[one.name]) for one in self.all())
 
     def all(self) -> list[Operator]:
         """Every operator, in the order of names."""
@@ -128,3 +182,31 @@ class Operators:
             return Operator("first", roles), self.add("first", roles, "aboveboard", pack, ("*",))
         except Exists:  # another process started at the same time
             return None
+
+    def _make_key(self, connection: sa.Connection, name: str, buckets: Sequence[str]) -> AccessKey:
+        for bucket in buckets:
+            if not re.fullmatch(r"\*|[0-9A-Za-z._-]{3,255}", bucket):
+                raise BadRequest(f"'{bucket}' cannot name a bucket; use 3 to 255 letters, digits or the signs . _ - or * for all")
+        key = AccessKey("ABKEY" + base64.b32encode(os.urandom(10)).decode()[:15], base64.b64encode(os.urandom(30)).decode())
+        sealed = self._keyring.seal(key.secret.encode(), _SEALED, key.id)
+        row = {"id": key.id, "operator": name, "sealed_secret": sealed, "buckets": list(buckets), "created_at": now()}
+        connection.execute(sa.insert(ACCESS_KEYS).values(**row))
+        return key
+
+    @staticmethod
+    def _keys_of(connection: sa.Connection, name: str) -> list[KeyFacts]:
+        rows = connection.execute(sa.select(ACCESS_KEYS).where(ACCESS_KEYS.c.operator == name).order_by(ACCESS_KEYS.c.created_at)).all()
+        if not rows:
+            raise NoSuch(f"there is no operator and no access key '{name}'; see which there are with: aboveboard operator list")
+        return [KeyFacts(row.id, row.created_at, row.revoked_at or "", tuple(row.buckets)) for row in rows]
+
+    @staticmethod
+    def _end(connection: sa.Connection, keys: Sequence[KeyFacts]) -> list[str]:
+        ended = [key.id for key in keys if not key.revoked_at]
+        connection.execute(sa.update(ACCESS_KEYS).where(ACCESS_KEYS.c.id.in_(ended)).values(revoked_at=now()))
+        return ended
+
+
+def _owner(connection: sa.Connection, target: str) -> str | None:
+    by_id = sa.select(ACCESS_KEYS.c.operator).where(ACCESS_KEYS.c.id == target)
+    return connection.scalar(by_id.union(sa.select(OPERATORS.c.name).where(OPERATORS.c.name == target)))

@@ -40,6 +40,10 @@ DUTIES: Mapping[str, tuple[str, ...]] = {
     "search.subjects.image": ("investigator",),
     "operator.add": ("admin",),
     "operator.list": ("admin", "auditor"),
+    "operator.rotate": ("admin",),
+    "operator.rotate.own": ROLES,
+    "operator.revoke": ("admin",),
+    "operator.revoke.own": ROLES,
     "ledger.read": ("admin", "auditor"),
 }
 """Which roles may do what; one of them suffices."""

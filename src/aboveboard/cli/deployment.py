@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import sys
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -36,11 +36,12 @@ from aboveboard.cli.common import (
 from aboveboard.errors import BadRequest
 
 if TYPE_CHECKING:
+    from aboveboard.accountability.operators import AccessKey
     from aboveboard.service.app import App
     from aboveboard.storage.collections import Collection
 
 collections = typer.Typer(help="Make, list, describe, re-index and delete collections.", no_args_is_help=True)
-operators = typer.Typer(help="Add and list the people and programs that may act.", no_args_is_help=True)
+operators = typer.Typer(help="The people and programs that may act, and their access keys.", no_args_is_help=True)
 models = typer.Typer(help="Model packs and the demo's photographs.", no_args_is_help=True)
 ledger = typer.Typer(help="Read the record of what was done.", no_args_is_help=True)
 
@@ -133,6 +134,10 @@ def operator_add(
     role: Annotated[
         list[str], typer.Option("--role", metavar="ROLE", help="admin, enroller, investigator, reviewer or auditor; may be repeated.")
     ],
+    bucket: Annotated[
+        list[str] | None,
+        typer.Option("--bucket", metavar="B", help="A bucket that may be read for his key, * for all; may be repeated. Else none."),
+    ] = None,
     data: Data = None,
     operator: OperatorName = "",
     as_json: Json = False,
@@ -147,27 +152,91 @@ def operator_add(
         raise BadRequest("the first operator of a deployment needs the role admin, or nobody could add another; add --role admin")
     else:
         by = "aboveboard"
-    key = app.operators.add(name, role, by, app.gate.policies.default)
+    key = app.operators.add(name, role, by, app.gate.policies.default, bucket or [])
     made = app.operators.named(name)
     if as_json:
-        show_json({"operator": name, "roles": list(made.roles), "access_key_id": key.id, "secret_access_key": key.secret})
+        show_json({"operator": name, "roles": list(made.roles), "buckets": bucket or [], **_key_json(key)})
     else:
-        typer.echo(f"The operator '{name}' holds {roles_text(made)}. The secret is shown this once:\n")
-        typer.echo("\n".join(key_lines(key, app.settings.region)))
+        _show_key(app, key, f"The operator '{name}' holds {roles_text(made)}.")
 
 
 @operators.command("list")
 def operator_list(data: Data = None, operator: OperatorName = "", as_json: Json = False) -> None:
-    """List the operators and their roles. --json prints one line each."""
+    """List the operators, their roles and their keys, without the secrets. --json prints one line for each operator."""
     app, session = open_as(data, operator)
     app.gate.authorise(session, "operator.list")
-    table = columns("operator", "roles")
+    table, keys = columns("operator", "roles", "access key", "buckets", "made", "revoked"), app.operators.keys()
     for one in app.operators.all():
         if as_json:
-            show_json({"operator": one.name, "roles": list(one.roles)})
-        table.add_row(one.name, ", ".join(one.roles))
+            listed = [
+                {"access_key_id": key.id, "buckets": list(key.buckets), "created_at": key.created_at, "revoked_at": key.revoked_at or None}
+                for key in keys[one.name]
+            ]
+            show_json({"operator": one.name, "roles": list(one.roles), "keys": listed})
+        for key in keys[one.name]:
+            roles, buckets = ", ".join(one.roles), ", ".join(key.buckets) or "none"
+            table.add_row(one.name, roles, key.id, buckets, key.created_at[:10], Text(key.revoked_at[:10], "yellow"))
     if not as_json:
         out().print(table)
+
+
+@operators.command("rotate")
+def operator_rotate(
+    name: Annotated[str, typer.Argument(metavar="NAME")],
+    bucket: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--bucket", metavar="B", help="A bucket that may be read for the new key, * for all; may be repeated. Else as before."
+        ),
+    ] = None,
+    no_bucket: Annotated[bool, typer.Option("--no-bucket", help="No bucket may be read for the new key.")] = False,
+    revoke_old: Annotated[
+        bool, typer.Option("--revoke-old", help="End his other keys at once; else both work until you revoke one.")
+    ] = False,
+    data: Data = None,
+    operator: OperatorName = "",
+    as_json: Json = False,
+) -> None:
+    """Give an operator a new access key and print it, this once.
+
+    An admin may rotate anybody's; everybody his own, as long as he has one that is not revoked, for the same buckets.
+    """
+    if bucket and no_bucket:
+        raise BadRequest("--bucket and --no-bucket contradict each other; give one of them")
+    chosen = [] if no_bucket else bucket
+    app, session = open_as(data, operator)
+    is_own = session.operator.name == name and any(not key.revoked_at for key in app.operators.keys()[name])
+    app.gate.authorise(session, "operator.rotate.own" if is_own and chosen is None else "operator.rotate")
+    key, ended = app.operators.rotate(name, session.operator.name, chosen, revoke_old=revoke_old)
+    if as_json:
+        show_json({"operator": name, **_key_json(key), "revoked": ended})
+    else:
+        _show_key(app, key, f"A new key of the operator '{name}'; {_ended(ended)}.")
+
+
+@operators.command("revoke")
+def operator_revoke(
+    target: Annotated[str, typer.Argument(metavar="NAME|KEYID", help="An operator, for all his keys, or the id of one key.")],
+    data: Data = None,
+    operator: OperatorName = "",
+    as_json: Json = False,
+) -> None:
+    """End an operator's keys, or one key: the next request that is signed with it is refused, by a running server too.
+
+    An admin may end anybody's, everybody his own. Nothing in the data folder is changed otherwise: the operator stays in the record.
+    """
+    app, session = open_as(data, operator)
+    is_own = app.operators.owner(target) == session.operator.name
+    app.gate.authorise(session, "operator.revoke.own" if is_own else "operator.revoke")
+    ended = app.operators.revoke(target, session.operator.name)
+    has_admin = app.operators.has_admin_key()
+    if as_json:
+        show_json({"operator": app.operators.owner(target), "revoked": ended, "has_admin_key": has_admin})
+    else:
+        typer.echo(_ended(ended))
+    if not has_admin:
+        mend = advice("operator rotate NAME", data)
+        typer.echo(f"note: no admin has an access key any more: no program can make collections until one has, with: {mend}", err=True)
 
 
 @models.command("list")
@@ -295,6 +364,19 @@ def ledger_root(data: Data = None, operator: OperatorName = "", as_json: Json = 
     app.gate.authorise(session, "ledger.read")
     size, root = app.ledger.checkpoint()
     _show_pairs({"size": size, "root": root.hex()}, as_json)
+
+
+def _key_json(key: AccessKey) -> dict[str, str]:
+    return {"access_key_id": key.id, "secret_access_key": key.secret}
+
+
+def _show_key(app: App, key: AccessKey, what: str) -> None:
+    typer.echo(f"{what} The secret is shown this once:\n")
+    typer.echo("\n".join(key_lines(key, app.settings.region)))
+
+
+def _ended(keys: Sequence[str]) -> str:
+    return f"revoked {', '.join(keys)}" if keys else "no key was revoked"
 
 
 def _collection_json(app: App, collection: Collection) -> dict[str, Any]:

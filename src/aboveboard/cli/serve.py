@@ -14,7 +14,7 @@ import typer
 import uvicorn
 
 from aboveboard.cli.common import Data, advice, first_words, key_lines, open_app, region_lines
-from aboveboard.errors import Refused, Unavailable
+from aboveboard.errors import BadRequest, Refused, Unavailable
 
 GRACE_S = 30
 """How long a stop waits for requests in flight."""
@@ -29,6 +29,9 @@ def serve(
     plain_http_behind_proxy: Annotated[
         bool, typer.Option("--plain-http-behind-proxy", help="Listen on another address than this machine's own, without TLS.")
     ] = False,
+    no_first_operator: Annotated[
+        bool, typer.Option("--no-first-operator", help="Refuse a deployment without an operator; else one is made and his secret printed.")
+    ] = False,
 ) -> None:
     """Serve the Amazon Rekognition API until Ctrl-C or SIGTERM; requests in flight are finished.
 
@@ -40,6 +43,8 @@ def serve(
         raise Refused(text + mend, rule="plain-http")
     listener = _listen(host, port)
     app = open_app(data)
+    if no_first_operator and not app.operators.all():
+        raise BadRequest(f"{app.settings.data} has no operator yet; add one with: {advice('operator add NAME --role admin', data)}")
     from aboveboard.rekognition import server
     from aboveboard.rekognition.protocol import BoundedHead
 
