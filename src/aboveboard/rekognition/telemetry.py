@@ -52,9 +52,9 @@ class Exchange:
 Listener = Callable[[Exchange], None]
 
 
-def line(exchange: Exchange) -> None:
-    """Log a request: the ledger has the same request id."""
-    facts = {
+def facts(exchange: Exchange) -> dict[str, str | float]:
+    """A request's members in the log."""
+    return {
         "request_id": exchange.request_id,
         "operation": exchange.operation,
         "access_key": exchange.key_id,
@@ -65,7 +65,11 @@ def line(exchange: Exchange) -> None:
         "bytes_out": exchange.bytes_out,
         "client": exchange.client,
     }
-    logging.getLogger("aboveboard.requests").info("request", extra={"facts": facts})
+
+
+def line(exchange: Exchange) -> None:
+    """Log a request."""
+    logging.getLogger("aboveboard.requests").info("request", extra={"facts": facts(exchange)})
 
 
 class Lines(logging.Formatter):
@@ -80,7 +84,7 @@ class Lines(logging.Formatter):
             "level": record.levelname,
             "logger": record.name,
             "message": first[:500],
-            **getattr(record, "facts", {}),
+            **vars(record).get("facts", {}),
         }
         if record.exc_info and (error := record.exc_info[1]):
             told["exception"] = type(error).__name__
