@@ -176,7 +176,7 @@ def test_metrics_count_what_was_asked(tmp_path):
     assert found["aboveboard_requests_total", "AccessDeniedException", "DetectLabels"] == 1
     assert found["aboveboard_requests_total", "OK", "SearchFacesByImage"] == 1
     assert found["aboveboard_requests_total", "ListCollections", "ThrottlingException"] >= 1
-    assert found["aboveboard_request_seconds_count", "SearchFacesByImage"] == 2
+    assert found["aboveboard_request_seconds_count", "SearchFacesByImage"] >= 2  # more where one was throttled and sent again
     assert found["aboveboard_looks_total", "general"] == 1
     assert found["aboveboard_refusals_total", "not-provided"] == 1
     assert found["aboveboard_refusals_total", "public-safety/roles"] == 1
