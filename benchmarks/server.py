@@ -33,8 +33,8 @@ from aboveboard import settings
 from aboveboard.accountability.operators import AccessKey, Session
 from aboveboard.biometrics.vocabulary import Template
 from aboveboard.bootstrap import open_app
-from aboveboard.rekognition.protocol import BoundedHead
-from aboveboard.rekognition.server import build
+from aboveboard.rekognition.protocol import configuration
+from aboveboard.rekognition.server import Front
 from aboveboard.service import analyse, enrol, galleries
 from aboveboard.service.app import App
 
@@ -122,8 +122,7 @@ def serving(app: App) -> Iterator[str]:
     """A server in this process, so that a search and the models alone use the same weights in the same caches."""
     listening = socket.create_server(("127.0.0.1", 0))
     listening.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-    config = uvicorn.Config(build(app), http=BoundedHead, lifespan="off", log_config=None, access_log=False)
-    server = uvicorn.Server(config)
+    server = uvicorn.Server(configuration(Front(app), app.settings.connections))
     thread = threading.Thread(target=server.run, args=([listening],), daemon=True)
     thread.start()
     try:
@@ -148,7 +147,7 @@ def search_times(app: App, endpoint: str, key: AccessKey, photographs: list[byte
         searched.append((time.perf_counter() - start) * 1e3)
         assert answer.status == 200
         start = time.perf_counter()
-        analyse.template(app, analyse.faces(app, data)[0])
+        analyse.probe(app, data, "NONE", "the image")
         analysed.append((time.perf_counter() - start) * 1e3)
     return searched[10:], analysed[10:]
 

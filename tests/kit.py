@@ -33,8 +33,8 @@ from onnx import TensorProto, helper, numpy_helper
 
 from aboveboard import bootstrap, settings
 from aboveboard.accountability.operators import AccessKey
-from aboveboard.rekognition import server as front_door
-from aboveboard.rekognition.protocol import BoundedHead
+from aboveboard.rekognition.protocol import configuration
+from aboveboard.rekognition.server import Front
 from aboveboard.service.app import App
 from aboveboard.vision import null
 
@@ -167,7 +167,7 @@ def _judge_answer(http_response: Any, model: OperationModel, **_: Any) -> None:
     judge(model.name, http_response.status_code, headers, http_response.content)
 
 
-def client(endpoint: str, key: AccessKey, region: str = "eu-west-1", **config: Any) -> Any:
+def client(endpoint: str, key: AccessKey, region: str = "eu-west-1", verify: Path | None = None, **config: Any) -> Any:
     """A real boto3 client, retries off; every answer it gets is judged before the test sees it."""
     made = _session().client(
         "rekognition",
@@ -175,7 +175,8 @@ def client(endpoint: str, key: AccessKey, region: str = "eu-west-1", **config: A
         aws_access_key_id=key.id,
         aws_secret_access_key=key.secret,
         region_name=region,
-        config=Config(retries={"total_max_attempts": 1}, **{"read_timeout": 120, **config}),
+        verify=str(verify) if verify else None,
+        config=Config(**{"retries": {"total_max_attempts": 1}, "read_timeout": 120, **config}),
     )
     made.meta.events.register("after-call.rekognition.*", _judge_answer)
     return made
@@ -206,9 +207,8 @@ class Server:
         listening.bind(("127.0.0.1", 0))
         self.port = listening.getsockname()[1]
         self.endpoint = f"http://127.0.0.1:{self.port}"
-        config = uvicorn.Config(
-            front_door.build(app), http=BoundedHead, loop="asyncio", ws="none", lifespan="off", log_config=None, access_log=False
-        )
+        self.front = Front(app)
+        config = configuration(self.front, app.settings.connections)
         self._uvicorn = _Server(config)
         self._thread = threading.Thread(target=self._uvicorn.run, args=([listening],), daemon=True)
         self._thread.start()
@@ -313,20 +313,25 @@ class Reply:
 class ServerProcess:
     """`aboveboard serve` as a process of its own, on a free port over a data folder, on the null pack."""
 
-    def __init__(self, data: Path, key: AccessKey | None = None, **overrides: str) -> None:
+    def __init__(
+        self, data: Path, key: AccessKey | None = None, options: Sequence[str] = (), log: Path | None = None, **overrides: str
+    ) -> None:
         environment = {f"ABOVEBOARD_{name.upper()}": value for name, value in {"pack": "null", **overrides}.items()}
         self.process = subprocess.Popen(
-            [sys.executable, "-m", "aboveboard", "serve", "--port", "0", "--data", str(data)],
+            [sys.executable, "-m", "aboveboard", "serve", "--port", "0", "--data", str(data), *options],
             env={"PATH": os.environ["PATH"], "HOME": str(data.parent), "PYTHONUNBUFFERED": "1", **environment},
             stdout=subprocess.PIPE,
-            stderr=subprocess.PIPE,
+            stderr=log.open("w") if log else subprocess.PIPE,
             text=True,
         )
         assert self.process.stdout is not None
+        self.metrics = ""
         said: dict[str, str] = {}
         for line in self.process.stdout:
             name, _, value = line.strip().removeprefix("export ").partition("=")
             said[name] = value
+            if line.startswith("metrics on "):
+                self.metrics = line.split()[-1]
             if line.startswith("listening on "):
                 self.endpoint = line.split()[-1]
                 break
@@ -355,9 +360,11 @@ class ServerProcess:
 
 
 @contextmanager
-def process_serving(data: Path, key: AccessKey | None = None, **overrides: str) -> Iterator[ServerProcess]:
-    """A server process while the block runs."""
-    running = ServerProcess(data, key, **overrides)
+def process_serving(
+    data: Path, key: AccessKey | None = None, options: Sequence[str] = (), log: Path | None = None, **overrides: str
+) -> Iterator[ServerProcess]:
+    """A server process while the block runs; `log` takes its stderr."""
+    running = ServerProcess(data, key, options, log, **overrides)
     try:
         yield running
     finally:

@@ -1,6 +1,6 @@
 """Write docs/reference.md out of the code, and the table N -> threshold into docs/migrate-from-aws.md. A test compares both.
 
-The reference has settings, verbs, operations, errors, headers, policy packs and model packs.
+The reference has settings, verbs, operations, errors, headers, log, metrics, policy packs and model packs.
 """
 
 from __future__ import annotations
@@ -12,6 +12,7 @@ from collections.abc import Iterable, Iterator
 from dataclasses import fields
 from importlib import resources
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 import typer
@@ -19,12 +20,15 @@ import typer
 from aboveboard.accountability.policy import DUTIES, ROLES, CandidatesRule, Pack, Policies, ReviewRule, RolesRule, ThresholdRule, read_pack
 from aboveboard.biometrics.calibration import similarity_at, similarity_for
 from aboveboard.biometrics.vocabulary import Basis
+from aboveboard.bootstrap import open_app
 from aboveboard.cli import app
 from aboveboard.cli.common import EXIT_CODES
 from aboveboard.rekognition.codec import service_model
 from aboveboard.rekognition.errors import CODES
+from aboveboard.rekognition.limits import Shares
 from aboveboard.rekognition.operations import basis_headers, offered
-from aboveboard.settings import Settings
+from aboveboard.rekognition.telemetry import Exchange, Metrics, facts
+from aboveboard.settings import Settings, load
 from aboveboard.vision.packs import Card, DetectorCard, PackFolder, RecogniserCard
 from aboveboard.vision.registry import Source
 
@@ -64,6 +68,21 @@ HANDSHAKE = {
     "UnknownOperationException": "an operation that Amazon's model does not know",
 }
 """Codes of `errors.Unauthenticated`, which carries its own."""
+LOG = {
+    "time": "When the answer was made, UTC.",
+    "level": "`INFO`; of other lines `WARNING` or `ERROR`.",
+    "logger": "`aboveboard.requests`; of other lines who wrote them.",
+    "message": "`request`; of other lines what happened.",
+    "request_id": "As in `x-amzn-RequestId` and in the ledger's entries.",
+    "operation": "Empty where the request named none of Amazon's.",
+    "access_key": "Id of the key, empty where there is no such key; whose it is the ledger's `operator.added` tells.",
+    "status": "HTTP status.",
+    "code": "AWS's error code; empty for an answer that is none.",
+    "ms": "Milliseconds from the request's head to its answer, waiting included.",
+    "bytes_in": "Of the body, 0 where it was not read.",
+    "bytes_out": "Of the answer's body.",
+    "client": "Address of the client, or what a proxy on this machine says in X-Forwarded-For.",
+}
 POLICY = {
     "id": "Name of the pack: the value of the tag `aboveboard:policy`.",
     "version": "Version of its rules.",
@@ -248,6 +267,29 @@ def pack_cards() -> str:
     return "\n\n".join(parts)
 
 
+def metric_rows() -> str:
+    """Every metric, as a server with one request behind it shows them."""
+    exchange = Exchange("", "DetectFaces", "", 0, rule="r", limit="l", policy="p")
+    with TemporaryDirectory() as folder:
+        app = open_app(load(Path(folder), {"ABOVEBOARD_PACK": "null"}))
+        metrics = Metrics(app, Shares("", 1), Shares("", 1))
+        metrics.count(exchange)
+        families = [family for family in metrics.registry.collect() if family.name.startswith("aboveboard")]
+        app.database.close()
+    body = []
+    for family in families:
+        labels = {label for sample in family.samples for label in sample.labels} - {"le"}
+        name = family.name + ("_total" if family.type == "counter" else "")
+        body.append((code(name), family.type, ", ".join(code(label) for label in sorted(labels)), family.documentation))
+    return rows(("metric", "type", "labels", "what it is"), body)
+
+
+def log_rows() -> str:
+    """Every member of a request's line in the log."""
+    names = ["time", "level", "logger", "message", *facts(Exchange("", "", "", 0))]
+    return rows(("member", "what it is"), ((code(name), LOG[name]) for name in names))
+
+
 def text() -> str:
     """The whole file."""
     packs = (("", Pack), ("threshold.", ThresholdRule), ("candidates.", CandidatesRule), ("review.", ReviewRule), ("roles.", RolesRule))
@@ -264,6 +306,9 @@ def text() -> str:
         "Errors": error_rows(),
         "Headers": "Every answer carries `x-amzn-RequestId`, every error `x-amzn-ErrorType` as well. "
         "boto3 shows headers in `answer['ResponseMetadata']['HTTPHeaders']`.\n\n" + header_rows(),
+        "Log": "`--log` writes a line of JSON for each request to stderr; warnings and errors are such lines too, with `exception` and "
+        "`places` where something broke. [operate.md](operate.md#logs) shows one.\n\n" + log_rows(),
+        "Metrics": "Of `--metrics-port`, beside those of the process (`process_...`).\n\n" + metric_rows(),
         "Policy packs": f"Shipped: {known}. [policies.md](policies.md) explains them.\n\n"
         + key_rows(packs, POLICY)
         + "\n\nTheir values:\n\n"

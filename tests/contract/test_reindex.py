@@ -334,7 +334,7 @@ def test_a_search_decided_before_the_switch_is_not_answered_after_it(old, origin
     face = faces(old)[0]["FaceId"]
     answer(old.client(), 1)  # the old templates are in memory
     collection = old.app.collections.get("a")
-    probe = analyse.template(old.app, analyse.faces(old.app, picture(1))[0])
+    _, probe = analyse.probe(old.app, picture(1), "NONE", "the image")
     shown = Probe(images=(lambda: b"x",)) if by == "image" else Probe(face_ids=(face,))
     app, session = opened(old)
 

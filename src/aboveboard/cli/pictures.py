@@ -85,7 +85,7 @@ def detect(paths: Pictures, data: Data = None, operator: OperatorName = "", as_j
                 found = analyse.detect(app, session, content())
                 readable += 1
                 faces_found += len(found)
-                faces = [(one.face, analyse.shortcoming(one.face, "AUTO")) for one in found]
+                faces = [(face, analyse.shortcoming(face, "AUTO")) for face in found]
                 if as_json:
                     lacks: list[dict[str, Any]] = [{**face_json(face), "shortcoming": lack} for face, lack in faces]
                     show_json({"photograph": printable(photograph.name), "faces": lacks})
@@ -99,7 +99,7 @@ def detect(paths: Pictures, data: Data = None, operator: OperatorName = "", as_j
                         photograph,
                         draw,
                         several,
-                        [(one.face, (f"{i} {one.face.size_px:.0f} px",), None) for i, one in enumerate(found, 1)],
+                        [(face, (f"{i} {face.size_px:.0f} px",), None) for i, face in enumerate(found, 1)],
                     )
             done(i)
     if several and not as_json:
@@ -139,44 +139,45 @@ def compare(
     except BadRequest as error:
         raise BadSample(error.message) from error
     candidates, calibration = compared.candidates, app.models.calibration
-    names = {id(found): f"{basis.similarity_text(candidate.similarity, calibration)}" for candidate, found in compared.similar}
+    names = {candidate.rank: f"{basis.similarity_text(candidate.similarity, calibration)}" for candidate in candidates}
     if as_json:
         similar: list[dict[str, Any]] = [
             {
                 "rank": candidate.rank,
                 "similarity": candidate.similarity,
                 "extrapolated": _beyond(calibration, candidate.similarity),
-                "face": face_json(found.face),
+                "face": face_json(face),
             }
-            for candidate, found in compared.similar
+            for candidate, face in compared.similar
         ]
         show_json(
             {
                 "source": printable(one.name),
                 "target": printable(other.name),
-                "source_face": face_json(compared.source.face),
+                "source_face": face_json(compared.source),
                 "basis": basis.as_json(candidates),
                 "candidates": similar,
-                "others": [face_json(found.face) for found in compared.others],
+                "others": [face_json(face) for face in compared.others],
             }
         )
     else:
         table = columns("rank", "similarity", "face in the target")
-        for candidate, found in compared.similar:
-            table.add_row(str(candidate.rank), _similarity(candidate.similarity, calibration), place(found.face))
-        for found in compared.others:
-            table.add_row("-", Text(f"below {candidates.basis.threshold:g}", "dim"), place(found.face))
+        for candidate, face in compared.similar:
+            table.add_row(str(candidate.rank), _similarity(candidate.similarity, calibration), place(face))
+        for face in compared.others:
+            table.add_row("-", Text(f"below {candidates.basis.threshold:g}", "dim"), place(face))
         out().print(table)
         basis.show(out(), [candidates], calibration)
     if draw:
         from aboveboard.cli import drawing
+        from aboveboard.vision import media
 
-        left = drawing.draw(compared.source.image, [drawing.Mark(compared.source.face, ("source",))])
+        left, right = (media.decode(content, app.settings.max_image_pixels) for content in contents)
         marks = [
-            drawing.Mark(found.face, (f"{candidate.rank}: {names[id(found)]}",), drawing.FOUND) for candidate, found in compared.similar
-        ] + [drawing.Mark(found.face, (f"below {candidates.basis.threshold:g}",), drawing.MISSED) for found in compared.others]
-        target_image = (compared.similar[0][1] if compared.similar else compared.others[0]).image
-        drawing.save(drawing.side_by_side(left, drawing.draw(target_image, marks)), draw)
+            drawing.Mark(face, (f"{candidate.rank}: {names[candidate.rank]}",), drawing.FOUND) for candidate, face in compared.similar
+        ] + [drawing.Mark(face, (f"below {candidates.basis.threshold:g}",), drawing.MISSED) for face in compared.others]
+        source_side = drawing.draw(left, [drawing.Mark(compared.source, ("source",))])
+        drawing.save(drawing.side_by_side(source_side, drawing.draw(right, marks)), draw)
     raise typer.Exit(DONE if candidates else NOTHING)
 
 
@@ -328,7 +329,7 @@ def _searched_json(photograph: Photograph, searched: Searched, calibration: Cali
     ]
     return {
         "photograph": printable(photograph.name),
-        "probe": face_json(searched.probe.face),
+        "probe": face_json(searched.probe),
         "basis": basis.as_json(searched.candidates),
         "candidates": candidates,
     }
@@ -370,7 +371,7 @@ def _save_search(app: App, photograph: Photograph, draw: Path, several: bool, se
     if not lines:
         lines.append(f"nobody at {basis_.threshold:g}")
     colour = drawing.FOUND if searched.rows else drawing.MISSED
-    save(app, photograph, draw, several, [(searched.probe.face, tuple(lines), colour)])
+    save(app, photograph, draw, several, [(searched.probe, tuple(lines), colour)])
 
 
 def _target(draw: Path, photograph: Photograph, several: bool) -> Path:

@@ -8,7 +8,8 @@ import logging
 import signal
 import socket
 from collections.abc import Iterator
-from typing import Annotated
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 import uvicorn
@@ -16,65 +17,106 @@ import uvicorn
 from aboveboard.cli.common import Data, advice, first_words, key_lines, open_app, region_lines
 from aboveboard.errors import BadRequest, Refused, Unavailable
 
+if TYPE_CHECKING:
+    from prometheus_client import CollectorRegistry
+
 GRACE_S = 30
 """How long a stop waits for requests in flight."""
-KEEP_ALIVE_S = 75
-"""Longer than the idle time after which AWS's SDKs drop a connection themselves."""
+LOOK_S = 2
+"""How often the certificate's files are looked at."""
 
 
 def serve(
     host: Annotated[str, typer.Option("--host", help="Address to listen on.")] = "127.0.0.1",
     port: Annotated[int, typer.Option("--port", min=0, max=65535, help="Port to listen on; 0 takes a free one.")] = 7070,
     data: Data = None,
+    tls_cert: Annotated[
+        Path | None,
+        typer.Option("--tls-cert", metavar="FILE", help="Certificate with its chain, PEM: serve HTTPS. Read anew when it changes."),
+    ] = None,
+    tls_key: Annotated[Path | None, typer.Option("--tls-key", metavar="FILE", help="Its private key, PEM, unencrypted.")] = None,
     plain_http_behind_proxy: Annotated[
         bool, typer.Option("--plain-http-behind-proxy", help="Listen on another address than this machine's own, without TLS.")
     ] = False,
     no_first_operator: Annotated[
         bool, typer.Option("--no-first-operator", help="Refuse a deployment without an operator; else one is made and his secret printed.")
     ] = False,
+    log: Annotated[bool, typer.Option("--log", help="Write a line of JSON to stderr for each request, without names.")] = False,
+    metrics_port: Annotated[
+        int | None, typer.Option("--metrics-port", min=0, max=65535, help="Port for Prometheus, without which there are no metrics.")
+    ] = None,
+    metrics_host: Annotated[str, typer.Option("--metrics-host", help="Address for Prometheus; it needs no key there.")] = "127.0.0.1",
+    trace: Annotated[bool, typer.Option("--trace", help="Send a span for each request, as OpenTelemetry's OTEL_* variables say.")] = False,
 ) -> None:
     """Serve the Amazon Rekognition API until Ctrl-C or SIGTERM; requests in flight are finished.
 
     The first start on a data folder makes the first operator and prints the lines that give an AWS SDK his key.
     """
-    if not plain_http_behind_proxy and not _is_loopback(host):
+    if (tls_cert is None) != (tls_key is None):
+        raise BadRequest("--tls-cert and --tls-key belong together; give both")
+    if tls_cert is None and not plain_http_behind_proxy and not _is_loopback(host):
         text = f"{host} can be reached from other machines, and photographs would travel in plain HTTP; "
-        mend = "put a proxy with TLS before 127.0.0.1, or say --plain-http-behind-proxy"
+        mend = "give --tls-cert and --tls-key, put a proxy with TLS before 127.0.0.1, or say --plain-http-behind-proxy"
         raise Refused(text + mend, rule="plain-http")
     listener = _listen(host, port)
+    from aboveboard.rekognition import telemetry
+    from aboveboard.rekognition.certificate import Certificate
+    from aboveboard.rekognition.protocol import configuration
+    from aboveboard.rekognition.server import Front
+
+    handler = logging.StreamHandler()
+    handler.setFormatter(telemetry.Lines())
+    logging.basicConfig(level=logging.WARNING, handlers=[handler])
+    logging.getLogger("aboveboard").setLevel(logging.INFO)
+    certificate = Certificate(tls_cert, tls_key) if tls_cert and tls_key else None
+    provider = telemetry.traces() if trace else None
     app = open_app(data)
     if no_first_operator and not app.operators.all():
         raise BadRequest(f"{app.settings.data} has no operator yet; add one with: {advice('operator add NAME --role admin', data)}")
-    from aboveboard.rekognition import server
-    from aboveboard.rekognition.protocol import BoundedHead
-
-    # Root's handler writes warnings and errors to stderr; requests are not logged: the ledger is the record.
-    logging.basicConfig(level=logging.WARNING, format="%(asctime)s %(levelname)s %(name)s: %(message)s")
-    url = f"http://{f'[{host}]' if ':' in host else host}:{listener.getsockname()[1]}"
+    front = Front(app)
+    if log:
+        front.listeners.append(telemetry.line)
+    if provider:
+        front.listeners.append(telemetry.spans(provider))
+    lines: list[str] = []
+    if metrics_port is not None:
+        metrics = telemetry.Metrics(app, front.bodies, front.workers)
+        front.listeners.append(metrics.count)
+        lines.append(f"metrics on {_serve_metrics(metrics.registry, metrics_host, metrics_port)}")
+    url = _url("https" if certificate else "http", host, listener.getsockname()[1])
     made = app.operators.first(app.gate.policies.default)
-    lines = [*first_words(made[0], app), "", *key_lines(made[1], app.settings.region)] if made else []
+    lines += [*first_words(made[0], app), "", *key_lines(made[1], app.settings.region)] if made else []
     if not made:
-        lines = [
+        lines += [
             f"Deployment in {app.settings.data}; its operators' secrets were shown when they were made and are not shown again.",
             f"A further key: {advice('operator add NAME --role ROLE', data)}",
             "",
             *region_lines(app.settings.region),
         ]
     lines += [f"export AWS_ENDPOINT_URL_REKOGNITION={url}", "", f"listening on {url}"]
-    config = uvicorn.Config(
-        server.build(app),
-        http=BoundedHead,
-        loop="asyncio",
-        ws="none",
-        lifespan="off",
-        log_config=None,
-        access_log=False,
-        server_header=False,
-        timeout_keep_alive=KEEP_ALIVE_S,
-        timeout_graceful_shutdown=GRACE_S,
-    )
+    config = configuration(front, app.settings.connections, timeout_graceful_shutdown=GRACE_S)
+    if certificate:
+        config.load()
+        config.ssl, config.callback_notify, config.timeout_notify = certificate.context, certificate.refresh, LOOK_S
     _Server(config, lines).run(sockets=[listener])
+    if provider:
+        provider.shutdown()
     app.database.close()
+
+
+def _serve_metrics(registry: CollectorRegistry, host: str, port: int) -> str:
+    """Answer Prometheus in a thread; returns the address."""
+    from prometheus_client import start_http_server
+
+    try:
+        server, _ = start_http_server(port, host, registry)
+    except OSError as error:
+        raise Unavailable(f"cannot listen for metrics on {host} port {port} ({error.strerror}); choose another --metrics-port") from error
+    return f"{_url('http', host, server.server_port)}/metrics"
+
+
+def _url(scheme: str, host: str, port: int) -> str:
+    return f"{scheme}://{f'[{host}]' if ':' in host else host}:{port}"
 
 
 class _Server(uvicorn.Server):  # type: ignore[misc]

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import ipaddress
 import json
 import logging
-import os
 import re
+import time
 import uuid
 from collections.abc import Mapping
 from datetime import UTC, datetime
@@ -16,68 +17,120 @@ from starlette.applications import Starlette
 from starlette.requests import ClientDisconnect, Request
 from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
-from starlette.types import ASGIApp, Receive, Scope, Send
+from starlette.types import Receive, Scope, Send
 
 from aboveboard.accountability.operators import Credential, Session
 from aboveboard.errors import BadRequest, Error, NoSuchOperation, Refused, Unauthenticated
 from aboveboard.rekognition import auth, codec
 from aboveboard.rekognition.errors import code_of
+from aboveboard.rekognition.limits import Rates, Shares
 from aboveboard.rekognition.operations import Handler, offered
+from aboveboard.rekognition.telemetry import Exchange, Listener
 from aboveboard.service.app import App
+from aboveboard.settings import cores
 
 MAX_BODY = 15 * 1024 * 1024
-WORKERS = 2 * (os.cpu_count() or 1) + 2
-"""Requests worked on at once: enough to keep every core busy while some wait for the disk."""
-SMALL_BODY = 1024 * 1024
 BODY_TIMEOUT_S = 60
+WAIT_UNREAD_S, WAIT_READ_S = 30, 20
+"""How long a request waits until its body is read, and then for a worker. The second and twice `Room.WAIT_S` are together less than
+the 60 s for which AWS's SDKs wait for an answer."""
 TARGET = "RekognitionService"
 CONTENT_TYPE = "application/x-amz-json-1.1"
 log = logging.getLogger("aboveboard.server")
 
 
-def build(app: App) -> ASGIApp:
-    """The ASGI application of one deployment."""
-    handlers = offered()
-    workers = CapacityLimiter(WORKERS)
+class Front:
+    """The ASGI application of one deployment. `listeners` are told of each request once its answer is made."""
 
-    async def answer(request: Request) -> Response:
-        request_id = str(uuid.uuid4())
-        try:
-            headers = _headers(request)
-            signed = auth.read(headers, datetime.now(UTC))
-            if _length(headers) > SMALL_BODY:
-                # Read only for a key that exists: nobody else makes the server hold 15 MiB.
-                await to_thread.run_sync(_credential, app, signed, limiter=workers)
-            with fail_after(BODY_TIMEOUT_S):
-                body = await _body(request, headers)
-            path = request.scope.get("raw_path") or b"/"
-            query = request.scope["query_string"].decode("latin-1")
-            work = partial(_answer, app, handlers, signed, headers, path.decode("latin-1"), query, body, request_id)
-            return await to_thread.run_sync(work, limiter=workers)
-        except TimeoutError:
-            return _failure(BadRequest(f"the request body did not come within {BODY_TIMEOUT_S} s; send it again"), request_id)
-        except ClientDisconnect:
-            return _failure(BadRequest("the client went away"), request_id)
-        except Error as error:
-            return _failure(error, request_id)
-        except Exception:
-            log.exception("request %s failed: a defect", request_id)
-            return _failure(None, request_id)
+    def __init__(self, app: App) -> None:
+        self.listeners: list[Listener] = []
+        # Enough workers to keep every core busy while some wait for the disk.
+        self.workers = Shares("requests", 2 * (app.settings.images_at_once or cores()) + 2)
+        self.bodies = Shares("request bodies", app.settings.request_bytes_at_once)
+        self._app, self._handlers, self._rates = app, offered(), Rates(app.settings.requests_per_second)
+        self._threads, self._doors = CapacityLimiter(self.workers.capacity), CapacityLimiter(4)
+        self._others = Starlette(
+            routes=[Route("/healthz", self._health, methods=["GET"]), Route("/{path:path}", _nothing, methods=["POST"])]
+        )
 
-    async def health(_: Request) -> Response:
-        return JSONResponse({"status": "ok", "pack": app.models.card.id, "model_version": app.models.card.model_version})
-
-    others = Starlette(routes=[Route("/healthz", health, methods=["GET"]), Route("/{path:path}", answer, methods=["POST"])])
-
-    async def front(scope: Scope, receive: Receive, send: Send) -> None:
-        # The one route that matters goes past the router and its middleware; `answer` maps every error itself.
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        # The one route that matters goes past the router and its middleware; every error is mapped here.
         if scope["type"] == "http" and scope["method"] == "POST":
-            response = await answer(Request(scope, receive))
+            response = await self._exchange(Request(scope, receive))
             await response(scope, receive, send)
         else:
-            await others(scope, receive, send)
+            await self._others(scope, receive, send)
 
-    return front
+    async def _health(self, _: Request) -> Response:
+        card = self._app.models.card
+        return JSONResponse({"status": "ok", "pack": card.id, "model_version": card.model_version})
+
+    async def _exchange(self, request: Request) -> Response:
+        start = time.perf_counter()
+        exchange = Exchange(str(uuid.uuid4()), "", _address(request), time.time_ns())
+        try:
+            response = await self._answer(request, exchange)
+        except Exception as error:
+            response = _failure(error, exchange)
+        if "expect" in request.headers and not exchange.bytes_in:
+            response.headers["connection"] = "close"  # whether the body still comes only the client knows
+        exchange.seconds, exchange.bytes_out = time.perf_counter() - start, len(response.body)
+        for listener in self.listeners:
+            listener(exchange)
+        return response
+
+    async def _answer(self, request: Request, exchange: Exchange) -> Response:
+        headers = _headers(request)
+        name = headers.get("x-amz-target", "").removeprefix(f"{TARGET}.")
+        exchange.operation = name if name in codec.service_model().operation_names else ""
+        exchange.traceparent = headers.get("traceparent", "")
+        signed = auth.read(headers, datetime.now(UTC))
+        length = _length(headers)
+        # Room is taken and a body read only for a key that exists.
+        known = await to_thread.run_sync(_credential, self._app, signed, limiter=self._doors)
+        exchange.key_id = signed.key_id
+        async with self.bodies.take(signed.key_id, length, WAIT_UNREAD_S):
+            with fail_after(BODY_TIMEOUT_S):
+                body = await _body(request)
+            exchange.bytes_in = len(body)
+            path = request.scope.get("raw_path") or b"/"
+            query = request.scope["query_string"].decode("latin-1")
+            work = partial(self._work, known, signed, headers, path.decode("latin-1"), query, body, exchange)
+            async with self.workers.take(signed.key_id, 1, WAIT_READ_S):
+                return await to_thread.run_sync(work, limiter=self._threads)
+
+    def _work(
+        self, known: Credential, signed: auth.Signed, headers: Mapping[str, str], path: str, query: str, body: bytes, exchange: Exchange
+    ) -> Response:
+        """One request, in a worker thread. Its errors end here: taken through the event loop they would keep its photograph alive."""
+        try:
+            auth.verify(signed, known.secret, path, query, headers, body)
+            self._rates.spend(signed.key_id)
+            invocation = headers.get("amz-sdk-invocation-id", "")
+            invocation = invocation if re.fullmatch(r"[A-Za-z0-9-]{1,64}", invocation) else ""
+            session = Session(known.operator, signed.key_id, exchange.request_id, invocation, known.buckets)
+            service, _, name = headers.get("x-amz-target", "").partition(".")
+            if service != TARGET:
+                raise NoSuchOperation(f"X-Amz-Target must be {TARGET}.OPERATION")
+            result = _handler(self._handlers, name)(self._app, session, codec.parse(name, body))
+            content = codec.dump(name, result.body)
+        except Exception as error:
+            return _failure(error, exchange)
+        if "x-aboveboard-audit-id" in result.headers:
+            exchange.policy = result.headers.get("x-aboveboard-policy", "")
+        return Response(content, media_type=CONTENT_TYPE, headers={"x-amzn-RequestId": exchange.request_id, **result.headers})
+
+
+async def _nothing(_: Request) -> Response:
+    raise AssertionError("a POST is answered before the router; this route makes it answer 405 to every other method")
+
+
+def _address(request: Request) -> str:
+    """The client's address; a proxy's word for it (X-Forwarded-For) only where it is one."""
+    try:
+        return str(ipaddress.ip_address(request.client.host)) if request.client else ""
+    except ValueError:
+        return ""
 
 
 def _headers(request: Request) -> dict[str, str]:
@@ -92,9 +145,12 @@ def _headers(request: Request) -> dict[str, str]:
 
 
 def _length(headers: Mapping[str, str]) -> int:
-    """The announced length of the body; without one, the most there may be."""
-    length = headers.get("content-length", "")
-    return int(length) if length.isdecimal() and len(length) < 20 else MAX_BODY
+    """The announced length of the body; without one, the most there may be. Raises BadRequest above that."""
+    announced = headers.get("content-length", "")
+    length = int(announced) if announced.isdecimal() and len(announced) < 20 else MAX_BODY
+    if length > MAX_BODY:
+        raise _too_large()
+    return length
 
 
 def _credential(app: App, signed: auth.Signed) -> Credential:
@@ -105,35 +161,18 @@ def _credential(app: App, signed: auth.Signed) -> Credential:
     return known
 
 
-async def _body(request: Request, headers: Mapping[str, str]) -> bytes:
-    too_large = BadRequest(f"the request body is larger than {MAX_BODY} bytes; send a smaller image")
-    if _length(headers) > MAX_BODY:
-        raise too_large
+async def _body(request: Request) -> bytes:
     parts, size = [], 0
     async for part in request.stream():
         size += len(part)
         if size > MAX_BODY:
-            raise too_large
+            raise _too_large()
         parts.append(part)
     return b"".join(parts)
 
 
-def _answer(
-    app: App, handlers: Mapping[str, Handler], signed: auth.Signed, headers: Mapping[str, str],
-    path: str, query: str, body: bytes, request_id: str,
-) -> Response:  # fmt: skip
-    """One request, in a worker thread."""
-    known = _credential(app, signed)
-    auth.verify(signed, known.secret, path, query, headers, body)
-    invocation = headers.get("amz-sdk-invocation-id", "")
-    invocation = invocation if re.fullmatch(r"[A-Za-z0-9-]{1,64}", invocation) else ""
-    session = Session(known.operator, signed.key_id, request_id, invocation, known.buckets)
-    service, _, name = headers.get("x-amz-target", "").partition(".")
-    if service != TARGET:
-        raise NoSuchOperation(f"X-Amz-Target must be {TARGET}.OPERATION")
-    result = _handler(handlers, name)(app, session, codec.parse(name, body))
-    content = codec.dump(name, result.body)
-    return Response(content, media_type=CONTENT_TYPE, headers={"x-amzn-RequestId": request_id, **result.headers})
+def _too_large() -> BadRequest:
+    return BadRequest(f"the request body is larger than {MAX_BODY} bytes; send a smaller image")
 
 
 def _handler(handlers: Mapping[str, Handler], name: str) -> Handler:
@@ -146,10 +185,22 @@ def _handler(handlers: Mapping[str, Handler], name: str) -> Handler:
     raise Refused(f"{name} is not provided by this server; it provides {', '.join(sorted(handlers))}", rule="not-provided")
 
 
-def _failure(error: Error | None, request_id: str) -> Response:
-    code, status = code_of(error) if error else ("InternalServerError", 500)
-    message = error.message if error else f"an error inside the server; its log tells more under request {request_id}"
-    if status == 500 and error:
-        log.error("request %s failed: %s", request_id, message)
-    content = json.dumps({"__type": code, "Code": code, "Logref": request_id, "Message": message})
-    return Response(content, status, {"x-amzn-RequestId": request_id, "x-amzn-ErrorType": code}, CONTENT_TYPE)
+def _failure(error: Exception, exchange: Exchange) -> Response:
+    """An error as AWS words it. Of a defect the log tells type and places, the caller nothing."""
+    facts = {"facts": {"request_id": exchange.request_id, "operation": exchange.operation}}
+    if isinstance(error, TimeoutError):
+        error = BadRequest(f"the request body did not come within {BODY_TIMEOUT_S} s; send it again")
+    elif isinstance(error, ClientDisconnect):
+        error = BadRequest("the client went away")
+    if isinstance(error, Error):
+        (exchange.code, exchange.status), message = code_of(error), error.message
+        exchange.rule, exchange.limit = str(error.facts.get("rule", "")), str(error.facts.get("limit", ""))
+        if exchange.status == 500:
+            log.error("failed: %s", message, extra=facts)
+    else:
+        log.error("a defect", exc_info=error, extra=facts)
+        exchange.code, exchange.status = "InternalServerError", 500
+        message = f"an error inside the server; its log tells more under request {exchange.request_id}"
+    content = json.dumps({"__type": exchange.code, "Code": exchange.code, "Logref": exchange.request_id, "Message": message})
+    headers = {"x-amzn-RequestId": exchange.request_id, "x-amzn-ErrorType": exchange.code}
+    return Response(content, exchange.status, headers, CONTENT_TYPE)

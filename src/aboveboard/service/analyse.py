@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Literal
@@ -48,7 +49,10 @@ BARS["AUTO"] = BARS["LOW"]
 
 @dataclass(frozen=True)
 class Found:
-    """A detected face and the upright image it lies in. `face`, with its measures, is worked out when somebody asks for it."""
+    """A detected face and the upright image it lies in, both to be left behind with the block of `faces`: keep `face`.
+
+    `face`, with its measures, is worked out when somebody asks for it.
+    """
 
     image: media.Image
     detection: Detection
@@ -79,20 +83,32 @@ class Found:
         )
 
 
-def detect(app: App, session: Session, sample: Sample) -> list[Found]:
+def detect(app: App, session: Session, sample: Sample) -> list[Face]:
     """The faces of a photograph, largest first, at most 100. Raises BadSample, or Refused for an operator without a role."""
     app.gate.authorise(session, "detect")
-    return faces(app, samples.read(app, session, "detect", sample))
+    with faces(app, samples.read(app, session, "detect", sample)) as found:
+        return [one.face for one in found]
 
 
-def faces(app: App, data: bytes) -> list[Found]:
-    """The faces of a photograph, largest first, at most 100: the first step of every verb that takes an image."""
-    image = media.decode(data, app.settings.max_image_pixels)
-    height, width = image.shape[:2]
-    if min(height, width) < SMALLEST_SIDE:
-        raise BadRequest(f"the image is {width} x {height} px; its shorter side must be at least {SMALLEST_SIDE} px")
-    detections = sorted(app.models.detector.detect(image), key=lambda found: -float(found.box[2] * found.box[3]))
-    return [Found(image, detection) for detection in detections[:MOST_FACES]]
+@contextmanager
+def faces(app: App, data: bytes) -> Iterator[list[Found]]:
+    """The faces of a photograph, largest first, at most 100: the first step of every verb that takes an image.
+
+    The photograph takes room while the block runs (`media.Room`): leave it before the next one is opened and before waiting for anything.
+    """
+    with app.room.decoded(data, app.settings.max_image_pixels) as image:
+        height, width = image.shape[:2]
+        if min(height, width) < SMALLEST_SIDE:
+            raise BadRequest(f"the image is {width} x {height} px; its shorter side must be at least {SMALLEST_SIDE} px")
+        detections = sorted(app.models.detector.detect(image), key=lambda found: -float(found.box[2] * found.box[3]))
+        yield [Found(image, detection) for detection in detections[:MOST_FACES]]
+
+
+def probe(app: App, data: bytes, bar: str, whose: str) -> tuple[Face, Template]:
+    """The largest face of a photograph that passes the bar (NONE for any), and its template; raises NoFace where there is none."""
+    with faces(app, data) as found:
+        one = largest(found, bar, whose)
+        return one.face, template(app, one)
 
 
 def largest(candidates: Sequence[Found], bar: str, whose: str) -> Found:

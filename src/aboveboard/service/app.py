@@ -15,6 +15,7 @@ from aboveboard.storage.reindexings import Reindexings
 from aboveboard.storage.requests import Requests
 from aboveboard.storage.secrets import Keyring
 from aboveboard.storage.subjects import Subjects
+from aboveboard.vision.media import Room
 from aboveboard.vision.packs import Models
 
 
@@ -31,6 +32,7 @@ class App:
     requests: Requests
     reindexings: Reindexings
     models: Models
+    room: Room
     operators: Operators
     gate: Gate
     objects: Objects

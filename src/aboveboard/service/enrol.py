@@ -17,6 +17,8 @@ from aboveboard.service.app import App
 from aboveboard.service.samples import Sample
 from aboveboard.storage.collections import Collection
 
+_Failed = tuple[Face, tuple[Shortcoming, ...]]
+
 
 @dataclass(frozen=True, slots=True)
 class Enrolled:
@@ -54,14 +56,8 @@ def index(
     app.gate.authorise(session, "face.enrol", collection)
     must_agree(app.models.card, collection)
     data = samples.read(app, session, "face.enrol", sample, collection)
-    chosen, failed = _choose(analyse.faces(app, data), most, bar)
     image_id = image_mark(app, collection, data, external_image_id)
-    made: list[tuple[str, Found, Template]] = []
-    for found in chosen:
-        try:
-            made.append((_face_id(app, image_id, found), found, analyse.template(app, found)))
-        except BadRequest:
-            failed.append((found.face, ("no_template",)))
+    made, failed = _templates(app, data, image_id, most, bar)
     enrolled = _store(app, session, collection_id, image_id, external_image_id, made, is_whole=bool(made) and not failed)
     return Indexed(tuple(enrolled), tuple(failed), app.models.card.model_version)
 
@@ -106,8 +102,20 @@ def image_marks(app: App, collection: Collection, data: bytes, external_image_id
     return map(_uuid, app.keyring.marks("image", (collection.id.encode(), data), external))
 
 
-def _face_id(app: App, image_id: str, found: Found) -> str:
-    box = found.face.box
+def _templates(app: App, data: bytes, image_id: str, most: int, bar: str) -> tuple[list[tuple[str, Face, Template]], list[_Failed]]:
+    made: list[tuple[str, Face, Template]] = []
+    with analyse.faces(app, data) as found:
+        chosen, failed = _choose(found, most, bar)
+        for one in chosen:
+            try:
+                made.append((_face_id(app, image_id, one.face), one.face, analyse.template(app, one)))
+            except BadRequest:
+                failed.append((one.face, ("no_template",)))
+    return made, failed
+
+
+def _face_id(app: App, image_id: str, face: Face) -> str:
+    box = face.box
     place = ",".join(f"{value:.4f}" for value in (box.left, box.top, box.width, box.height))
     return _uuid(app.keyring.mark("face", image_id.encode(), place.encode(), app.models.card.model_version.encode()))
 
@@ -116,8 +124,8 @@ def _uuid(mark: bytes) -> str:
     return str(uuid.UUID(bytes=mark[:16]))
 
 
-def _choose(found: Sequence[Found], most: int, bar: str) -> tuple[list[Found], list[tuple[Face, tuple[Shortcoming, ...]]]]:
-    failed: list[tuple[Face, tuple[Shortcoming, ...]]] = []
+def _choose(found: Sequence[Found], most: int, bar: str) -> tuple[list[Found], list[_Failed]]:
+    failed: list[_Failed] = []
     passing = []
     for one in found:
         lack = analyse.shortcoming(one.face, bar)
@@ -138,7 +146,7 @@ def _store(
     collection_id: str,
     image_id: str,
     external_image_id: str | None,
-    made: Sequence[tuple[str, Found, Template]],
+    made: Sequence[tuple[str, Face, Template]],
     *,
     is_whole: bool,
 ) -> list[Enrolled]:
@@ -149,23 +157,23 @@ def _store(
         new = []
         # A face that is there keeps its id: its box is found again, though a later pack may draw it a little otherwise.
         known = app.collections.faces_of_image(connection, collection, image_id)
-        same = paired([found.face.box for _, found, _ in made], [row.box for row in known])
-        for i, (face_id, found, template) in enumerate(made):
+        same = paired([face.box for _, face, _ in made], [row.box for row in known])
+        for i, (face_id, face, template) in enumerate(made):
             if i in same:
-                enrolled.append(Enrolled(known[same[i]].face_id, image_id, found.face, is_new=False))
+                enrolled.append(Enrolled(known[same[i]].face_id, image_id, face, is_new=False))
                 continue
-            box = found.face.box
+            box = face.box
             row = {
                 "face_id": face_id,
                 "image_id": image_id,
                 "external_image_id": external_image_id,
                 "box": [box.left, box.top, box.width, box.height],
-                "confidence": found.face.confidence,
+                "confidence": face.confidence,
             }
             is_new = app.collections.add_face(connection, collection, row, template)
             if is_new:
                 new.append(face_id)
-            enrolled.append(Enrolled(face_id, image_id, found.face, is_new))
+            enrolled.append(Enrolled(face_id, image_id, face, is_new))
         if is_whole:
             app.collections.mark_image(connection, collection, image_id)
         if new:

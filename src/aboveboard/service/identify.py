@@ -6,10 +6,9 @@ from dataclasses import dataclass
 
 from aboveboard.accountability.gate import Probe
 from aboveboard.accountability.operators import Session
-from aboveboard.biometrics.vocabulary import Candidate, Candidates
+from aboveboard.biometrics.vocabulary import Candidate, Candidates, Face, Template
 from aboveboard.errors import BadRequest
 from aboveboard.service import analyse, samples
-from aboveboard.service.analyse import Found
 from aboveboard.service.app import App
 from aboveboard.service.samples import Sample
 from aboveboard.storage.collections import Collection, FaceRow
@@ -23,10 +22,10 @@ DEFAULT_CANDIDATES = 80
 class Compared:
     """The source's largest face, the target's faces that are candidates, best first, and those that are not, largest first."""
 
-    source: Found
+    source: Face
     candidates: Candidates
-    similar: tuple[tuple[Candidate, Found], ...]
-    others: tuple[Found, ...]
+    similar: tuple[tuple[Candidate, Face], ...]
+    others: tuple[Face, ...]
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,7 +35,7 @@ class Searched:
     Where identities are withheld, the rows carry neither external image id nor image id.
     """
 
-    probe: Found | None
+    probe: Face | None
     candidates: Candidates
     rows: tuple[tuple[Candidate, FaceRow], ...]
 
@@ -49,8 +48,8 @@ class SearchedSubjects:
     """
 
     audit_id: str
-    probe: Found | None
-    others: tuple[Found, ...]
+    probe: Face | None
+    others: tuple[Face, ...]
     candidates: Candidates | None
     rows: tuple[tuple[Candidate, SubjectRow], ...]
 
@@ -59,14 +58,12 @@ def compare(app: App, session: Session, source: Sample, target: Sample, threshol
     """Compare the largest face of `source` with every face of `target` (at most 100). `bar` applies to both photographs."""
     images = samples.reader(app, session, "compare", source), samples.reader(app, session, "compare", target)
     with app.gate.compare(session, threshold, Probe(images)) as look:
-        probe = analyse.largest(analyse.faces(app, images[0]()), bar, "the source image")
-        found = analyse.faces(app, images[1]())
-        analyse.largest(found, bar, "the target image")
-        references = analyse.passing_bar(found, bar)
-        candidates = look.candidates(analyse.template(app, probe), [analyse.template(app, one) for one in references])
-    similar = tuple((candidate, references[int(candidate.reference)]) for candidate in candidates)
+        probe, template = analyse.probe(app, images[0](), bar, "the source image")
+        references = _references(app, images[1](), bar)
+        candidates = look.candidates(template, [reference for _, reference in references])
+    similar = tuple((candidate, references[int(candidate.reference)][0]) for candidate in candidates)
     taken = {int(candidate.reference) for candidate in candidates}
-    return Compared(probe, candidates, similar, tuple(one for i, one in enumerate(references) if i not in taken))
+    return Compared(probe, candidates, similar, tuple(face for i, (face, _) in enumerate(references) if i not in taken))
 
 
 def by_image(
@@ -82,8 +79,8 @@ def by_image(
     collection = app.collections.get(collection_id)
     image = samples.reader(app, session, "search.image", sample, collection)
     with app.gate.search(session, collection, threshold, limit, Probe((image,))) as look:
-        probe = analyse.largest(analyse.faces(app, image()), bar, "the image")
-        candidates = look.candidates(analyse.template(app, probe))
+        probe, template = analyse.probe(app, image(), bar, "the image")
+        candidates = look.candidates(template)
     return Searched(probe, candidates, _rows(app, collection, candidates))
 
 
@@ -104,6 +101,12 @@ def by_face(
     return Searched(None, candidates, _rows(app, collection, candidates))
 
 
+def _references(app: App, data: bytes, bar: str) -> list[tuple[Face, Template]]:
+    with analyse.faces(app, data) as found:
+        analyse.largest(found, bar, "the target image")
+        return [(one.face, analyse.template(app, one)) for one in analyse.passing_bar(found, bar)]
+
+
 def subjects_by_image(
     app: App,
     session: Session,
@@ -117,13 +120,18 @@ def subjects_by_image(
     collection = app.collections.get(collection_id)
     image = samples.reader(app, session, "search.subjects.image", sample, collection)
     with app.gate.search_subjects(session, collection, threshold, limit, Probe((image,))) as look:
-        found = analyse.faces(app, image())
-        passing = analyse.passing_bar(found, bar)
-        if not passing:
-            return SearchedSubjects(look.look.audit_id, None, tuple(found), None, ())
-        candidates = look.candidates(analyse.template(app, passing[0]))
-    others = tuple(one for one in found if one is not passing[0])
-    return SearchedSubjects(candidates.audit_id, passing[0], others, candidates, _subjects(app, collection, candidates))
+        probe, others = _probe_and_others(app, image(), bar)
+        if probe is None:
+            return SearchedSubjects(look.look.audit_id, None, others, None, ())
+        candidates = look.candidates(probe[1])
+    return SearchedSubjects(candidates.audit_id, probe[0], others, candidates, _subjects(app, collection, candidates))
+
+
+def _probe_and_others(app: App, data: bytes, bar: str) -> tuple[tuple[Face, Template] | None, tuple[Face, ...]]:
+    with analyse.faces(app, data) as found:
+        chosen = next(iter(analyse.passing_bar(found, bar)), None)
+        probe = (chosen.face, analyse.template(app, chosen)) if chosen else None
+        return probe, tuple(one.face for one in found if one is not chosen)
 
 
 def subjects_by_face(

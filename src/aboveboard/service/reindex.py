@@ -315,21 +315,21 @@ def _templates(app: App, collection: Collection, image_id: str, data: bytes) -> 
     """New templates of an image's enrolled faces by their rows, and why others have none."""
     with app.database.read() as connection:
         rows = app.collections.faces_of_image(connection, collection, image_id)
-    try:
-        found = analyse.faces(app, data)
-    except (BadSample, BadRequest):
-        return {}, {row.n: "unreadable" for row in rows}
-    same = paired([row.box for row in rows], [one.box for one in found])
     made: dict[int, Template] = {}
     failed: dict[int, Reason] = {}
-    for i, row in enumerate(rows):
-        try:
-            if i in same:
-                made[row.n] = analyse.template(app, found[same[i]])
-            else:
-                failed[row.n] = "not_found"
-        except BadRequest:
-            failed[row.n] = "no_template"
+    try:
+        with analyse.faces(app, data) as found:
+            same = paired([row.box for row in rows], [one.box for one in found])
+            for i, row in enumerate(rows):
+                try:
+                    if i in same:
+                        made[row.n] = analyse.template(app, found[same[i]])
+                    else:
+                        failed[row.n] = "not_found"
+                except BadRequest:
+                    failed[row.n] = "no_template"
+    except (BadSample, BadRequest):
+        return {}, {row.n: "unreadable" for row in rows}
     return made, failed
 
 

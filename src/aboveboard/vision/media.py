@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 import struct
+import threading
+from collections import deque
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Final
 
 import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from aboveboard.errors import BadSample, SampleTooLarge
+from aboveboard.errors import BadSample, SampleTooLarge, TooFast
 
 Image = NDArray[np.uint8]
 """Height x width x 3, BGR, 0-255, upright."""
@@ -22,23 +26,79 @@ _SIZE_MARKERS: Final = frozenset(range(0xC0, 0xD0)) - {0xC4, 0xC8, 0xCC}
 _BARE_MARKERS: Final = frozenset({0x01, *range(0xD0, 0xD8)})
 
 
+class Room:
+    """Room for decoded pictures in the whole process: at most `pictures` at once, of at most `pixels` together; first come, first served.
+
+    A picture takes 6 bytes a pixel while it is decoded, 3 afterwards, and the detector up to 230 MB more. Each takes room of its own,
+    so that a verb with two pictures must let go of the first before it opens the second: otherwise two such verbs could wait for each
+    other.
+    """
+
+    WAIT_S = 15.0
+
+    def __init__(self, pictures: int, pixels: int) -> None:
+        self._pictures, self._pixels = pictures, pixels
+        self._taken: list[int] = []
+        self._waiting: deque[object] = deque()
+        self._changed = threading.Condition()
+
+    @contextmanager
+    def decoded(self, data: bytes, max_pixels: int) -> Iterator[Image]:
+        """The upright image in `data` (see `decode`) while the block runs. Raises TooFast where no room comes free in time."""
+        width, height = size(data, max_pixels)
+        pixels = min(width * height, self._pixels)
+        self._enter(pixels)
+        try:
+            yield decode(data, max_pixels)
+        finally:
+            with self._changed:
+                self._taken.remove(pixels)
+                self._changed.notify_all()
+
+    def in_use(self) -> tuple[int, int]:
+        """How many pictures are decoded now, and their pixels."""
+        with self._changed:
+            return len(self._taken), sum(self._taken)
+
+    def _enter(self, pixels: int) -> None:
+        turn = object()
+        with self._changed:
+            self._waiting.append(turn)
+
+            def has_room() -> bool:
+                return self._waiting[0] is turn and len(self._taken) < self._pictures and sum(self._taken) + pixels <= self._pixels
+
+            try:
+                if not self._changed.wait_for(has_room, self.WAIT_S):
+                    text = f"this server is reading as many photographs as it can, for {self.WAIT_S:g} s now; send the request again later"
+                    raise TooFast(text, limit="photographs")
+                self._taken.append(pixels)
+            finally:
+                self._waiting.remove(turn)
+                self._changed.notify_all()
+
+
+def size(data: bytes, max_pixels: int) -> tuple[int, int]:
+    """Width and height of a JPEG or PNG out of its header; raises as `decode` does."""
+    if len(data) == 0:
+        raise BadSample("the image is empty (0 bytes)")
+    is_png = data.startswith(_PNG)
+    if not is_png and data.count(_SCAN) > _MOST_SCANS:
+        raise BadSample(f"the JPEG has more than {_MOST_SCANS} scans, which takes minutes to decode; save it anew")
+    width, height = _png_size(data) if is_png else _jpeg_size(data)
+    if width * height > max_pixels:
+        raise SampleTooLarge(f"the image has {width} x {height} pixels, above this server's limit of {max_pixels}; send a smaller one")
+    return width, height
+
+
 def decode(data: bytes, max_pixels: int) -> Image:
     """The upright image in `data` as BGR, height x width x 3.
 
     Raises BadSample where the bytes are no whole JPEG or PNG, SampleTooLarge above `max_pixels`. CMYK, grey, palette, 16-bit
     and transparent pictures come out as 8-bit BGR; of an animated PNG the first picture.
     """
-    if len(data) == 0:
-        raise BadSample("the image is empty (0 bytes)")
-    is_png = data.startswith(_PNG)
-    if not is_png and data.count(_SCAN) > _MOST_SCANS:
-        raise BadSample(f"the JPEG has more than {_MOST_SCANS} scans, which takes minutes to decode; save it anew")
-    if not is_png and data.count(_SCAN) > _MOST_SCANS:
-        raise BadSample(f"the JPEG has more than {_MOST_SCANS} scans, which takes minutes to decode; save it anew")
-    width, height = _png_size(data) if is_png else _jpeg_size(data)
-    if width * height > max_pixels:
-        raise SampleTooLarge(f"the image has {width} x {height} pixels, above this server's limit of {max_pixels}; send a smaller one")
-    flags = cv2.IMREAD_COLOR | (cv2.IMREAD_IGNORE_ORIENTATION if is_png else 0)
+    size(data, max_pixels)
+    flags = cv2.IMREAD_COLOR | (cv2.IMREAD_IGNORE_ORIENTATION if data.startswith(_PNG) else 0)
     try:
         image = cv2.imdecode(np.frombuffer(data, np.uint8), flags)
     except cv2.error as error:

@@ -38,8 +38,8 @@ class NullDetector:
     """Finds the magenta frames."""
 
     def detect(self, image: Image) -> list[Detection]:
-        blue, green, red = (image[:, :, i].astype(np.int16) for i in range(3))
-        frame = ((np.minimum(blue, red) - green) > 100).astype(np.uint8)
+        blue, green, red = cv2.split(image)
+        frame = (cv2.subtract(cv2.min(blue, red), green) > 100).astype(np.uint8)
         _, _, stats, _ = cv2.connectedComponentsWithStats(frame, connectivity=8)
         faces = []
         for x, y, width, height, _ in stats[1:]:

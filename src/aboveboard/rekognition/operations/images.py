@@ -33,7 +33,7 @@ NOT_YET_ASSESSED = (
 @operation("DetectFaces")
 def detect_faces(app: App, session: Session, request: shapes.DetectFacesRequest) -> Answer:
     found = analyse.detect(app, session, sample(request["Image"]))
-    body: shapes.DetectFacesResponse = {"FaceDetails": [face_detail(one.face) for one in found]}
+    body: shapes.DetectFacesResponse = {"FaceDetails": [face_detail(one) for one in found]}
     return Answer(body, _not_assessed(request.get("Attributes", [])))
 
 
@@ -49,8 +49,8 @@ def compare_faces(app: App, session: Session, request: shapes.CompareFacesReques
     )
     body: shapes.CompareFacesResponse = {
         "SourceImageFace": {"BoundingBox": box(compared.source.box), "Confidence": compared.source.confidence},
-        "FaceMatches": [{"Similarity": candidate.similarity, "Face": _compared_face(found.face)} for candidate, found in compared.similar],
-        "UnmatchedFaces": [_compared_face(found.face) for found in compared.others],
+        "FaceMatches": [{"Similarity": candidate.similarity, "Face": _compared_face(face)} for candidate, face in compared.similar],
+        "UnmatchedFaces": [_compared_face(face) for face in compared.others],
     }
     return Answer(body, basis_headers(compared.candidates.audit_id, compared.candidates.basis))
 

@@ -110,11 +110,11 @@ def search_users_by_image(app: App, session: Session, request: shapes.SearchUser
         "UserMatches": _user_matches(searched),
         "FaceModelVersion": app.models.card.model_version,
         "UnsearchedFaces": [
-            {"FaceDetails": face_detail(one.face), "Reasons": [_unsearched(analyse.shortcoming(one.face, bar))]} for one in searched.others
+            {"FaceDetails": face_detail(one), "Reasons": [_unsearched(analyse.shortcoming(one, bar))]} for one in searched.others
         ],
     }
     if searched.probe is not None:
-        body["SearchedFace"] = {"FaceDetail": face_detail(searched.probe.face)}
+        body["SearchedFace"] = {"FaceDetail": face_detail(searched.probe)}
     return Answer(body, _headers(searched))
 
 

@@ -1,0 +1,167 @@
+"""HTTPS of the server's own: real boto3 against a certificate of a CA made here, replaced while connections live."""
+
+from __future__ import annotations
+
+import os
+import socket
+import ssl
+import subprocess
+import sys
+import time
+import warnings
+from datetime import UTC, datetime, timedelta
+from ipaddress import ip_address
+
+import pytest
+from botocore.exceptions import SSLError
+from cryptography import x509
+from cryptography.hazmat.primitives import hashes, serialization
+from cryptography.hazmat.primitives.asymmetric import ec
+from kit import client, process_serving
+
+PLAIN = serialization.NoEncryption()
+
+
+class Authority:
+    """A certificate authority that makes pairs for 127.0.0.1."""
+
+    def __init__(self, folder):
+        self.folder, self.key = folder, ec.generate_private_key(ec.SECP256R1())
+        self.name = x509.Name([x509.NameAttribute(x509.NameOID.COMMON_NAME, "tests")])
+        self.file = folder / "ca.pem"
+        self.file.write_bytes(self.signed(self.name, self.key.public_key(), is_authority=True))
+
+    def signed(self, subject, public_key, is_authority=False, days=1):
+        now = datetime.now(UTC)
+        made = x509.CertificateBuilder(
+            self.name, subject, public_key, x509.random_serial_number(), now - timedelta(days=9), now + timedelta(days=days)
+        )
+        made = made.add_extension(x509.BasicConstraints(is_authority, None), critical=True)
+        if not is_authority:
+            made = made.add_extension(x509.SubjectAlternativeName([x509.IPAddress(ip_address("127.0.0.1"))]), critical=False)
+        return made.sign(self.key, hashes.SHA256()).public_bytes(serialization.Encoding.PEM)
+
+    def pair(self, name, encryption=PLAIN, **how):
+        """Certificate and key, as files."""
+        key = ec.generate_private_key(ec.SECP256R1())
+        files = self.folder / f"{name}.pem", self.folder / f"{name}.key"
+        subject = x509.Name([x509.NameAttribute(x509.NameOID.COMMON_NAME, name)])
+        files[0].write_bytes(self.signed(subject, key.public_key(), **how))
+        files[1].write_bytes(key.private_bytes(serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, encryption))
+        return files
+
+
+@pytest.fixture(scope="module")
+def authority(tmp_path_factory):
+    return Authority(tmp_path_factory.mktemp("authority"))
+
+
+def options(pair):
+    return ["--tls-cert", str(pair[0]), "--tls-key", str(pair[1])]
+
+
+def offered(server):
+    """The certificate that a new connection gets."""
+    host, port = server.endpoint.removeprefix("https://").split(":")
+    return ssl.get_server_certificate((host, int(port)))
+
+
+def becomes(server, pair):
+    """Whether new connections get this pair's certificate within some seconds."""
+    wanted = pair[0].read_text().strip()
+    deadline = time.monotonic() + 30
+    while offered(server).strip() != wanted:
+        if time.monotonic() > deadline:
+            return False
+        time.sleep(0.2)
+    return True
+
+
+def test_boto3_speaks_https_and_a_replaced_certificate_is_taken_without_a_restart(tmp_path, authority):
+    """The printed address is https. A pair replaced by another is taken by new connections while the old ones go on; a half-written or
+    broken one is not, and the log says so."""
+    first, second = authority.pair("first"), authority.pair("second")
+    live = authority.pair("live")
+    for file, source in zip(live, first, strict=True):
+        file.write_bytes(source.read_bytes())
+    log = tmp_path / "log"
+    with process_serving(tmp_path / "data", options=options(live), log=log) as server:
+        assert server.endpoint.startswith("https://127.0.0.1:")
+        boto = client(server.endpoint, server.key, verify=authority.file)
+        boto.create_collection(CollectionId="a")
+        assert offered(server).strip() == first[0].read_text().strip()
+        live[0].write_bytes(second[0].read_bytes()[:300])
+        while "is no certificate in PEM" not in log.read_text():
+            time.sleep(0.1)
+        live[0].write_bytes(second[0].read_bytes())
+        while "is not the one of the certificate" not in log.read_text():
+            time.sleep(0.1)
+        assert offered(server).strip() == first[0].read_text().strip()
+        live[1].write_bytes(second[1].read_bytes())
+        assert becomes(server, second)
+        assert boto.list_collections()["CollectionIds"] == ["a"]  # on the connection of before
+        assert client(server.endpoint, server.key, verify=authority.file).list_collections()["CollectionIds"] == ["a"]
+        other = tmp_path / "other"
+        other.mkdir()
+        with pytest.raises(SSLError):
+            client(server.endpoint, server.key, verify=Authority(other).file).list_collections()
+
+
+def test_nothing_older_than_tls_1_2_is_spoken(tmp_path, authority):
+    """And a client without TLS gets no answer in the clear."""
+    with process_serving(tmp_path / "data", options=options(authority.pair("versions"))) as server:
+        host, port = server.endpoint.removeprefix("https://").split(":")
+        for version, passes in ((ssl.TLSVersion.TLSv1_1, False), (ssl.TLSVersion.TLSv1_2, True), (ssl.TLSVersion.TLSv1_3, True)):
+            context = ssl.create_default_context(cafile=str(authority.file))
+            context.set_ciphers("ALL:@SECLEVEL=0")
+            with warnings.catch_warnings(action="ignore"):
+                context.minimum_version = context.maximum_version = version
+            with socket.create_connection((host, int(port)), timeout=10) as wire:
+                try:
+                    spoken = context.wrap_socket(wire, server_hostname=host).version()
+                except (ssl.SSLError, ConnectionError):
+                    spoken = None
+            assert bool(spoken) is passes, version
+        with socket.create_connection((host, int(port)), timeout=10) as wire:
+            wire.sendall(b"GET /healthz HTTP/1.1\r\nHost: x\r\n\r\n")
+            assert b"HTTP" not in wire.recv(1000)
+
+
+def test_files_that_are_no_pair_to_serve_with_are_refused_with_what_to_mend(tmp_path, authority):
+    """At the start, before the port answers: exit code 5, one line."""
+    good, other, expired = authority.pair("good"), authority.pair("other"), authority.pair("expired", days=-1)
+    locked = authority.pair("locked", serialization.BestAvailableEncryption(b"secret"))
+    rubbish = tmp_path / "rubbish"
+    rubbish.write_bytes(os.urandom(500))
+    for pair, text in (
+        ((good[0], other[1]), "is not the one of the certificate"),
+        ((tmp_path / "none.pem", good[1]), "none.pem cannot be read: No such file"),
+        ((good[0], tmp_path), "cannot be read: Is a directory"),
+        ((rubbish, good[1]), "is no certificate in PEM"),
+        ((good[1], good[1]), "is no certificate in PEM"),
+        ((good[0], rubbish), "is no private key in PEM"),
+        ((good[0], good[0]), "is no private key in PEM"),
+        (locked, "or an encrypted one"),
+        (expired, "expired on"),
+    ):
+        done = _serve(tmp_path, *options(pair))
+        assert done.returncode == 5, done
+        assert text in done.stderr
+        assert done.stderr.count("\n") == 1
+    assert "belong together" in _serve(tmp_path, "--tls-cert", str(good[0])).stderr
+
+
+def test_beyond_this_machine_tls_is_asked_for(tmp_path, authority):
+    """0.0.0.0 in plain HTTP is refused, with TLS it serves."""
+    done = _serve(tmp_path, "--host", "0.0.0.0")
+    assert done.returncode == 3
+    assert "--tls-cert" in done.stderr
+    with process_serving(tmp_path / "data", options=[*options(authority.pair("open")), "--host", "0.0.0.0"]) as server:
+        endpoint = server.endpoint.replace("0.0.0.0", "127.0.0.1")
+        assert client(endpoint, server.key, verify=authority.file).list_collections()["CollectionIds"] == []
+
+
+def _serve(tmp_path, *more):
+    command = [sys.executable, "-m", "aboveboard", "serve", "--port", "0", "--data", str(tmp_path / "data"), *more]
+    environment = {**os.environ, "ABOVEBOARD_PACK": "null"}
+    return subprocess.run(command, capture_output=True, text=True, timeout=60, env=environment, check=False)
