@@ -38,6 +38,10 @@ class SampleTooLarge(BadSample):
     """The photograph has more bytes or pixels than this server reads."""
 
 
+class UnsupportedSample(BadSample):
+    """The photograph is of a format that this installation does not read."""
+
+
 class SampleUnreachable(BadSample):
     """The photograph lies where this server cannot read it."""
 

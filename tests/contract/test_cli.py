@@ -298,9 +298,11 @@ def test_ctrl_c_keeps_what_is_done_and_the_next_run_goes_on(environment: Mapping
     assert process.stdout is not None
     first = [process.stdout.readline() for _ in range(5)]
     process.send_signal(signal.SIGINT)
-    rest, said = process.communicate(timeout=60)
+    assert process.stderr is not None
+    # Not communicate(): it would lose what readline() has taken in ahead.
+    rest, said = process.stdout.read(), process.stderr.read()
     lines = [json.loads(line) for line in [*first, *rest.splitlines()]]
-    assert process.returncode == 130, said
+    assert process.wait(60) == 130, said
     assert "Traceback" not in said
     assert "To go on: " in said
     done = lines[-1]["summary"]

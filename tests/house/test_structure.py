@@ -53,7 +53,7 @@ def under(names: set[str], *roots: str) -> bool:
     return all(any(name == root or name.startswith(f"{root}.") for root in roots) for name in names)
 
 
-@pytest.mark.parametrize("name", ["Permit", "Candidates"])
+@pytest.mark.parametrize("name", ["Permit", "Candidates", "Findings"])
 def test_permits_and_candidates_are_made_by_the_gate_only(name):
     """Locks 2 and 4: no other module constructs one, nor copies one with other values."""
     assert callers(name) == {"aboveboard.accountability.gate"}
@@ -68,7 +68,7 @@ def test_the_template_store_is_imported_by_the_gate_and_the_wiring_only():
     assert importers("aboveboard.storage.templates") == {"aboveboard.accountability.gate", "aboveboard.bootstrap"}
 
 
-@pytest.mark.parametrize("method", ["search", "of_faces"])
+@pytest.mark.parametrize("method", ["pairs", "apart", "search", "of_faces"])
 def test_templates_are_searched_by_the_gate_only(method):
     """Whatever else holds the store adds to it or forgets; only the gate looks."""
     found = set()

@@ -149,3 +149,15 @@ def test_a_duty_may_have_a_usual_threshold_of_its_own():
     assert (strict.threshold, strict.origin) == (99, "policy")
     floored = dataclasses.replace(GENERAL, threshold=dataclasses.replace(GENERAL.threshold, floor=78))
     assert decide(floored, asked).threshold == 78
+
+
+def test_many_comparisons_raise_the_threshold_of_who_names_none():
+    """`least` lifts an absent threshold, says so, and leaves one that was asked for alone."""
+    for pack, usual in (("general", 80), ("public-safety", 99)):
+        rules = Policies("general", "general").get(pack)
+        absent = decide(rules, Asked("collection.check", ["enroller"], None, 10, least=99.7))
+        assert (absent.threshold, absent.origin) == (99.7, "gallery")
+        few = decide(rules, Asked("collection.check", ["enroller"], None, 10, least=10))
+        assert (few.threshold, few.origin) == (usual, rules.threshold.absent_origin)
+        named = decide(rules, Asked("collection.check", ["enroller"], 99.0, 10, least=99.7))
+        assert (named.threshold, named.origin) == (99.0, "request")

@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 from aboveboard.biometrics.matching import normalise
 from aboveboard.biometrics.vocabulary import Template
 from aboveboard.errors import NoSuch
+from aboveboard.storage import templates
 from aboveboard.storage.collections import Collections
 from aboveboard.storage.database import Database
 from aboveboard.storage.subjects import Subjects
@@ -31,19 +32,13 @@ class Gallery:
             self.n = self.collections.create(connection, "a", "1.0", "m", {})
         self.truth: dict[str, np.ndarray] = {}
 
-    def add(self, vectors):
+    def add(self, vectors, external=None):
         with self.database.write() as connection:
             collection = self.collections.get("a", connection)
             for vector in vectors:
                 face_id = str(uuid.UUID(int=len(self.truth) * 7919 % 2**64 + (int(abs(vector[0]) * 1e6) << 70)))
-                row = {
-                    "face_id": face_id,
-                    "image_id": "i",
-                    "external_image_id": None,
-                    "box": [0, 0, 1, 1],
-                    "confidence": 1.0,
-                }
-                if self.collections.add_face(connection, collection, row, Template(vector, "1.0")):
+                row = {"image_id": "i", "external_image_id": external, "box": [0, 0, 1, 1], "confidence": 1.0}
+                if self.collections.add_faces(connection, collection, {face_id: (row, Template(vector, "1.0"))}):
                     self.truth[face_id] = vector
             self.collections.touch(connection, collection, added=len(vectors))
 
@@ -188,3 +183,55 @@ def test_the_search_of_people_is_the_best_of_each_ones_faces(tmp_path_factory, s
                 if handle in found:
                     assert found[handle] == (pytest.approx(min(max(every), 1), abs=1e-12), len(every))
             assert set(found) <= set(scores)
+
+
+# --- all faces beside each other ----------------------------------------------------------------------------------------------
+
+
+def crowd(rng, people, takes):
+    """Unit vectors of `takes` noisy takes of each of `people`, in turn."""
+    centres = rng.normal(size=(people, DIMENSIONS))
+    return normalise(np.repeat(centres, takes, axis=0) + 0.35 * rng.normal(size=(people * takes, DIMENSIONS)))
+
+
+@pytest.mark.parametrize("limit", [10_000, 7])
+def test_pairs_are_those_of_the_definition(tmp_path, monkeypatch, limit):
+    """Blocks that do not divide the gallery, ids that are shared: every cosine in float64, filtered, ordered, counted, cut."""
+    monkeypatch.setattr(templates, "_ROWS", 13)
+    monkeypatch.setattr(templates, "_COLUMNS", 29)
+    monkeypatch.setattr(templates, "_CHUNK", 50)
+    gallery = Gallery(tmp_path)
+    vectors = crowd(np.random.default_rng(5), 40, 3)
+    for i, vector in enumerate(vectors):
+        gallery.add([vector], external=f"id{i % 50}" if i % 7 else None)
+    ids, rows = list(gallery.truth), vectors.astype(np.float64)
+    external = [f"id{i % 50}" if i % 7 else f"only {i}" for i in range(len(ids))]
+    floor, near = 0.8, 0.95
+    scored = [
+        (float(np.dot(rows[a], rows[b])), ids[a], ids[b], external[a] == external[b])
+        for a in range(len(ids))
+        for b in range(a + 1, len(ids))
+    ]
+    wanted = sorted((one for one in scored if one[0] >= floor and (one[0] >= near or not one[3])), key=lambda one: -one[0])
+    told = []
+    scan = gallery.stores[1].pairs(Permit("a", gallery.n, ("1.0", "m"), floor, limit), near, lambda done, total: told.append((done, total)))
+    assert [one.face_ids for one in scan.pairs] == [(a, b) for _, a, b, _ in wanted[:limit]]
+    np.testing.assert_allclose([one.score for one in scan.pairs], [one[0] for one in wanted[:limit]], atol=1e-12)
+    assert [one.has_one_id for one in scan.pairs] == [one[3] for one in wanted[:limit]]
+    assert scan.near == sum(one[0] >= near for one in wanted) > 3
+    assert scan.under_two_ids == len(wanted) - scan.near > 7
+    assert told[-1] == (len(scored), len(scored)) == (scan.size * (scan.size - 1) // 2,) * 2
+
+
+def test_a_face_apart_is_named_and_a_chain_is_not(tmp_path):
+    """Of a, b near a, c near b alone, and x: x is apart; a subject with one face, and faces of nobody, are not judged."""
+    gallery = Gallery(tmp_path)
+    chain = [[np.cos(angle), np.sin(angle), 0, 0, 0, 0, 0, 0] for angle in (0.0, 0.5, 1.0)]
+    gallery.add(normalise(np.array([*chain, [0, 0, 1, 0, 0, 0, 0, 0], [0, 0, 0, 1, 0, 0, 0, 0], [0, 0, 0, 0, 1, 0, 0, 0]])))
+    ids = list(gallery.truth)
+    with gallery.database.write() as connection:
+        given = {"many": ids[:4], "one": ids[4:5]}
+        Subjects(gallery.database).enrol(connection, gallery.collections.get("a", connection), given)
+    found, judged = gallery.stores[0].apart(Permit("a", gallery.n, ("1.0", "m"), 0.8, 10))
+    assert [(one.face_id, one.score, one.faces) for one in found] == [(ids[3], 0.0, 4)]
+    assert judged == 4

@@ -21,16 +21,19 @@ import numpy as np
 
 from aboveboard.accountability.operators import Session
 from aboveboard.accountability.policy import Asked, Decision, Pack, Policies, decide
-from aboveboard.biometrics.calibration import Calibration, expected_false, fmr_at, fpir
+from aboveboard.biometrics.calibration import Calibration, expected_false, fmr_at, fpir, similarity_for
 from aboveboard.biometrics.matching import comparison_scores
-from aboveboard.biometrics.vocabulary import Association, Basis, Candidate, Candidates, Template
+from aboveboard.biometrics.vocabulary import Association, Basis, Candidate, Candidates, Findings, Pair, Stranger, Template
 from aboveboard.errors import BadRequest, Busy, Error, Refused
 from aboveboard.storage.collections import Collection, Collections
 from aboveboard.storage.ledger import Ledger
-from aboveboard.storage.templates import Permit, Templates
+from aboveboard.storage.templates import Apart, PairScan, Permit, Templates
 from aboveboard.vision.packs import Card, Models
 
 POLICY_TAG = "aboveboard:policy"
+NEAR = 0.9
+"""The comparison score from which on two templates are of one photograph, or nearly: of copies that were scaled, cropped or saved anew
+nine in ten reach it, of two photographs of one person two in a thousand (default pack, LFW)."""
 
 Scored = tuple[str, float, int]
 """A reference, its best comparison score, and how many comparisons it is the best of."""
@@ -115,10 +118,21 @@ class Gate:
         with self._look(session, "compare", None, threshold, 100, probe) as look:
             yield CompareLook(look)
 
-    def _permit(self, look: Look, collection: Collection) -> Permit:
+    @contextmanager
+    def check(self, session: Session, collection: Collection, threshold: float | None, limit: int) -> Iterator[CheckLook]:
+        """A look at every face of a collection beside every other: are the ids right? Without a threshold chance brings one false pair."""
+        n = collection.face_count
+        least = math.ceil(10 * similarity_for(1, n * (n - 1) // 2)) / 10
+        with self._look(session, "collection.check", collection, threshold, limit, Probe(), least=least) as look:
+            # Faces of one subject are few comparisons: the pack's own threshold does for them.
+            same = max(look.pack.threshold.absent, look.pack.threshold.floor)
+            permits = self._permit(look, collection), self._permit(look, collection, same)
+            yield CheckLook(look, self._templates, *permits, same, self._check(look, collection))
+
+    def _permit(self, look: Look, collection: Collection, threshold: float | None = None) -> Permit:
         must_agree(self._models.card, collection)
         # A grain below, for the rounding of the way back; `answer` compares similarities exactly.
-        floor = look.calibration.score_at(look.decision.threshold) - 1e-9
+        floor = look.calibration.score_at(look.decision.threshold if threshold is None else threshold) - 1e-9
         return Permit(look.audit_id, collection.n, (collection.model_version, collection.model), floor, look.decision.limit)
 
     def _check(self, look: Look, collection: Collection) -> Check:
@@ -150,9 +164,10 @@ class Gate:
         limit: int,
         probe: Probe,
         usual: float | None = None,
+        least: float = 0.0,
     ) -> Iterator[Look]:
         pack = self.policy_of(collection)
-        decision = decide(pack, Asked(duty, session.operator.roles, threshold, limit, usual))
+        decision = decide(pack, Asked(duty, session.operator.roles, threshold, limit, usual, least))
         requested = {} if threshold is None else {"threshold": threshold}
         if not decision.is_allowed:
             self.refuse(session, duty, decision.rule, decision.message, collection, **requested)
@@ -245,10 +260,36 @@ class Look:
         basis = self._close(gallery_size, {"accepted": list(accepted), "below_threshold": named})
         return Association(self.audit_id, basis, tuple(accepted), tuple(below))
 
-    def _close(self, gallery_size: int, found: Mapping[str, Any]) -> Basis:
-        """Write the outcome; returns what it rests on."""
+    def checked(self, scan: PairScan, strangers: Sequence[Apart], subject_faces: int, subject_threshold: float) -> Findings:
+        """What a check of a gallery brought up, at most the limit of each kind, once that is on the disk."""
+        similarity, limit = self.calibration.similarity, self.decision.limit
+        pairs = tuple(
+            Pair(one.face_ids, self.shown(similarity(one.score)), one.score >= NEAR, one.has_one_id)
+            for one in scan.pairs
+            if similarity(one.score) >= self.decision.threshold
+        )
+        below = ((one, similarity(one.score)) for one in strangers[:limit])
+        odd = tuple(Stranger(one.face_id, math.floor(s * 1e4) / 1e4 if s >= self.decision.floor else None, one.faces) for one, s in below)
+        comparisons = scan.size * (scan.size - 1) // 2
+        fnmr = self.calibration.fnmr(subject_threshold)
+        found = {
+            "comparisons": comparisons,
+            "near_duplicates": scan.near,
+            "under_two_ids": scan.under_two_ids,
+            "pairs": [{"face_ids": list(pair.face_ids), "similarity": pair.similarity} for pair in pairs],
+            "subject_threshold": subject_threshold,
+            "strangers": len(strangers),
+            "faces": [one.face_id for one in odd],
+            "identities_withheld": self.decision.withhold_identities,
+        }
+        basis = self._close(scan.size, found, comparisons)
+        withheld, counts = self.decision.withhold_identities, (comparisons, scan.near, scan.under_two_ids)
+        return Findings(self.audit_id, basis, withheld, *counts, pairs, subject_threshold, fnmr, subject_faces, len(strangers), odd)
+
+    def _close(self, gallery_size: int, found: Mapping[str, Any], comparisons: int | None = None) -> Basis:
+        """Write the outcome; returns what it rests on. A search makes one comparison with each face of the gallery."""
         intent = self.wait_for_intent()
-        basis = self._basis(gallery_size)
+        basis = self._basis(gallery_size, gallery_size if comparisons is None else comparisons)
         rates = {"fmr": basis.fmr, "expected_false": basis.expected_false, "fpir": basis.fpir, "fnir": basis.fnir}
         self._is_closed = True
         outcome = {"audit_id": self.audit_id, "intent": intent, "looked": True, "gallery_size": gallery_size, **rates, **found}
@@ -262,7 +303,7 @@ class Look:
             intent = self.wait_for_intent()
             self._ledger.record("look.outcome", {"audit_id": self.audit_id, "intent": intent, "looked": False, "reason": reason})
 
-    def _basis(self, gallery_size: int) -> Basis:
+    def _basis(self, gallery_size: int, comparisons: int) -> Basis:
         threshold = self.decision.threshold
         # Without a threshold every comparison is answered, whatever its score.
         fmr = fmr_at(threshold) if threshold > 0 else 1.0
@@ -273,8 +314,8 @@ class Look:
             floor=self.decision.floor,
             gallery_size=gallery_size,
             fmr=fmr,
-            expected_false=expected_false(fmr, gallery_size),
-            fpir=fpir(fmr, gallery_size) if fmr < 1 else float(gallery_size > 0),
+            expected_false=expected_false(fmr, comparisons),
+            fpir=fpir(fmr, comparisons) if fmr < 1 else float(comparisons > 0),
             fnir=self.calibration.fnmr(threshold) if threshold > 0 else 0.0,
             calibration=self.calibration.id,
             extrapolated=self.calibration.extrapolated(threshold),
@@ -355,6 +396,26 @@ class AssociateLook:
                 known += reached
                 waiting = [face_id for face_id in waiting if face_id not in reached]
         return self.look.associated([face_id for face_id in new if face_id in known], below, len(references))
+
+
+@dataclass(frozen=True, slots=True)
+class CheckLook:
+    """A permitted look at all faces of one collection beside each other."""
+
+    look: Look
+    templates: Templates
+    permit: Permit
+    subject_permit: Permit
+    subject_threshold: float
+    check: Check
+
+    def findings(self, progress: Callable[[int, int], None]) -> Findings:
+        """Pairs that are alike under two ids or nearly copies, and faces that are unlike their subject's others."""
+        self.look.wait_for_intent()
+        scan = self.templates.pairs(self.permit, NEAR, progress)
+        strangers, judged = self.templates.apart(self.subject_permit)
+        self.check(scan.generation)
+        return self.look.checked(scan, strangers, judged, self.subject_threshold)
 
 
 @dataclass(frozen=True, slots=True)

@@ -16,7 +16,8 @@ from aboveboard import strict
 from aboveboard.errors import BadRequest, NoSuch
 
 ROLES = ("admin", "enroller", "investigator", "reviewer", "auditor")
-Origin = Literal["request", "policy", "default", "none"]
+Origin = Literal["request", "policy", "default", "gallery", "none"]
+"""Where a threshold comes from; `gallery`: from how many faces are compared with each other."""
 
 DUTIES: Mapping[str, tuple[str, ...]] = {
     "detect": ROLES,
@@ -25,6 +26,7 @@ DUTIES: Mapping[str, tuple[str, ...]] = {
     "collection.delete": ("admin",),
     "collection.tag": ("admin",),
     "collection.reindex": ("admin",),
+    "collection.check": ("admin", "enroller"),
     "face.list": ROLES,
     "face.enrol": ("enroller",),
     "face.remove": ("enroller",),
@@ -47,7 +49,9 @@ DUTIES: Mapping[str, tuple[str, ...]] = {
     "ledger.read": ("admin", "auditor"),
 }
 """Which roles may do what; one of them suffices."""
-LOOKS = frozenset({"subject.associate", "compare", "search.face", "search.image", "search.subjects", "search.subjects.image"})
+LOOKS = frozenset(
+    {"collection.check", "subject.associate", "compare", "search.face", "search.image", "search.subjects", "search.subjects.image"}
+)
 """The duties that compare templates: a threshold applies to them."""
 
 
@@ -124,6 +128,7 @@ class Asked:
     """What somebody wants to do. `threshold` None means that the request named none.
 
     `usual` is what none means for this duty where the pack leaves it at the API's default, if that is not the pack's own number.
+    `least` is the threshold below which none never lies, because of how many comparisons are made.
     """
 
     duty: str
@@ -131,6 +136,7 @@ class Asked:
     threshold: float | None = None
     limit: int = 0
     usual: float | None = None
+    least: float = 0.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -164,8 +170,10 @@ def decide(pack: Pack, asked: Asked) -> Decision:
         return _refusal(pack, "roles", text)
     rule = pack.threshold
     absent = rule.absent if asked.usual is None or rule.absent_origin != "default" else max(asked.usual, rule.floor)
+    absent_origin: Origin = rule.absent_origin if asked.least <= absent else "gallery"
+    absent = max(absent, asked.least)
     threshold = absent if asked.threshold is None else asked.threshold
-    origin: Origin = rule.absent_origin if asked.threshold is None else "request" if asked.threshold > 0 else "none"
+    origin: Origin = absent_origin if asked.threshold is None else "request" if asked.threshold > 0 else "none"
     if origin == "none" and not rule.allow_none:
         return _refusal(
             pack,

@@ -26,6 +26,12 @@ def comparison_scores(probe: Vector, references: NDArray[np.float32]) -> NDArray
     return np.asarray(np.clip(scores, -1.0, 1.0))
 
 
+def pair_scores(left: NDArray[np.float32], right: NDArray[np.float32]) -> NDArray[np.float64]:
+    """The cosine of each row of (n, d) with the same row of another (n, d), as float64 in [-1, 1]."""
+    scores = np.einsum("ij,ij->i", left.astype(np.float64), right.astype(np.float64))
+    return np.asarray(np.clip(scores, -1.0, 1.0))
+
+
 def best_first(scores: Sequence[float], face_ids: Sequence[str], limit: int) -> list[int]:
     """Indices of the best `limit` scores in the order (-score, face id), so that ties are answered the same every time."""
     return sorted(range(len(scores)), key=lambda i: (-scores[i], face_ids[i]))[:limit]

@@ -117,6 +117,51 @@ class Association:
 
 
 @dataclass(frozen=True, slots=True)
+class Pair:
+    """Two faces of one gallery that are alike. `is_near_duplicate`: so alike that they are copies of one photograph, or nearly.
+
+    `has_one_id`: both are of one subject, or, where they have none, bear one external id.
+    """
+
+    face_ids: tuple[str, str]
+    similarity: float
+    is_near_duplicate: bool
+    has_one_id: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Stranger:
+    """A face that is unlike most of its subject's `faces`: the best similarity with those, None where it lies below the policy's floor."""
+
+    face_id: str
+    similarity: float | None
+    faces: int
+
+
+@dataclass(frozen=True, slots=True)
+class Findings:
+    """What comparing every face of a gallery with every other brought up. Made by the gate only; carries its audit id.
+
+    `basis.expected_false` is of all `comparisons`. `pairs` are the most alike of `near_duplicates` + `under_two_ids` that were found.
+    `strangers` are those of `strangers_found` among the `subject_faces` of subjects with several faces, at `subject_threshold`, which
+    `subject_fnmr` of mated comparisons miss.
+    """
+
+    audit_id: str
+    basis: Basis
+    identities_withheld: bool
+    comparisons: int
+    near_duplicates: int
+    under_two_ids: int
+    pairs: tuple[Pair, ...]
+    subject_threshold: float
+    subject_fnmr: float
+    subject_faces: int
+    strangers_found: int
+    strangers: tuple[Stranger, ...]
+
+
+@dataclass(frozen=True, slots=True)
 class Candidates(Sequence[Candidate]):
     """The answer of one recorded look, best first. Made by the gate only; carries the audit id of its ledger entries."""
 

@@ -20,6 +20,7 @@ ORIGINS = {
     "request": "as you asked",
     "policy": "the policy's own, as you named none",
     "default": "Amazon's default, as you named none",
+    "gallery": "from the number of comparisons, as you named none",
     "none": "as you asked: every face is a candidate",
 }
 

@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+import hashlib
 import shlex
 import signal
 import sys
 import threading
+import time
 from collections import deque
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Container, Iterable, Iterator, Sequence
 from concurrent.futures import CancelledError, Future, ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from datetime import date
+from functools import partial
 from os import cpu_count
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -19,6 +23,7 @@ import typer
 from rich.table import Table
 from rich.text import Text
 
+from aboveboard.cli import manifest
 from aboveboard.cli.common import (
     DONE,
     INTERRUPTED,
@@ -38,22 +43,70 @@ from aboveboard.cli.common import (
     program,
     show_json,
 )
-from aboveboard.cli.folders import SUFFIXES, Photograph, gather
-from aboveboard.cli.pictures import SHORTCOMINGS, CollectionId, Draw, Pictures, Quality, box_json, check_drawing, save, short_place
-from aboveboard.errors import BadRequest, BadSample, Error, Exists
+from aboveboard.cli.folders import SUFFIXES, Photograph, Stored, Unreadable, gather, gather_stored
+from aboveboard.cli.pictures import SHORTCOMINGS, CollectionId, Draw, Quality, box_json, check_drawing, save, short_place
+from aboveboard.errors import BadRequest, BadSample, Error, Exists, SampleTooLarge, SampleUnreachable, Unavailable, UnsupportedSample
 
 if TYPE_CHECKING:
     from aboveboard.accountability.operators import Session
+    from aboveboard.biometrics.vocabulary import Face
+    from aboveboard.service.analyse import Shortcoming
     from aboveboard.service.app import App
-    from aboveboard.service.enrol import Indexed
+    from aboveboard.service.enrol import Indexed, Prepared
     from aboveboard.storage.collections import Collection
 
-ALREADY = "already"
+
+class Expired(BadRequest):
+    """The photograph was to go before today."""
+
+
+class Duplicate(BadRequest):
+    """Another row of the manifest names the same photograph."""
+
+
+_CODES: tuple[tuple[type[Error], str], ...] = (
+    (Expired, "expired"),
+    (Duplicate, "duplicate"),
+    (SampleUnreachable, "missing"),
+    (SampleTooLarge, "too_large"),
+    (UnsupportedSample, "unsupported_format"),
+    (Unreadable, "unreadable"),
+    (BadSample, "broken"),
+    (BadRequest, "too_small"),
+)
+REFUSALS = {
+    "subject_full": "the subject has as many faces as one may have",
+    "other_subject": "the face is another subject's",
+    "ambiguous": "several faces of it were enrolled before, without a subject",
+}
+_UNITS = {"unsure": " % sure", "small": " px", "pose": " degrees", "dark": " of 100", "blurred": " of 100"}
+_BATCH, _BATCH_SECONDS = 64, 0.5
+"""Photographs stored in one transaction, and the longest that one of them waits for it."""
+_AHEAD = 2 * _BATCH
+"""Photographs begun while a transaction is written."""
 
 
 def index(
-    paths: Pictures,
     collection: CollectionId,
+    paths: Annotated[
+        list[Path] | None,
+        typer.Argument(
+            metavar="IMAGE|FOLDER...", help="Photographs, folders of them (JPEG, PNG, WebP, HEIC; recursive), or s3://bucket/prefix."
+        ),
+    ] = None,
+    listed: Annotated[
+        Path | None,
+        typer.Option(
+            "--manifest", metavar="CSV", help=f"Photographs listed with what is known of them; columns {', '.join(manifest.COLUMNS)}."
+        ),
+    ] = None,
+    failures: Annotated[
+        Path | None,
+        typer.Option(
+            "--failures", metavar="CSV", help="List those not enrolled, why and how to mend it.", show_default="beside the manifest"
+        ),
+    ] = None,
+    check: Annotated[bool, typer.Option("--check", help="Only check the manifest and whether its files are there.")] = False,
     create: Annotated[bool, typer.Option("--create", help="Make the collection if it does not exist.")] = False,
     policy: Annotated[
         str, typer.Option("--policy", metavar="PACK", help="With --create: the policy pack that the collection stands under.")
@@ -71,36 +124,87 @@ def index(
     """Enrol the faces of photographs in a collection; ExternalImageId is the path in the folder with ':' for '/'.
 
     May be stopped with Ctrl-C and started again: what is indexed already is passed over, and no face is enrolled twice.
+    A manifest is checked whole before anything is enrolled. Where it names a subject, the photograph's largest face becomes his.
     Exit code 0 where a face of them is in the collection now, new or not, 1 where no face could be enrolled, 4 where none could be used.
     --json prints one line per photograph and, last, one line with the key "summary".
     """  # fmt: skip
-    photographs, skipped = gather(paths)
+    if bool(paths) == bool(listed):
+        raise BadRequest("name either photographs and folders, or --manifest with a CSV file")
+    photographs: Sequence[Photograph]
+    skipped: list[str] = []
+    stored: list[Stored] = []
+    if listed:
+        photographs, notes = manifest.read(listed)
+        for note in notes:
+            typer.echo(f"note: {note}", err=True)
+    else:
+        stored = [place for path in paths or [] if (place := Stored.named(str(path)))]
+        files = [path for path in paths or [] if not Stored.named(str(path))]
+        found, skipped = gather(files) if files else ([], [])
+        photographs = found
     check_drawing(draw, photographs)
+    if check:
+        _check(photographs, as_json)
+        return
     app, session = open_as(data, operator)
-    gallery = _gallery(app, session, collection, create, policy, data)
+    if stored:
+        objects, others = gather_stored(stored, app.objects)
+        photographs, skipped = [*photographs, *objects], skipped + others
+        check_drawing(draw, photographs)
+    names_subjects = any(isinstance(one, manifest.Row) and one.subject for one in photographs)
+    gallery = _gallery(app, session, collection, create, policy, data, names_subjects)
     tally = Tally(skipped=skipped)
     several = len(photographs) > 1
-    with counted("indexing", len(photographs)) as done, ctrl_c() as stopped:
-        outcomes = _outcomes(photographs, workers, stopped, lambda one: _enrol(app, session, collection, one, max_faces, quality))
-        for i, (photograph, outcome) in enumerate(outcomes, 1):
-            tally.add(photograph, outcome)
-            if as_json:
-                show_json(_outcome_json(photograph, outcome))
-            elif not several and not isinstance(outcome, str | Error):
-                _show_indexed(photograph, outcome)
-            if draw and not isinstance(outcome, str | Error):
-                _save_indexed(app, photograph, draw, several, outcome)
-            done(i)
+    prepare = partial(_prepare, app, gallery, app.collections.marked_images(gallery), max_faces, quality)
+    with manifest.failures(failures, listed) as report, counted("indexing", len(photographs)) as done, ctrl_c() as stopped:
+        outcomes = _stored(app, session, collection, _prepared(photographs, workers, stopped, prepare))
+        try:
+            for photograph, outcome in outcomes:
+                tally.add(photograph, outcome)
+                if as_json:
+                    show_json(_outcome_json(photograph, outcome))
+                elif not several and not isinstance(outcome, Error):
+                    _show_indexed(photograph, outcome)
+                if report and (reason := _reason(outcome, quality)):
+                    report.add(photograph, *reason)
+                    report.flush()
+                if draw and not isinstance(outcome, Error) and not outcome.is_known:
+                    _save_indexed(app, photograph, draw, several, outcome)
+                done(tally.taken)
+        except Unavailable:
+            _to_go_on(tally.taken, len(photographs))
+            raise
     faces = app.collections.get(gallery.id).face_count
     if as_json:
         show_json({"summary": tally.as_json(collection, faces, len(photographs))})
     else:
         tally.show(collection, faces)
+        if report and report.count:
+            out().print(f"{_count(report.count, 'photograph')} not enrolled, or not all of it; why, and how to mend it: {report.file}")
     if tally.taken < len(photographs):
-        again = f"{program()} {shlex.join(sys.argv[1:])}"
-        typer.echo(f"stopped after {tally.taken:,} of {len(photographs):,} photographs; all of them are kept. To go on: {again}", err=True)
+        _to_go_on(tally.taken, len(photographs))
         raise typer.Exit(INTERRUPTED)
     raise typer.Exit(tally.exit_code)
+
+
+def _to_go_on(taken: int, photographs: int) -> None:
+    again = f"{program()} {shlex.join(sys.argv[1:])}"
+    typer.echo(f"stopped after {taken:,} of {photographs:,} photographs; all of them are kept. To go on: {again}", err=True)
+
+
+def _check(photographs: Sequence[Photograph], as_json: bool) -> None:
+    """Say which files of a manifest are not there; exit code 4 where one is not."""
+    missing = [photograph for photograph in photographs if isinstance(photograph.path, Path) and not photograph.path.is_file()]
+    if as_json:
+        show_json({"photographs": len(photographs), "missing": [printable(one.name) for one in missing]})
+    else:
+        for one in missing[:20]:
+            line = f"line {one.line}: " if isinstance(one, manifest.Row) else ""
+            typer.echo(f"{line}{printable(one.name)}: there is no such file", err=True)
+        if len(missing) > 20:
+            typer.echo(f"and {len(missing) - 20:,} more; --json lists all", err=True)
+        out().print(f"{_count(len(photographs), 'photograph')}, of which {len(missing):,} are not there; nothing was enrolled")
+    raise typer.Exit(SAMPLE if missing else DONE)
 
 
 @dataclass
@@ -116,12 +220,12 @@ class Tally:
     failed: list[tuple[str, str]] = field(default_factory=list)
     not_enrolled: int = 0
 
-    def add(self, photograph: Photograph, outcome: Indexed | str | Error) -> None:
+    def add(self, photograph: Photograph, outcome: Indexed | Error) -> None:
         self.taken += 1
         name = printable(photograph.name)
         if isinstance(outcome, Error):
             self.failed.append((name, outcome.message))
-        elif isinstance(outcome, str):
+        elif outcome.is_known:
             self.already += 1
         else:
             self.not_enrolled += len(outcome.failures_to_enrol)
@@ -166,7 +270,7 @@ class Tally:
         if self.not_enrolled:
             rows.add_row("not enrolled", f"{_count(self.not_enrolled, 'face')} below the quality asked for or over --max-faces")
         if self.without_face:
-            rows.add_row("no face", _listed(self.without_face))
+            rows.add_row("no face enrolled", _listed(self.without_face))
         if self.skipped:
             rows.add_row("not read", f"{_count(len(self.skipped), 'file')} without {' '.join(SUFFIXES)}: {_listed(self.skipped)}")
         rows.add_row("collection", f"{collection} holds {_count(faces, 'face')} now")
@@ -179,7 +283,7 @@ class Tally:
                 console.print(f"  and {len(self.failed) - 20} more; --json lists all")
 
 
-def _gallery(app: App, session: Session, collection: str, create: bool, policy: str, data: Path | None) -> Collection:
+def _gallery(app: App, session: Session, collection: str, create: bool, policy: str, data: Path | None, names_subjects: bool) -> Collection:
     """The collection to index into, made if asked for; raises before any photograph is read where it cannot be."""
     from aboveboard.accountability.gate import POLICY_TAG, must_agree
     from aboveboard.service import galleries
@@ -198,29 +302,37 @@ def _gallery(app: App, session: Session, collection: str, create: bool, policy: 
                 ) from None
     found = existing(app, collection, f"make it with --create, or {listing(data)}")
     app.gate.authorise(session, "face.enrol", found)
+    if names_subjects:
+        app.gate.authorise(session, "subject.create", found)
     must_agree(app.models.card, found)
     return found
 
 
-def _enrol(app: App, session: Session, collection: str, photograph: Photograph, most: int, bar: str) -> Indexed | str:
+def _prepare(app: App, gallery: Collection, known: Container[str], most: int, bar: str, photograph: Photograph) -> tuple[Prepared, bytes]:
+    """A photograph's templates, and a digest by which another row's copy of it is told."""
     from aboveboard.service import enrol
+    from aboveboard.storage.collections import Record
 
-    data, external = photograph.read(), photograph.external_image_id
-    if enrol.is_indexed(app, collection, data, external):
-        return ALREADY
-    return enrol.index(app, session, collection, data, external, most, bar)
+    row = photograph if isinstance(photograph, manifest.Row) else None
+    if row and row.is_expired(date.today()):
+        raise Expired(f"it was to go by {row.cells['expires']}")
+    original = photograph.original(app.objects)
+    record = Record(photograph.source, **(row.known if row else {}))
+    label = enrol.Label(photograph.external_image_id, row.subject if row else None, record)
+    return enrol.prepare(app, gallery, original, label, most, bar, known), hashlib.sha256(original).digest()
 
 
-def _outcomes(
-    photographs: Sequence[Photograph], workers: int, stopped: threading.Event, work: Callable[[Photograph], Indexed | str]
-) -> Iterator[tuple[Photograph, Indexed | str | Error]]:
-    """What became of each photograph, in order; once `stopped` is set, only of those that were begun."""
-    waiting: deque[tuple[Photograph, Future[Indexed | str]]] = deque()
+def _prepared(
+    photographs: Sequence[Photograph], workers: int, stopped: threading.Event, work: Callable[[Photograph], tuple[Prepared, bytes]]
+) -> Iterator[tuple[Photograph, Prepared | Error]]:
+    """Photographs with their templates, in order; once `stopped` is set, only those that were begun."""
+    waiting: deque[tuple[Photograph, Future[tuple[Prepared, bytes]]]] = deque()
     rest = iter(photographs)
+    seen: dict[bytes, manifest.Row] = {}
     with ThreadPoolExecutor(workers, thread_name_prefix="index") as pool:
         try:
             while True:
-                while len(waiting) < 4 * workers and not stopped.is_set() and (photograph := next(rest, None)):
+                while len(waiting) < _AHEAD + 4 * workers and not stopped.is_set() and (photograph := next(rest, None)):
                     waiting.append((photograph, pool.submit(work, photograph)))
                 if stopped.is_set():
                     for _, future in waiting:
@@ -229,7 +341,10 @@ def _outcomes(
                     return
                 photograph, future = waiting.popleft()
                 try:
-                    yield photograph, future.result()
+                    prepared, digest = future.result()
+                    if isinstance(photograph, manifest.Row) and (first := seen.setdefault(digest, photograph)) is not photograph:
+                        raise Duplicate(f"it is the photograph of line {first.line} ({printable(first.name)})")
+                    yield photograph, prepared
                 except CancelledError:
                     continue
                 except (BadSample, BadRequest) as error:
@@ -237,6 +352,54 @@ def _outcomes(
         finally:
             for _, future in waiting:
                 future.cancel()
+
+
+def _stored(
+    app: App, session: Session, collection: str, prepared: Iterable[tuple[Photograph, Prepared | Error]]
+) -> Iterator[tuple[Photograph, Indexed | Error]]:
+    """What became of each photograph, in order. Several are stored in one transaction: a disk's sync takes as long as a face."""
+    from aboveboard.service import enrol
+
+    batch: list[tuple[Photograph, Prepared | Error]] = []
+
+    def flushed() -> Iterator[tuple[Photograph, Indexed | Error]]:
+        ready = [one for _, one in batch if not isinstance(one, Error)]
+        done = iter(enrol.store(app, session, collection, ready) if ready else [])
+        yield from ((photograph, one if isinstance(one, Error) else next(done)) for photograph, one in batch)
+
+    for item in prepared:
+        if not batch:
+            began = time.monotonic()
+        batch.append(item)
+        if len(batch) == _BATCH or time.monotonic() - began > _BATCH_SECONDS:
+            yield from flushed()
+            batch = []
+    yield from flushed()
+
+
+def _reason(outcome: Indexed | Error, bar: str) -> tuple[str, str] | None:
+    """Why a photograph was not enrolled, or not all of it, by its code and in words; None where it was."""
+    if isinstance(outcome, Error):
+        return next(code for kind, code in _CODES if isinstance(outcome, kind)), outcome.message
+    if outcome.refused:
+        return outcome.refused, REFUSALS[outcome.refused]
+    if not outcome.failures_to_enrol:
+        return None if outcome.enrolled or outcome.is_known else ("no_face", "no face was found")
+    texts = [_lack_text(face, lacks[0], bar) for face, lacks in outcome.failures_to_enrol]
+    if outcome.enrolled:
+        return "partly", f"enrolled {_count(len(outcome.enrolled), 'face')}, and not: {_listed(texts)}"
+    return "ambiguous" if outcome.failures_to_enrol[0][1][0] == "ambiguous" else "low_quality", _listed(texts)
+
+
+def _lack_text(face: Face, lack: Shortcoming, bar: str) -> str:
+    """What a face lacks, with the measure and its bound."""
+    from aboveboard.service import analyse
+
+    text = SHORTCOMINGS[lack]
+    if lack in _UNITS:
+        side = "at most" if lack == "pose" else "at least"
+        text += f" ({analyse.measured(face)[lack]:.1f}{_UNITS[lack]}, {side} {analyse.bounds(bar)[lack]:g})"
+    return text
 
 
 @contextmanager
@@ -265,11 +428,11 @@ def _status(indexed: Indexed) -> str:
     return "indexed" if any(one.is_new for one in indexed.enrolled) else "already_indexed"
 
 
-def _outcome_json(photograph: Photograph, outcome: Indexed | str | Error) -> dict[str, Any]:
+def _outcome_json(photograph: Photograph, outcome: Indexed | Error) -> dict[str, Any]:
     document: dict[str, Any] = {"photograph": printable(photograph.name), "external_image_id": photograph.external_image_id}
     if isinstance(outcome, Error):
         return {**document, "status": "failed", "error": outcome.message}
-    if isinstance(outcome, str):
+    if outcome.is_known:
         return {**document, "status": "already_indexed"}
     return {
         **document,

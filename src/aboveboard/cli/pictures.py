@@ -41,7 +41,7 @@ if TYPE_CHECKING:
 
 Bar = Literal["NONE", "AUTO", "LOW", "MEDIUM", "HIGH"]
 Pictures = Annotated[
-    list[Path], typer.Argument(metavar="IMAGE|FOLDER...", help="Photographs, or folders of them (JPEG and PNG, recursive).")
+    list[Path], typer.Argument(metavar="IMAGE|FOLDER...", help="Photographs, or folders of them (JPEG, PNG, WebP, HEIC; recursive).")
 ]
 CollectionId = Annotated[str, typer.Option("--collection", "-c", metavar="C", help="The collection.")]
 Draw = Annotated[
@@ -61,6 +61,8 @@ SHORTCOMINGS = {
     "blurred": "too blurred",
     "crowded": "more faces than --max-faces",
     "no_template": "no template can be made of it",
+    "ambiguous": "two faces of about one size",
+    "bystander": "not the largest face",
 }
 WITHHELD = "withheld until reviewed"
 
@@ -82,7 +84,7 @@ def detect(paths: Pictures, data: Data = None, operator: OperatorName = "", as_j
     with counted("detecting", len(photographs)) as done:
         for i, photograph in enumerate(photographs, 1):
             with _taken(photograph, as_json) as content:
-                found = analyse.detect(app, session, content())
+                found = analyse.detect(app, session, content(app))
                 readable += 1
                 faces_found += len(found)
                 faces = [(face, analyse.shortcoming(face, "AUTO")) for face in found]
@@ -129,7 +131,7 @@ def compare(
     app, session = open_as(data, operator)
     from aboveboard.service import identify
 
-    contents = one.read(), other.read()
+    contents = one.read(app), other.read(app)
     try:
         compared = identify.compare(app, session, *contents, threshold, quality)
     except NoFace as error:
@@ -211,7 +213,7 @@ def search(
     with counted("searching", len(photographs)) as done:
         for i, photograph in enumerate(photographs, 1):
             with _taken(photograph, as_json, faceless) as content:
-                searched = identify.by_image(app, session, collection, content(), threshold, limit, quality)
+                searched = identify.by_image(app, session, collection, content(app), threshold, limit, quality)
                 searches.append(searched.candidates)
                 if as_json:
                     show_json(_searched_json(photograph, searched, app.models.calibration))
@@ -233,7 +235,7 @@ def check_drawing(draw: Path | None, photographs: Sequence[Photograph]) -> None:
     if draw is None:
         return
     several = len(photographs) > 1
-    own = {photograph.path.resolve() for photograph in photographs}
+    own = {photograph.path.resolve() for photograph in photographs if isinstance(photograph.path, Path)}
     for photograph in photographs:
         if _target(draw, photograph, several).resolve() in own:
             raise BadRequest(f"--draw {draw} would overwrite a photograph, {printable(photograph.name)}; name another place")
@@ -244,7 +246,7 @@ def check_drawing(draw: Path | None, photographs: Sequence[Photograph]) -> None:
 
 
 @contextmanager
-def _taken(photograph: Photograph, as_json: bool, faceless: list[str] | None = None) -> Iterator[Callable[[], bytes]]:
+def _taken(photograph: Photograph, as_json: bool, faceless: list[str] | None = None) -> Iterator[Callable[[App], bytes]]:
     """Work on one photograph: one that cannot be used is named, and the next one is taken. Refusals and failures go on up.
 
     `faceless` gets the names of those that can be read and show no face.
@@ -386,5 +388,5 @@ def save(
     from aboveboard.vision import media
 
     file = _target(draw, photograph, several)
-    image = media.decode(photograph.read(), app.settings.max_image_pixels)
+    image = media.decode(photograph.read(app), app.settings.max_image_pixels)
     drawing.save(drawing.draw(image, [drawing.Mark(face, lines, colour or drawing.PLAIN) for face, lines, colour in marks]), file)

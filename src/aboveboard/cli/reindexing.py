@@ -8,8 +8,9 @@ import sys
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import asdict
+from functools import partial
 from os import cpu_count
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
@@ -128,7 +129,7 @@ def _run(app: App, session: Session, collection: str, paths: Sequence[Path], wor
             app,
             session,
             collection,
-            lambda: _originals(paths),
+            lambda: _originals(app, paths),
             dropping=dropping,
             workers=workers,
             stopped=stopped,
@@ -136,21 +137,22 @@ def _run(app: App, session: Session, collection: str, paths: Sequence[Path], wor
         )
 
 
-def _originals(paths: Sequence[Path]) -> list[Original]:
-    return [_original(photograph) for photograph in gather(paths)[0]] if paths else []
+def _originals(app: App, paths: Sequence[Path]) -> list[Original]:
+    return [_original(app, photograph) for photograph in gather(paths)[0]] if paths else []
 
 
-def _original(photograph: Photograph) -> Original:
+def _original(app: App, photograph: Photograph) -> Original:
     """With the external ids that it was likely enrolled under: by this program, by a program of the user's, or under none."""
     from aboveboard.service.reindex import Original
 
-    return Original(photograph.read, (photograph.external_image_id, photograph.path.name, photograph.path.stem, None))
+    name = PurePosixPath(photograph.name)
+    return Original(partial(photograph.original, app.objects), (photograph.external_image_id, name.name, name.stem, None))
 
 
 def _check(app: App, session: Session, collection: str, paths: Sequence[Path], workers: int, report: Path | None, as_json: bool) -> None:
     from aboveboard.service import reindex as service
 
-    found = service.check(app, session, collection, lambda: _originals(paths), workers)
+    found = service.check(app, session, collection, lambda: _originals(app, paths), workers)
     _write(report, found.left)
     if as_json:
         show_json(

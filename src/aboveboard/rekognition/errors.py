@@ -11,6 +11,7 @@ CODES: tuple[tuple[type[errors.Error], str, int], ...] = (
     (errors.BadRequest, "InvalidParameterException", 400),
     (errors.SampleTooLarge, "ImageTooLargeException", 400),
     (errors.SampleUnreachable, "InvalidS3ObjectException", 400),
+    (errors.UnsupportedSample, "InvalidImageFormatException", 400),
     (errors.BadSample, "InvalidImageFormatException", 400),
     (errors.NoSuchOperation, "UnknownOperationException", 400),
     (errors.NoSuch, "ResourceNotFoundException", 400),

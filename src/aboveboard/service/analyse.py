@@ -24,7 +24,7 @@ SMALLEST_SIDE = 80
 MOST_FACES = 100
 """Faces answered per image, largest first (Amazon Rekognition's limit)."""
 
-Shortcoming = Literal["small", "unsure", "pose", "dark", "blurred", "crowded", "no_template"]
+Shortcoming = Literal["small", "unsure", "pose", "dark", "blurred", "crowded", "no_template", "ambiguous", "bystander"]
 """Why a face is not enrolled or not searched."""
 
 
@@ -129,18 +129,31 @@ def shortcoming(face: Face, bar: str) -> Shortcoming | None:
     """What a face lacks to pass a quality bar (NONE, AUTO, LOW, MEDIUM or HIGH), the gravest first."""
     if bar == "NONE":
         return None
+    least = bounds(bar)
+    return next((lack for lack, value in measured(face).items() if (value > least[lack] if lack == "pose" else value < least[lack])), None)
+
+
+def measured(face: Face) -> dict[Shortcoming, float]:
+    """What each bound of a quality bar is held against, in the units of Bar, the gravest first."""
+    return {
+        "unsure": face.confidence,
+        "small": face.size_px,
+        "pose": max(abs(face.pose.yaw), abs(face.pose.pitch)),
+        "dark": face.quality.brightness,
+        "blurred": face.quality.sharpness,
+    }
+
+
+def bounds(bar: str) -> dict[Shortcoming, float]:
+    """The bounds of a quality bar: the most for the pose, the least for everything else."""
     least = BARS[bar]
-    if face.confidence < least.confidence:
-        return "unsure"
-    if face.size_px < least.size_px:
-        return "small"
-    if max(abs(face.pose.yaw), abs(face.pose.pitch)) > least.turn_degrees:
-        return "pose"
-    if face.quality.brightness < least.brightness:
-        return "dark"
-    if face.quality.sharpness < least.sharpness:
-        return "blurred"
-    return None
+    return {
+        "unsure": least.confidence,
+        "small": least.size_px,
+        "pose": least.turn_degrees,
+        "dark": least.brightness,
+        "blurred": least.sharpness,
+    }
 
 
 def template(app: App, found: Found) -> Template:

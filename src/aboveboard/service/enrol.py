@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import uuid
-from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Container, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any, Literal
+
+import sqlalchemy as sa
 
 from aboveboard.accountability.gate import actor, must_agree
 from aboveboard.accountability.operators import Session
@@ -15,7 +18,28 @@ from aboveboard.service import analyse, samples
 from aboveboard.service.analyse import Found, Shortcoming
 from aboveboard.service.app import App
 from aboveboard.service.samples import Sample
-from aboveboard.storage.collections import Collection
+from aboveboard.storage.collections import Collection, FaceRow, Record
+from aboveboard.storage.subjects import MOST_FACES
+from aboveboard.vision import formats
+
+Refusal = Literal["subject_full", "other_subject", "ambiguous"]
+"""Why a face was not given to the subject that the records name."""
+
+RIVAL = 0.5
+"""Of a photograph that should show one subject: the share of the largest face's area from which on a second one may be meant."""
+
+
+@dataclass(frozen=True, slots=True)
+class Label:
+    """What a photograph is enrolled as.
+
+    `subject` is whom it shows, as the office's own records say: then one face of it is enrolled.
+    """
+
+    external_image_id: str | None = None
+    subject: str | None = None
+    record: Record | None = None
+
 
 _Failed = tuple[Face, tuple[Shortcoming, ...]]
 
@@ -32,11 +56,32 @@ class Enrolled:
 
 @dataclass(frozen=True, slots=True)
 class Indexed:
-    """What became of the faces of one image, each list largest face first."""
+    """What became of the faces of one image, each list largest face first.
+
+    `is_known`: every face was enrolled before, so that the image was not looked at.
+    """
 
     enrolled: tuple[Enrolled, ...]
     failures_to_enrol: tuple[tuple[Face, tuple[Shortcoming, ...]], ...]
     model_version: str
+    is_known: bool = False
+    refused: Refusal | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Prepared:
+    """A photograph of which the templates are made and nothing is stored yet."""
+
+    image_id: str
+    label: Label
+    made: tuple[tuple[str, Face, Template], ...]
+    failed: tuple[tuple[Face, tuple[Shortcoming, ...]], ...]
+    is_known: bool = False
+
+    @property
+    def is_whole(self) -> bool:
+        """Whether every face of it has a template, so that it need not be looked at again."""
+        return bool(self.made) and not self.failed
 
 
 def index(
@@ -56,16 +101,106 @@ def index(
     app.gate.authorise(session, "face.enrol", collection)
     must_agree(app.models.card, collection)
     data = samples.read(app, session, "face.enrol", sample, collection)
-    image_id = image_mark(app, collection, data, external_image_id)
-    made, failed = _templates(app, data, image_id, most, bar)
-    enrolled = _store(app, session, collection_id, image_id, external_image_id, made, is_whole=bool(made) and not failed)
-    return Indexed(tuple(enrolled), tuple(failed), app.models.card.model_version)
+    return store(app, session, collection_id, [prepare(app, collection, data, Label(external_image_id), most, bar)])[0]
 
 
-def is_indexed(app: App, collection_id: str, data: bytes, external_image_id: str | None) -> bool:
-    """Whether every face of this photograph was enrolled under this external id: a folder can be taken up again without models."""
-    collection = app.collections.get(collection_id)
-    return app.collections.is_marked(collection, image_mark(app, collection, data, external_image_id))
+def prepare(
+    app: App, collection: Collection, data: bytes, label: Label, most: int, bar: str, known: Container[str] | None = None
+) -> Prepared:
+    """The templates of a photograph's faces; writes nothing, and may run in several threads.
+
+    In bulk, which is with the ids of those images that are `known` whole, other formats are converted, and a known image is not looked
+    at again: a folder is taken up where it was left, without models.
+    """
+    image_id = image_mark(app, collection, data, label.external_image_id)
+    if known is not None and image_id in known:
+        return Prepared(image_id, label, (), (), is_known=True)
+    made: list[tuple[str, Face, Template]] = []
+    with analyse.faces(app, data if known is None else formats.readable(data, app.settings.max_image_pixels)) as found:
+        chosen, failed = _choose(found, most, bar) if label.subject is None else _only(found, bar)
+        for one in chosen:
+            try:
+                made.append((_face_id(app, image_id, one.face), one.face, analyse.template(app, one)))
+            except BadRequest:
+                failed.append((one.face, ("no_template",)))
+    return Prepared(image_id, label, tuple(made), tuple(failed))
+
+
+def store(app: App, session: Session, collection_id: str, prepared: Sequence[Prepared]) -> list[Indexed]:
+    """Enrol what was prepared, all of it in one transaction with one ledger entry. On the disk when it returns."""
+    version = app.models.card.model_version
+    with app.database.write() as connection:
+        collection = app.collections.get(collection_id, connection)
+        must_agree(app.models.card, collection)
+        rows = app.collections.faces_of_images(connection, collection, [one.image_id for one in prepared])
+        prepared = [_found_again(one, [row for row in rows if row.image_id == one.image_id]) for one in prepared] if rows else prepared
+        given, refused = _matched(app, connection, collection, prepared, rows)
+        taken = [one for one in prepared if one.image_id not in refused]
+        faces = {face_id: (_row(one, face), template) for one in taken for face_id, face, template in one.made}
+        new = app.collections.add_faces(connection, collection, faces)
+        app.collections.mark_images(connection, collection, [one.image_id for one in taken if one.is_whole])
+        records = {one.image_id: one.label.record for one in taken if one.label.record and (one.made or one.is_known)}
+        changed = app.collections.put_records(connection, collection, records)
+        facts = {**actor(session), "collection": collection.id}
+        if new:
+            app.collections.touch(connection, collection, added=len(new))
+            app.ledger.append(connection, "faces.enrolled", {**facts, "face_ids": new, "model_version": version})
+        if given:
+            handles = app.subjects.enrol(connection, collection, given)
+            app.ledger.append(connection, "subjects.enrolled", {**facts, "subjects": handles})
+        if changed:
+            app.ledger.append(connection, "records.changed", {**facts, "image_ids": changed})
+    fresh, answers = set(new), []
+    for one in prepared:
+        refusal = refused.get(one.image_id)
+        made = () if refusal else one.made
+        enrolled = tuple(Enrolled(face_id, one.image_id, face, face_id in fresh) for face_id, face, _ in made)
+        answers.append(Indexed(enrolled, one.failed, version, one.is_known, refusal))
+    return answers
+
+
+def _found_again(one: Prepared, rows: Sequence[FaceRow]) -> Prepared:
+    """A face that is there keeps its id: its box is found again, though a later pack may draw it a little otherwise."""
+    same = paired([face.box for _, face, _ in one.made], [row.box for row in rows])
+    made = ((rows[same[i]].face_id if i in same else face_id, face, template) for i, (face_id, face, template) in enumerate(one.made))
+    return replace(one, made=tuple(made))
+
+
+def _row(one: Prepared, face: Face) -> dict[str, Any]:
+    box = face.box
+    return {
+        "image_id": one.image_id,
+        "external_image_id": one.label.external_image_id,
+        "box": [box.left, box.top, box.width, box.height],
+        "confidence": face.confidence,
+    }
+
+
+def _matched(
+    app: App, connection: sa.Connection, collection: Collection, prepared: Sequence[Prepared], rows: Sequence[FaceRow]
+) -> tuple[dict[str, list[str]], dict[str, Refusal]]:
+    """Face ids that are to become subjects', by subject id, and why those of other images cannot, by image id."""
+    named = [(one, one.label.subject) for one in prepared if one.label.subject is not None and (one.made or one.is_known)]
+    given, refused = dict[str, list[str]](), dict[str, Refusal]()
+    if not named:
+        return given, refused
+    counts = app.subjects.face_counts(connection, collection, [subject_id for _, subject_id in named])
+    owners = {row.face_id: row.subject_id for row in rows}
+    for one, subject_id in named:
+        face_ids = [face_id for face_id, _, _ in one.made] or [row.face_id for row in rows if row.image_id == one.image_id]
+        if not face_ids:
+            continue
+        owner = owners.get(face_ids[0])
+        mine = given.get(subject_id, [])
+        if len(face_ids) > 1:
+            refused[one.image_id] = "ambiguous"
+        elif owner not in (None, subject_id):
+            refused[one.image_id] = "other_subject"
+        elif owner is None and counts.get(subject_id, 0) + len(mine) >= MOST_FACES:
+            refused[one.image_id] = "subject_full"
+        elif owner is None:
+            given[subject_id] = [*mine, face_ids[0]]
+    return given, refused
 
 
 @dataclass(frozen=True, slots=True)
@@ -102,18 +237,6 @@ def image_marks(app: App, collection: Collection, data: bytes, external_image_id
     return map(_uuid, app.keyring.marks("image", (collection.id.encode(), data), external))
 
 
-def _templates(app: App, data: bytes, image_id: str, most: int, bar: str) -> tuple[list[tuple[str, Face, Template]], list[_Failed]]:
-    made: list[tuple[str, Face, Template]] = []
-    with analyse.faces(app, data) as found:
-        chosen, failed = _choose(found, most, bar)
-        for one in chosen:
-            try:
-                made.append((_face_id(app, image_id, one.face), one.face, analyse.template(app, one)))
-            except BadRequest:
-                failed.append((one.face, ("no_template",)))
-    return made, failed
-
-
 def _face_id(app: App, image_id: str, face: Face) -> str:
     box = face.box
     place = ",".join(f"{value:.4f}" for value in (box.left, box.top, box.width, box.height))
@@ -140,44 +263,15 @@ def _choose(found: Sequence[Found], most: int, bar: str) -> tuple[list[Found], l
     return chosen, failed
 
 
-def _store(
-    app: App,
-    session: Session,
-    collection_id: str,
-    image_id: str,
-    external_image_id: str | None,
-    made: Sequence[tuple[str, Face, Template]],
-    *,
-    is_whole: bool,
-) -> list[Enrolled]:
-    enrolled = []
-    with app.database.write() as connection:
-        collection = app.collections.get(collection_id, connection)
-        must_agree(app.models.card, collection)
-        new = []
-        # A face that is there keeps its id: its box is found again, though a later pack may draw it a little otherwise.
-        known = app.collections.faces_of_image(connection, collection, image_id)
-        same = paired([face.box for _, face, _ in made], [row.box for row in known])
-        for i, (face_id, face, template) in enumerate(made):
-            if i in same:
-                enrolled.append(Enrolled(known[same[i]].face_id, image_id, face, is_new=False))
-                continue
-            box = face.box
-            row = {
-                "face_id": face_id,
-                "image_id": image_id,
-                "external_image_id": external_image_id,
-                "box": [box.left, box.top, box.width, box.height],
-                "confidence": face.confidence,
-            }
-            is_new = app.collections.add_face(connection, collection, row, template)
-            if is_new:
-                new.append(face_id)
-            enrolled.append(Enrolled(face_id, image_id, face, is_new))
-        if is_whole:
-            app.collections.mark_image(connection, collection, image_id)
-        if new:
-            app.collections.touch(connection, collection, added=len(new))
-            facts = {"collection": collection.id, "face_ids": new, "model_version": app.models.card.model_version}
-            app.ledger.append(connection, "faces.enrolled", {**actor(session), **facts})
-    return enrolled
+def _only(found: Sequence[Found], bar: str) -> tuple[list[Found], list[tuple[Face, tuple[Shortcoming, ...]]]]:
+    """The face that a photograph of one subject shows: its largest, unless another one is nearly as large or it is not good enough."""
+    faces = [one for one in found if analyse.shortcoming(one.face, bar) != "unsure"]
+    failed: list[tuple[Face, tuple[Shortcoming, ...]]] = [
+        (one.face, ("unsure",)) for one in found if not any(one is face for face in faces)
+    ]
+    if len(faces) > 1 and faces[1].face.box.area >= RIVAL * faces[0].face.box.area:
+        return [], [(one.face, ("ambiguous",)) for one in faces] + failed
+    failed = [(one.face, ("bystander",)) for one in faces[1:]] + failed
+    if faces and (lack := analyse.shortcoming(faces[0].face, bar)):
+        return [], [(faces[0].face, (lack,)), *failed]
+    return faces[:1], failed

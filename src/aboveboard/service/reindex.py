@@ -26,6 +26,7 @@ from aboveboard.service import analyse, enrol
 from aboveboard.service.app import App
 from aboveboard.storage.collections import Collection
 from aboveboard.storage.reindexings import Lacking, Reindexing
+from aboveboard.vision import formats
 
 DUTY = "collection.reindex"
 MOST_TRIES = 300_000_000
@@ -314,11 +315,12 @@ def _carry_over(
 def _templates(app: App, collection: Collection, image_id: str, data: bytes) -> tuple[dict[int, Template], dict[int, Reason]]:
     """New templates of an image's enrolled faces by their rows, and why others have none."""
     with app.database.read() as connection:
-        rows = app.collections.faces_of_image(connection, collection, image_id)
+        rows = app.collections.faces_of_images(connection, collection, [image_id])
     made: dict[int, Template] = {}
     failed: dict[int, Reason] = {}
     try:
-        with analyse.faces(app, data) as found:
+        # Photographs of other formats come from the command line, which converted them when they were enrolled.
+        with analyse.faces(app, formats.readable(data, app.settings.max_image_pixels)) as found:
             same = paired([row.box for row in rows], [one.box for one in found])
             for i, row in enumerate(rows):
                 try:

@@ -15,10 +15,8 @@ from aboveboard.biometrics.vocabulary import Basis
 from aboveboard.errors import Busy, Conflict, TooMuch
 from aboveboard.service.app import App
 from aboveboard.storage.collections import Collection
-from aboveboard.storage.subjects import SubjectRow
+from aboveboard.storage.subjects import MOST_FACES, SubjectRow
 
-MOST_FACES = 100
-"""Faces of one person (Amazon Rekognition's limit)."""
 USUAL_THRESHOLD = 75.0
 """What no threshold means when faces are given to a person (Amazon Rekognition's default)."""
 

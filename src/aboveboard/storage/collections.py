@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, fields, replace
 from typing import Any
 
 import numpy as np
@@ -11,7 +11,7 @@ import sqlalchemy as sa
 
 from aboveboard.biometrics.vocabulary import Box, Template
 from aboveboard.errors import Exists, NoSuch
-from aboveboard.storage.database import COLLECTIONS, FACES, IMAGES, SUBJECTS, TAGS, TEMPLATES, Database, now
+from aboveboard.storage.database import COLLECTIONS, FACES, IMAGES, RECORDS, SUBJECTS, TAGS, TEMPLATES, Database, now
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,6 +46,18 @@ class FaceRow:
         return replace(self, image_id="", external_image_id=None, subject_id=None)
 
 
+@dataclass(frozen=True, slots=True)
+class Record:
+    """What an office keeps about an enrolled photograph: where the original is, when it was taken (ISO date), why it may be held,
+    what became of the case, and when it must go (ISO date)."""
+
+    source: str | None = None
+    taken_on: str | None = None
+    legal_basis: str | None = None
+    disposition: str | None = None
+    expires_on: str | None = None
+
+
 _CHUNK = 500
 """Ids in one statement."""
 
@@ -55,9 +67,20 @@ _BY_ID = (
     .outerjoin(TAGS, TAGS.c.collection == COLLECTIONS.c.n)
     .where(COLLECTIONS.c.id == sa.bindparam("id"))
 )
-
-
 _FACES = sa.select(FACES, SUBJECTS.c.subject_id).outerjoin(SUBJECTS, SUBJECTS.c.n == FACES.c.subject)
+_HERE: sa.BindParameter[int] = sa.bindparam("collection")
+_THESE: sa.BindParameter[list[str]] = sa.bindparam("image_ids", expanding=True)
+_OF_IMAGES = _FACES.where(FACES.c.collection == _HERE, FACES.c.image_id.in_(_THESE)).order_by(FACES.c.n)
+_NUMBERS = sa.select(FACES.c.n, FACES.c.face_id).where(
+    FACES.c.collection == _HERE, FACES.c.face_id.in_(sa.bindparam("face_ids", expanding=True))
+)
+_ADD_FACE, _ADD_TEMPLATE = sa.insert(FACES), sa.insert(TEMPLATES)
+_MARK = sa.insert(IMAGES).prefix_with("OR IGNORE", dialect="sqlite")
+_MARKED = sa.select(IMAGES.c.image_id).where(IMAGES.c.collection == _HERE)
+_RECORDS = sa.select(RECORDS.c.image_id, *(RECORDS.c[one.name] for one in fields(Record))).where(
+    RECORDS.c.collection == _HERE, RECORDS.c.image_id.in_(_THESE)
+)
+_PUT_RECORD = sa.insert(RECORDS).prefix_with("OR REPLACE", dialect="sqlite")
 
 
 class Collections:
@@ -113,13 +136,21 @@ class Collections:
         """Remove tags; keys that are not there are passed over."""
         connection.execute(sa.delete(TAGS).where(TAGS.c.collection == n, TAGS.c.key.in_(list(keys))))
 
-    def add_face(self, connection: sa.Connection, collection: Collection, face: Mapping[str, Any], template: Template) -> bool:
-        """Add a face's row and its template; False if the collection holds this face id already."""
-        made = connection.execute(sa.insert(FACES).prefix_with("OR IGNORE", dialect="sqlite").values(collection=collection.n, **face))
-        if made.rowcount:
-            vector = np.ascontiguousarray(template.vector, "<f4").tobytes()
-            connection.execute(sa.insert(TEMPLATES).values(face=made.inserted_primary_key[0], vector=vector))  # type: ignore[index]
-        return bool(made.rowcount)
+    def add_faces(
+        self, connection: sa.Connection, collection: Collection, faces: Mapping[str, tuple[Mapping[str, Any], Template]]
+    ) -> list[str]:
+        """Add faces' rows and their templates, by face id; returns the ids of those that the collection did not hold already."""
+        if not faces:
+            return []
+        ids = {"collection": collection.n, "face_ids": list(faces)}
+        known = {row.face_id for row in connection.execute(_NUMBERS, ids)}
+        new = [face_id for face_id in faces if face_id not in known]
+        if new:
+            connection.execute(_ADD_FACE, [{"collection": collection.n, "face_id": one, **faces[one][0]} for one in new])
+            numbers = {row.face_id: row.n for row in connection.execute(_NUMBERS, {**ids, "face_ids": new})}
+            vectors = ((numbers[one], np.ascontiguousarray(faces[one][1].vector, "<f4").tobytes()) for one in new)
+            connection.execute(_ADD_TEMPLATE, [{"face": n, "vector": vector} for n, vector in vectors])
+        return new
 
     def remove_faces(self, connection: sa.Connection, collection: Collection, face_ids: Sequence[str]) -> None:
         """Remove faces with their templates."""
@@ -129,18 +160,47 @@ class Collections:
             # The memory that an image was indexed goes with its face: indexing it again must enrol it again.
             images = sa.select(FACES.c.image_id).where(*rows)
             connection.execute(sa.delete(IMAGES).where(IMAGES.c.collection == collection.n, IMAGES.c.image_id.in_(images)))
+            sources = set(connection.execute(images.distinct()).scalars())
             connection.execute(sa.delete(FACES).where(*rows))
+            self._drop_records(connection, collection, sources)
 
-    def mark_image(self, connection: sa.Connection, collection: Collection, image_id: str) -> None:
-        """Remember that every face of an image was enrolled."""
-        values = {"collection": collection.n, "image_id": image_id}
-        connection.execute(sa.insert(IMAGES).prefix_with("OR IGNORE", dialect="sqlite").values(**values))
+    @staticmethod
+    def _drop_records(connection: sa.Connection, collection: Collection, image_ids: Iterable[str]) -> None:
+        """Forget the records of those images of which no face is left."""
+        left = sa.select(FACES.c.image_id).where(FACES.c.collection == collection.n, FACES.c.image_id == RECORDS.c.image_id)
+        mine = RECORDS.c.collection == collection.n, RECORDS.c.image_id.in_(list(image_ids))
+        connection.execute(sa.delete(RECORDS).where(*mine, ~left.exists()))
 
-    def is_marked(self, collection: Collection, image_id: str) -> bool:
-        """Whether every face of an image was enrolled and none removed since."""
-        query = sa.select(IMAGES.c.image_id).where(IMAGES.c.collection == collection.n, IMAGES.c.image_id == image_id)
+    def put_records(self, connection: sa.Connection, collection: Collection, records: Mapping[str, Record]) -> list[str]:
+        """Keep what is known of enrolled images, beside what was known before; returns the images whose earlier record that changed."""
+        before = self.records(collection, list(records), connection)
+        after = {image_id: _joined(before.get(image_id), record) for image_id, record in records.items()}
+        fresh = {image_id: record for image_id, record in after.items() if record != before.get(image_id)}
+        if fresh:
+            empty = {"collection": collection.n, **dict.fromkeys(Record.__slots__)}
+            connection.execute(_PUT_RECORD, [{**empty, "image_id": image_id, **_known(record)} for image_id, record in fresh.items()])
+        return [image_id for image_id in fresh if image_id in before]
+
+    def records(self, collection: Collection, image_ids: Sequence[str], connection: sa.Connection | None = None) -> dict[str, Record]:
+        """The records of those of these images that have one."""
+        if connection is None:
+            with self._database.read() as own:
+                return self.records(collection, image_ids, own)
+        found: dict[str, Record] = {}
+        for start in range(0, len(image_ids), _CHUNK):
+            chosen = {"collection": collection.n, "image_ids": image_ids[start : start + _CHUNK]}
+            found.update((image_id, Record(*values)) for image_id, *values in connection.execute(_RECORDS, chosen))
+        return found
+
+    def mark_images(self, connection: sa.Connection, collection: Collection, image_ids: Sequence[str]) -> None:
+        """Remember that every face of these images was enrolled."""
+        if image_ids:
+            connection.execute(_MARK, [{"collection": collection.n, "image_id": image_id} for image_id in image_ids])
+
+    def marked_images(self, collection: Collection) -> frozenset[str]:
+        """The images of which every face was enrolled and none removed since."""
         with self._database.read() as connection:
-            return connection.execute(query).first() is not None
+            return frozenset(connection.execute(_MARKED, {"collection": collection.n}).scalars())
 
     def touch(self, connection: sa.Connection, collection: Collection, added: int = 0, removed: int = 0) -> None:
         """Note a write: every process that searches this collection sees it at its next search."""
@@ -165,10 +225,13 @@ class Collections:
                 found[row.face_id] = _face(row)
         return [found[face_id] for face_id in dict.fromkeys(face_ids) if face_id in found]
 
-    def faces_of_image(self, connection: sa.Connection, collection: Collection, image_id: str) -> list[FaceRow]:
-        """The faces that were enrolled of an image, in the order of enrolment."""
-        query = _FACES.where(FACES.c.collection == collection.n, FACES.c.image_id == image_id).order_by(FACES.c.n)
-        return [_face(row) for row in connection.execute(query)]
+    def faces_of_images(self, connection: sa.Connection, collection: Collection, image_ids: Sequence[str]) -> list[FaceRow]:
+        """The faces that were enrolled of these images, in the order of enrolment."""
+        found: list[FaceRow] = []
+        for start in range(0, len(image_ids), _CHUNK):
+            chosen = {"collection": collection.n, "image_ids": image_ids[start : start + _CHUNK]}
+            found += [_face(row) for row in connection.execute(_OF_IMAGES, chosen)]
+        return found
 
     def face_page(self, collection: Collection, after: int, limit: int) -> list[FaceRow]:
         """Faces in the order of enrolment, those behind row `after`."""
@@ -179,3 +242,12 @@ class Collections:
 
 def _face(row: Any) -> FaceRow:
     return FaceRow(row.n, row.face_id, row.image_id, row.external_image_id, Box(*row.box), row.confidence, row.subject_id)
+
+
+def _joined(before: Record | None, now: Record) -> Record:
+    """What was known and what is known now, which goes first."""
+    return replace(before or Record(), **_known(now))
+
+
+def _known(record: Record) -> dict[str, str]:
+    return {name: value for name in Record.__slots__ if (value := getattr(record, name)) is not None}

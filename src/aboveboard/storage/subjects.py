@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import uuid
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -28,8 +28,26 @@ class SubjectRow:
         return SubjectRow(self.n, "", self.handle, self.has_faces)
 
 
+MOST_FACES = 100
+"""Faces of one person (Amazon Rekognition's limit)."""
+
 _HAS_FACES = sa.exists().where(FACES.c.subject == SUBJECTS.c.n)
 _ROWS = sa.select(SUBJECTS.c.n, SUBJECTS.c.subject_id, SUBJECTS.c.handle, _HAS_FACES.label("has_faces"))
+# Built once: SQLAlchemy takes longer to build a statement than SQLite to answer it.
+_THESE = SUBJECTS.c.collection == sa.bindparam("collection"), SUBJECTS.c.subject_id.in_(sa.bindparam("subject_ids", expanding=True))
+_NAMED = sa.select(SUBJECTS.c.n, SUBJECTS.c.subject_id, SUBJECTS.c.handle).where(*_THESE)
+_COUNTS = (
+    sa.select(SUBJECTS.c.subject_id, sa.func.count(FACES.c.n).label("faces"))
+    .outerjoin(FACES, FACES.c.subject == SUBJECTS.c.n)
+    .where(*_THESE)
+    .group_by(SUBJECTS.c.n)
+)
+_ADD = sa.insert(SUBJECTS)
+_OWN = (
+    sa.update(FACES)
+    .where(FACES.c.collection == sa.bindparam("here"), FACES.c.face_id == sa.bindparam("owned"))
+    .values(subject=sa.bindparam("owner"))
+)
 
 
 class Subjects:
@@ -72,6 +90,24 @@ class Subjects:
             raise Conflict(f"The user id: {subject_id} already exists; choose another, or associate faces with this one.") from error
         _count(connection, collection, COLLECTIONS.c.subject_count, 1)
         return SubjectRow(int(made.inserted_primary_key[0]), subject_id, handle, False)  # type: ignore[index]
+
+    def face_counts(self, connection: sa.Connection, collection: Collection, subject_ids: Sequence[str]) -> dict[str, int]:
+        """How many faces those of these people have who are there."""
+        chosen = {"collection": collection.n, "subject_ids": list(subject_ids)}
+        return {row.subject_id: row.faces for row in connection.execute(_COUNTS, chosen)} if subject_ids else {}
+
+    def enrol(self, connection: sa.Connection, collection: Collection, given: Mapping[str, Sequence[str]]) -> dict[str, list[str]]:
+        """Make faces those of people, by subject id, and the people where they are new; returns the face ids by the people's handles."""
+        here, there = {"collection": collection.n}, self.face_counts(connection, collection, list(given))
+        if new := [one for one in given if one not in there]:
+            rows = [{**here, "subject_id": one, "handle": str(uuid.uuid4()), "created_at": now()} for one in new]
+            connection.execute(_ADD, rows)
+            _count(connection, collection, COLLECTIONS.c.subject_count, len(new))
+        people = {row.subject_id: row for row in connection.execute(_NAMED, {**here, "subject_ids": list(given)})}
+        owned = ((people[one].n, face_id) for one, face_ids in given.items() for face_id in face_ids)
+        connection.execute(_OWN, [{"here": collection.n, "owner": n, "owned": face_id} for n, face_id in owned])
+        _count(connection, collection, COLLECTIONS.c.associations, 1)
+        return {people[one].handle: list(face_ids) for one, face_ids in given.items()}
 
     def delete(self, connection: sa.Connection, collection: Collection, subject: SubjectRow) -> None:
         """Remove a person; his faces stay in the collection as nobody's."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -11,7 +11,7 @@ import numpy as np
 import sqlalchemy as sa
 from numpy.typing import NDArray
 
-from aboveboard.biometrics.matching import best_first, comparison_scores
+from aboveboard.biometrics.matching import best_first, comparison_scores, pair_scores
 from aboveboard.biometrics.vocabulary import Vector
 from aboveboard.errors import Busy, NoSuch
 from aboveboard.storage.database import COLLECTIONS, FACES, SUBJECTS, TEMPLATES, Database
@@ -50,6 +50,36 @@ class SubjectScan:
     generation: int
 
 
+@dataclass(frozen=True, slots=True)
+class Alike:
+    """Two faces, their comparison score, and whether they have one id: a subject, or else an external id."""
+
+    face_ids: tuple[str, str]
+    score: float
+    has_one_id: bool
+
+
+@dataclass(frozen=True, slots=True)
+class PairScan:
+    """What comparing all faces with each other saw: the most alike pairs, how many reached the near score, how many others the floor
+    under two ids, how many faces were looked at, and at which generation."""
+
+    pairs: tuple[Alike, ...]
+    near: int
+    under_two_ids: int
+    size: int
+    generation: int
+
+
+@dataclass(frozen=True, slots=True)
+class Apart:
+    """A face that no chain of scores at or above the floor joins to most of its subject's `faces`, and its best score with those."""
+
+    face_id: str
+    score: float
+    faces: int
+
+
 _STATE = sa.select(
     COLLECTIONS.c.generation, COLLECTIONS.c.removals, COLLECTIONS.c.associations, COLLECTIONS.c.model_version, COLLECTIONS.c.model
 ).where(COLLECTIONS.c.n == sa.bindparam("n"))
@@ -73,6 +103,46 @@ class _Subjects:
     state: tuple[int, int]
     of_row: NDArray[np.int64]
     handles: tuple[str, ...] = field(repr=False)
+
+
+_ROWS, _COLUMNS, _CHUNK = 1024, 8192, 65_536
+"""Scores of one block (32 MiB), and pairs of it that are scored exactly at once."""
+
+
+class _Best:
+    """The best `limit` of many scored pairs of rows, ties in the order of the rows."""
+
+    def __init__(self, limit: int) -> None:
+        self._limit, self._waiting = limit, 0
+        self._parts = [(np.empty(0), np.empty(0, np.int64), np.empty(0, np.int64))]
+
+    def add(self, scores: NDArray[np.float64], a: NDArray[np.int64], b: NDArray[np.int64]) -> None:
+        self._parts.append((scores, a, b))
+        self._waiting += len(scores)
+        if self._waiting > max(self._limit, _CHUNK):
+            self._trim()
+
+    def rows(self) -> Iterator[tuple[float, int, int]]:
+        self._trim()
+        return zip(*(part.tolist() for part in self._parts[0]), strict=True)
+
+    def _trim(self) -> None:
+        scores, a, b = (np.concatenate(part) for part in zip(*self._parts, strict=True))
+        best = np.lexsort((b, a, -scores))[: self._limit]
+        self._parts, self._waiting = [(scores[best], a[best], b[best])], 0
+
+
+def _largest_group(linked: NDArray[np.bool_]) -> list[int]:
+    """The largest set of rows of a symmetric (m, m) that links join, directly or through others."""
+    left, groups = set(range(len(linked))), list[list[int]]()
+    while left:
+        group, reached = set[int](), {min(left)}
+        while reached:
+            group |= reached
+            reached = {int(j) for i in reached for j in np.flatnonzero(linked[i])} - group
+        left -= group
+        groups.append(sorted(group))
+    return max(groups, key=len)
 
 
 class Templates:
@@ -152,6 +222,75 @@ class Templates:
             np.maximum.at(best, people[near], comparison_scores(probe, gallery.matrix[rows[near]]))
         found = tuple((whose.handles[i], float(best[i]), int(faces[i]) * len(probes)) for i in np.flatnonzero(best >= permit.floor))
         return SubjectScan(found, int(np.count_nonzero(faces)), gallery.generation)
+
+    def pairs(self, permit: Permit, near: float, progress: Callable[[int, int], None]) -> PairScan:
+        """Pairs of faces at or above the permit's floor under two ids, or under one and at or above `near`, at most its limit, best first.
+
+        Exact, in float64; ties are in the order of enrolment. `progress` is told how many comparisons of how many are done. Memory is
+        bounded: two blocks of scores and the pairs that are kept.
+        """
+        gallery, whose = self._current(permit, with_subjects=True)
+        assert whose is not None
+        matrix, n = gallery.matrix, len(gallery.face_ids)
+        ids = self._ids(permit.collection, gallery, whose)
+        kept = _Best(permit.limit)
+        counts = np.zeros(2, np.int64)
+        rough = np.empty((_ROWS, _COLUMNS), np.float32)
+        for top in range(0, n, _ROWS):
+            rows = matrix[top : top + _ROWS]
+            for left in range(top, n, _COLUMNS):
+                columns = matrix[left : left + _COLUMNS]
+                scores = np.matmul(rows, columns.T, out=rough[: len(rows), : len(columns)])
+                candidates = np.flatnonzero(scores >= permit.floor - self._ROUNDING)
+                for start in range(0, candidates.size, _CHUNK):
+                    a, b = np.divmod(candidates[start : start + _CHUNK], len(columns))
+                    later = (b := b + left) > (a := a + top)
+                    a, b = a[later], b[later]
+                    exact = pair_scores(matrix[a], matrix[b])
+                    is_near, is_one = exact >= near, ids[a] == ids[b]
+                    chosen = (exact >= permit.floor) & (is_near | ~is_one)
+                    counts += np.count_nonzero(chosen & is_near), np.count_nonzero(chosen & ~is_near)
+                    kept.add(exact[chosen], a[chosen], b[chosen])
+            done = min(top + _ROWS, n)
+            progress(done * n - done * (done + 1) // 2, n * (n - 1) // 2)
+        found = tuple(
+            Alike((gallery.face_ids[a], gallery.face_ids[b]), float(score), bool(ids[a] == ids[b])) for score, a, b in kept.rows()
+        )
+        return PairScan(found, int(counts[0]), int(counts[1]), n, gallery.generation)
+
+    def apart(self, permit: Permit) -> tuple[list[Apart], int]:
+        """Faces that are unlike most of their subject's, in the order of enrolment, and how many faces have a subject with several.
+
+        A subject's faces are linked where they reach the permit's floor; those outside the largest group that is linked so are answered
+        (of equally large ones the earliest enrolled stays).
+        """
+        gallery, whose = self._current(permit, with_subjects=True)
+        assert whose is not None
+        rows = np.flatnonzero(whose.of_row >= 0)
+        rows = rows[np.argsort(whose.of_row[rows], kind="stable")]
+        found, judged = list[tuple[int, Apart]](), 0
+        for group in np.split(rows, np.flatnonzero(np.diff(whose.of_row[rows])) + 1):
+            if len(group) < 2:
+                continue
+            judged += len(group)
+            scores = np.stack([comparison_scores(gallery.matrix[row], gallery.matrix[group]) for row in group])
+            main = _largest_group(scores >= permit.floor)
+            found += [
+                (int(row), Apart(gallery.face_ids[row], float(scores[i, main].max()), len(group)))
+                for i, row in enumerate(group)
+                if i not in main
+            ]
+        return [one for _, one in sorted(found, key=lambda item: item[0])], judged
+
+    def _ids(self, collection: int, gallery: _Gallery, whose: _Subjects) -> NDArray[np.int64]:
+        """Per row a number for whose the face is: its subject's, else its external id's, else its own."""
+        query = sa.select(FACES.c.face_id, FACES.c.external_image_id).where(FACES.c.collection == collection)
+        with self._database.read() as connection:
+            external = {row.face_id: row.external_image_id for row in connection.execute(query)}
+        numbers: dict[str, int] = {}
+        base = len(whose.handles)
+        own = (numbers.setdefault(external.get(one) or f"/{one}", base + len(numbers)) for one in gallery.face_ids)
+        return np.where(whose.of_row >= 0, whose.of_row, np.fromiter(own, np.int64, len(gallery.face_ids)))
 
     def forget(self, collection: int) -> None:
         """Drop a collection from memory."""

@@ -13,7 +13,7 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from aboveboard.errors import BadSample, SampleTooLarge, TooFast
+from aboveboard.errors import BadSample, SampleTooLarge, TooFast, UnsupportedSample
 
 Image = NDArray[np.uint8]
 """Height x width x 3, BGR, 0-255, upright."""
@@ -118,7 +118,7 @@ def _png_size(data: bytes) -> tuple[int, int]:
 def _jpeg_size(data: bytes) -> tuple[int, int]:
     """Width and height from the frame header (ISO/IEC 10918-1, B.2.2), without decoding anything."""
     if not data.startswith(b"\xff\xd8\xff"):
-        raise BadSample("the bytes are neither a JPEG nor a PNG; convert the image to one of them")
+        raise UnsupportedSample("the bytes are neither a JPEG nor a PNG; convert the image to one of them")
     at = 2
     while at + 4 <= len(data):
         if data[at] != 0xFF:
