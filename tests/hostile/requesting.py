@@ -43,6 +43,7 @@ BLOBS = [
     "", "=", "====", "QUJ", "Q", "QUJD\n", "QU JD", "_-_-", "\u00e4", "QUJDRA", "QQ==QQ==", "QUJD====", "/9j/", "iVBORw0KGgo=",
     "A" * 100_001,
 ]  # fmt: skip
+FAULTS = ["lacking", "double", "unknown", "null", "case"]
 
 
 @dataclass(frozen=True)
@@ -69,16 +70,18 @@ def filled(body: bytes, placeholder: Callable[[str, int], str]) -> bytes:
 
 
 class _Writer:
-    """Writes one body as text, with as many faults as it is told."""
+    """Writes bodies as text."""
 
-    def __init__(self, draw: Any, faults: int) -> None:
-        self.draw, self.faults = draw, faults
+    def __init__(self, draw: Any) -> None:
+        self.draw = draw
 
-    def value(self, shape: Shape) -> bytes:
-        if self.faults and self.draw(st.integers(0, 2)) == 0:
-            self.faults -= 1
-            return self.faulty(shape)
-        return self.well(shape)
+    def spoiled(self, shape: Shape) -> bytes:
+        """A value with a fault: in itself or somewhere inside."""
+        if shape.type_name == "structure" and shape.members and self.draw(st.booleans()):
+            return self.structure(shape, "", 1)
+        if shape.type_name == "list" and self.draw(st.booleans()):
+            return b"[" + self.well(shape.member) + b"," + self.spoiled(shape.member) + b"]"
+        return self.faulty(shape)
 
     def faulty(self, shape: Shape) -> bytes:
         kind = shape.type_name
@@ -103,17 +106,17 @@ class _Writer:
             pairs = [b"{" + key + b':"v"}' for key in keys] + [b'{"k":1}', b'{"k":null}', b'{"k":"' + b"v" * 257 + b'"}', b"[]"]
             return self.draw(st.sampled_from([*pairs, b"{" + many + b"}", b'{"k":"a","k":"b"}']) | odd)
         if kind == "structure" and shape.members:
-            return self.structure(shape, self.draw(st.sampled_from(["lacking", "double", "unknown", "null", "case", "all", "odd"])))
+            return self.structure(shape, self.draw(st.sampled_from([*FAULTS, "all", "odd"])), 0)
         return self.draw(odd)
 
     def well(self, shape: Shape) -> bytes:
         kind = shape.type_name
         least, most = shape.metadata.get("min"), shape.metadata.get("max")
         if kind == "structure":
-            return self.structure(shape, "")
+            return self.structure(shape, "", 0)
         if kind == "list":
             count = self.draw(st.integers(least or 0, min(most or 3, 3)))
-            return b"[" + b",".join(self.value(shape.member) for _ in range(count)) + b"]"
+            return b"[" + b",".join(self.well(shape.member) for _ in range(count)) + b"]"
         if kind == "map":
             pairs = st.sampled_from([b'"a":"b"', b'"team":"\xc3\xa4"', b'"aboveboard:policy":"general"', b'"x/y":""', b'"k 1":"v=1+@"'])
             return b"{" + b",".join(self.draw(st.lists(pairs, max_size=3))) + b"}"
@@ -127,17 +130,19 @@ class _Writer:
             return repr(self.draw(st.floats(least or 0, most if most is not None else 1e6))).encode()
         return str(self.draw(st.sampled_from([least or 0, 1, 2, 3, most if most is not None else 2**31 - 1]))).encode()
 
-    def structure(self, shape: Shape, fault: str) -> bytes:
+    def structure(self, shape: Shape, fault: str, spoiled: int) -> bytes:
+        """An object with a fault of its own, if one is named, and so many members spoiled."""
         if fault == "odd":
             return self.draw(odd)
         required = list(shape.required_members) or list(shape.members)[:1]
         others = [name for name in shape.members if name not in required]
-        chosen = required + [name for name in others if fault == "all" or self.draw(st.integers(0, 1 if self.faults else 2)) == 0]
+        chosen = required + [name for name in others if fault == "all" or self.draw(st.integers(0, 1 if spoiled else 2)) == 0]
         if shape.name == "Image" and fault != "all":
             chosen = [self.draw(st.sampled_from(["Bytes", "Bytes", "Bytes", "Bytes", "S3Object"]))]
         if fault == "lacking" and chosen:
             chosen.remove(self.draw(st.sampled_from(chosen)))
-        members = [(name, self.value(shape.members[name])) for name in chosen]
+        victims = self.draw(st.lists(st.sampled_from(chosen), min_size=1, max_size=spoiled)) if spoiled and chosen else []
+        members = [(name, (self.spoiled if name in victims else self.well)(shape.members[name])) for name in chosen]
         if fault == "double":
             members += [(name, self.faulty(shape.members[name])) for name in chosen[:1]]
         if fault == "unknown":
@@ -191,14 +196,12 @@ def _bent(shape: Shape) -> list[bytes]:
 @st.composite
 def bodies(draw: Any, name: str) -> bytes:
     """A body of an operation: nothing wrong, one thing, or several; seldom no object at all."""
-    faults = draw(st.sampled_from([0, 0, 0, 1, 1, 1, 4, -1]))
+    faults = draw(st.sampled_from([0, 0, 0, 1, 1, 1, 1, 3, -1]))
     shape = operation(name).input_shape
     if faults < 0 or shape is None:
         return draw(odd | st.binary(max_size=60))
-    writer = _Writer(draw, faults)
-    body = writer.structure(
-        shape, draw(st.sampled_from(["", "", "", "lacking", "double", "unknown", "null", "case"])) if faults > 1 else ""
-    )
+    fault = draw(st.sampled_from(["", *FAULTS])) if faults > 1 else ""
+    body = _Writer(draw).structure(shape, fault, faults)
     if faults > 1 and draw(st.integers(0, 4)) == 0:
         at = draw(st.integers(0, len(body)))
         body = draw(
