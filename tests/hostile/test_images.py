@@ -23,7 +23,8 @@ UNDER = "collection"
 @pytest.fixture(scope="module")
 def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ServerProcess]:
     """A process of its own, so that a crash is seen as one."""
-    with process_serving(tmp_path_factory.mktemp("mutated") / "data") as running:
+    folder = tmp_path_factory.mktemp("mutated")
+    with process_serving(folder / "data", log=folder / "log") as running:
         running.post("CreateCollection", {"CollectionId": UNDER})
         yield running
 
@@ -120,8 +121,8 @@ def test_a_thousand_mutated_images_are_answered_or_refused(server, capsys):
 @pytest.mark.long
 def test_mutated_images_do_not_trouble_the_real_models(tmp_path_factory, photographs, capsys):
     """On the default pack: photographs of people, bent and broken."""
-    chosen = settings.load()
-    with process_serving(tmp_path_factory.mktemp("real") / "data", pack=chosen.pack, models=str(chosen.models)) as server:
+    chosen, folder = settings.load(), tmp_path_factory.mktemp("real")
+    with process_serving(folder / "data", log=folder / "log", pack=chosen.pack, models=str(chosen.models)) as server:
         server.post("CreateCollection", {"CollectionId": UNDER})
         of = {f"JPEG {name}": data for name, data in photographs.items() if data.startswith(b"\xff\xd8")}
         for number in range(40):

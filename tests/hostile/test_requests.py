@@ -120,7 +120,8 @@ def answers(said: bytes) -> Iterator[tuple[int, dict[str, str], bytes]]:
 
 @pytest.fixture(scope="module")
 def target(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Target]:
-    with process_serving(tmp_path_factory.mktemp("hostile") / "data") as server:
+    folder = tmp_path_factory.mktemp("hostile")
+    with process_serving(folder / "data", log=folder / "log") as server:
         yield Target(server)
 
 

@@ -205,7 +205,7 @@ def assert_ledger(data: Path) -> None:
 
 def test_seconds_of_mixed_traffic_leave_everything_in_its_place(tmp_path, capsys):
     """The soak itself, on drawn faces."""
-    with process_serving(tmp_path / "data") as server:
+    with process_serving(tmp_path / "data", log=tmp_path / "log") as server:
         course, samples = soak(server, DRAWN, 0.1)
         told(course, samples, 0.1, capsys)
     assert_ledger(tmp_path / "data")
@@ -215,7 +215,7 @@ def test_seconds_of_mixed_traffic_leave_everything_in_its_place(tmp_path, capsys
 def test_half_an_hour_of_mixed_traffic_leaves_everything_in_its_place(tmp_path, photographs, capsys):
     """On the default pack and photographs of people. Memory, threads and descriptors are flat, the files as large as the requests ask."""
     chosen = settings.load()
-    with process_serving(tmp_path / "data", pack=chosen.pack, models=str(chosen.models)) as server:
+    with process_serving(tmp_path / "data", log=tmp_path / "log", pack=chosen.pack, models=str(chosen.models)) as server:
         course, samples = soak(server, photographs | DRAWN, MINUTES)
         told(course, samples, MINUTES, capsys)
         assert median(samples, 0.9, 1, "rss") < 1.1 * median(samples, 0.1, 0.2, "rss") + 30
