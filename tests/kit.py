@@ -182,60 +182,15 @@ def client(endpoint: str, key: AccessKey, region: str = "eu-west-1", verify: Pat
     return made
 
 
-class _Server(uvicorn.Server):
-    def __init__(self, config: uvicorn.Config) -> None:
-        super().__init__(config)
-        self.ready = threading.Event()
+class Wire:
+    """How the tests speak to a server past boto3's own checks: signed requests, and raw bytes."""
 
-    async def startup(self, sockets: Any = None) -> None:
-        await super().startup(sockets)
-        self.ready.set()
-
-
-class Server:
-    """A real server on a free port over one data folder, in a thread of this process."""
-
-    def __init__(self, app: App, key: AccessKey | None = None) -> None:
-        self.app = app
-        if key is None:
-            made = app.operators.first(app.gate.policies.default)
-            assert made is not None, "this data folder has operators already: pass a key"
-            key = made[1]
-        self.key = key
-        # The protocol must be named, or asyncio leaves Nagle's algorithm on and each request waits 40 ms.
-        listening = socket.socket(socket.AF_INET, socket.SOCK_STREAM, socket.IPPROTO_TCP)
-        listening.bind(("127.0.0.1", 0))
-        self.port = listening.getsockname()[1]
-        self.endpoint = f"http://127.0.0.1:{self.port}"
-        self.front = Front(app)
-        config = configuration(self.front, app.settings.connections)
-        self._uvicorn = _Server(config)
-        self._thread = threading.Thread(target=self._uvicorn.run, args=([listening],), daemon=True)
-        self._thread.start()
-        assert self._uvicorn.ready.wait(60)
+    port: int
+    key: AccessKey
 
     @property
     def host(self) -> str:
         return f"127.0.0.1:{self.port}"
-
-    def stop(self) -> None:
-        self._uvicorn.should_exit = True
-        self._thread.join(30)
-        self.app.database.close()
-
-    def operator(self, name: str, *roles: str, buckets: Sequence[str] = ()) -> AccessKey:
-        """Another operator's access key."""
-        return self.app.operators.add(name, roles, "test", self.app.gate.policies.get("general"), buckets)
-
-    def client(self, key: AccessKey | None = None, **config: Any) -> Any:
-        return client(self.endpoint, key or self.key, **config)
-
-    def entries(self, start: int = 0) -> list[dict[str, Any]]:
-        """The ledger's entries from `start` on."""
-        return [json.loads(entry) for entry in self.app.ledger.entries(start)]
-
-    def entry_count(self) -> int:
-        return self.app.ledger.checkpoint()[0]
 
     def post(self, name: str, document: Any, key: AccessKey | None = None, **how: Any) -> Reply:
         """A signed request past boto3's own checks: `document` is sent as JSON, bytes as they are."""
@@ -290,6 +245,58 @@ class Server:
         return self.post("DetectFaces", {"Image": {"Bytes": b64(picture(1))}}).status == 200
 
 
+class _Server(uvicorn.Server):
+    def __init__(self, config: uvicorn.Config) -> None:
+        super().__init__(config)
+        self.ready = threading.Event()
+
+    async def startup(self, sockets: Any = None) -> None:
+        await super().startup(sockets)
+        self.ready.set()
+
+
+class Server(Wire):
+    """A real server on a free port over one data folder, in a thread of this process."""
+
+    def __init__(self, app: App, key: AccessKey | None = None) -> None:
+        self.app = app
+        if key is None:
+            made = app.operators.first(app.gate.policies.default)
+            assert made is not None, "this data folder has operators already: pass a key"
+            key = made[1]
+        self.key = key
+        # The protocol must be named, or asyncio leaves Nagle's algorithm on and each request waits 40 ms.
+        listening = socket.socket(socket.AF_INET, socket.SOCK_STREAM, socket.IPPROTO_TCP)
+        listening.bind(("127.0.0.1", 0))
+        self.port = listening.getsockname()[1]
+        self.endpoint = f"http://127.0.0.1:{self.port}"
+        self.front = Front(app)
+        config = configuration(self.front, app.settings.connections)
+        self._uvicorn = _Server(config)
+        self._thread = threading.Thread(target=self._uvicorn.run, args=([listening],), daemon=True)
+        self._thread.start()
+        assert self._uvicorn.ready.wait(60)
+
+    def stop(self) -> None:
+        self._uvicorn.should_exit = True
+        self._thread.join(30)
+        self.app.database.close()
+
+    def operator(self, name: str, *roles: str, buckets: Sequence[str] = ()) -> AccessKey:
+        """Another operator's access key."""
+        return self.app.operators.add(name, roles, "test", self.app.gate.policies.get("general"), buckets)
+
+    def client(self, key: AccessKey | None = None, **config: Any) -> Any:
+        return client(self.endpoint, key or self.key, **config)
+
+    def entries(self, start: int = 0) -> list[dict[str, Any]]:
+        """The ledger's entries from `start` on."""
+        return [json.loads(entry) for entry in self.app.ledger.entries(start)]
+
+    def entry_count(self) -> int:
+        return self.app.ledger.checkpoint()[0]
+
+
 class Reply:
     """An HTTP answer."""
 
@@ -310,7 +317,7 @@ class Reply:
         return "" if self.status == 200 else str(self.json["Message"])
 
 
-class ServerProcess:
+class ServerProcess(Wire):
     """`aboveboard serve` as a process of its own, on a free port over a data folder, on the null pack."""
 
     def __init__(
@@ -334,9 +341,11 @@ class ServerProcess:
                 self.metrics = line.split()[-1]
             if line.startswith("listening on "):
                 self.endpoint = line.split()[-1]
+                self.port = int(self.endpoint.rpartition(":")[2])
                 break
         else:
             raise AssertionError(self.process.communicate())
+        self.data = data
         self.key = key or AccessKey(said["AWS_ACCESS_KEY_ID"], said["AWS_SECRET_ACCESS_KEY"])
 
     @property
@@ -345,6 +354,11 @@ class ServerProcess:
 
     def client(self, **config: Any) -> Any:
         return client(self.endpoint, self.key, **config)
+
+    def memory_mb(self) -> tuple[float, float]:
+        """Resident memory, now and at its most."""
+        status = dict(line.split(":", 1) for line in Path(f"/proc/{self.pid}/status").read_text().splitlines())
+        return int(status["VmRSS"].split()[0]) / 1024, int(status["VmHWM"].split()[0]) / 1024
 
     def kill(self) -> None:
         """As the kernel or a power cut does it: no signal handler runs."""

@@ -3,15 +3,13 @@
 from __future__ import annotations
 
 import io
+import resource
 import struct
 import zlib
 
 import cv2
 import numpy as np
-import psutil
 import pytest
-from hypothesis import given, settings
-from hypothesis import strategies as st
 from kit import b64, canvas, encoded, picture
 from PIL import Image
 
@@ -73,6 +71,9 @@ WELL = {
     "PNG with alpha": lambda: pil("RGBA", "PNG"),
     "animated PNG": animated,
     "interlaced-like PNG (several IDAT)": lambda: pil("RGB", "PNG", compress_level=0),
+    "JPEG with stray bytes between its segments": lambda: (
+        picture(1, suffix=".jpg")[:20] + b"stray\xff\x00" + picture(1, suffix=".jpg")[20:]
+    ),
     "JPEG with rubbish after its end": lambda: picture(1, suffix=".jpg") + b"rubbish" * 100,
 }
 
@@ -140,7 +141,9 @@ BOMBS = {
     "PNG header of 2^31 x 2^31": (lambda: png(2**31 - 1, 2**31 - 1, zlib.compress(b"")), TOO_LARGE),
     "JPEG header of 65,535 x 65,535": (lambda: jpeg_claiming(65_535, 65_535), TOO_LARGE),
     "a real PNG of 9,000 x 9,000 in 13 KB": (lambda: png(9000, 9000, zlib.compress(bytes(9000 * 1126), 9), 1, 0), TOO_LARGE),
-    "a JPEG that hides another size": (hidden_size, INVALID),
+    "a JPEG that hides another size": (hidden_size, TOO_LARGE),
+    "a PNG whose chunk claims 2 GB": (lambda: picture(1)[:33] + struct.pack(">I", 2**31 - 1) + picture(1)[37:], INVALID),
+    "a PNG whose chunk claims 4 GB": (lambda: picture(1)[:33] + b"\xff\xff\xff\xff" + picture(1)[37:], INVALID),
     "a PNG text chunk that expands": (
         lambda: picture(1)[:33] + chunk(b"zTXt", b"Comment\x00\x00" + zlib.compress(bytes(50_000_000), 9)) + picture(1)[33:],
         "",
@@ -158,9 +161,9 @@ def test_a_decompression_bomb_is_refused_before_it_is_decoded(server, detect, fo
     make, code = BOMBS[form]
     data = make()
     assert len(data) < 100_000
-    before = psutil.Process().memory_info().rss
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     assert detect(data).code == code
-    assert psutil.Process().memory_info().rss - before < 200e6
+    assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before < 200_000
 
 
 def test_a_large_but_allowed_picture_is_read(detect):
@@ -274,41 +277,3 @@ def test_every_operation_that_takes_a_photograph_refuses_the_same(server, collec
     document = {"SourceImage": image, "TargetImage": image} if name == "CompareFaces" else {"CollectionId": collection, "Image": image}
     assert server.post(name, document).code == code
     assert server.client().describe_collection(CollectionId=collection)["FaceCount"] == 0
-
-
-SEEDS = [WELL[form]() for form in ("PNG", "JPEG", "CMYK JPEG", "palette PNG", "animated PNG", "16-bit PNG", "progressive JPEG")]
-mutations = st.tuples(
-    st.sampled_from(SEEDS),
-    st.lists(st.tuples(st.floats(0, 1, exclude_max=True), st.binary(min_size=1, max_size=4)), max_size=6),
-    st.floats(0.02, 1),
-    st.booleans(),
-)
-
-
-def mutate(seed: bytes, edits: list[tuple[float, bytes]], share: float, in_head: bool) -> bytes:
-    data = bytearray(seed)
-    for place, new in edits:
-        at = int(place * (min(400, len(data)) if in_head else len(data)))
-        data[at : at + len(new)] = new
-    return bytes(data[: max(1, int(len(data) * share))])
-
-
-def survives(server, mutation) -> None:
-    reply = server.post("DetectFaces", {"Image": {"Bytes": b64(mutate(*mutation))}})
-    assert reply.code in ("", INVALID, TOO_LARGE, BAD)
-    assert reply.status != 500
-
-
-@given(mutation=mutations)
-@settings(max_examples=150)
-def test_mutated_pictures_are_answered_or_refused(server, mutation):
-    """Bytes changed and cut at random: an answer or a documented error."""
-    survives(server, mutation)
-
-
-@pytest.mark.long
-@given(mutation=mutations)
-@settings(max_examples=10_000)
-def test_ten_thousand_mutated_pictures_are_answered_or_refused(server, mutation):
-    """The same, longer."""
-    survives(server, mutation)

@@ -6,11 +6,7 @@ import json
 import socket
 
 import pytest
-from hypothesis import given, settings
-from hypothesis import strategies as st
-from kit import b64, model, picture
-
-from aboveboard.rekognition.operations import offered
+from kit import b64, picture
 
 BAD = "InvalidParameterException"
 FACE = b64(picture(1))
@@ -159,48 +155,3 @@ def test_a_client_that_goes_away_leaves_the_server_standing(server):
     for _ in range(20):
         with socket.create_connection(("127.0.0.1", server.port)) as wire:
             wire.sendall(head.encode() + body[: len(body) // 2])
-
-
-values = st.recursive(
-    st.none() | st.booleans() | st.integers(-(2**70), 2**70) | st.floats(allow_nan=False, allow_infinity=False) | st.text(max_size=20),
-    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=10), inner, max_size=3),
-    max_leaves=8,
-)
-NAMES = sorted(offered())
-
-
-@st.composite
-def requests(draw):
-    """An operation and a request with its real members, whose values are anything."""
-    name = draw(st.sampled_from(NAMES))
-    members = list(model().operation_model(name).input_shape.members)
-    plausible = {"CollectionId": st.just("fuzz"), "Image": st.just({"Bytes": FACE}), "SourceImage": st.just({"Bytes": FACE}),
-                 "TargetImage": st.just({"Bytes": FACE})}  # fmt: skip
-    return name, {member: draw(plausible.get(member, values) | values) for member in draw(st.lists(st.sampled_from(members), unique=True))}
-
-
-def withstands(server, name, document) -> None:
-    reply = server.post(name, document)
-    assert reply.status in (200, 400)
-
-
-@given(request=requests())
-@settings(max_examples=150)
-def test_requests_of_any_values_are_answered_or_refused(server, request):
-    """Real members, arbitrary values: an answer or a documented error (judged against the model)."""
-    withstands(server, *request)
-
-
-@pytest.mark.long
-@given(request=requests())
-@settings(max_examples=5_000)
-def test_five_thousand_requests_of_any_values_are_answered_or_refused(server, request):
-    """The same, longer."""
-    withstands(server, *request)
-
-
-@given(document=values)
-@settings(max_examples=50)
-def test_documents_of_any_form_are_answered_or_refused(server, document):
-    """Not even an object."""
-    withstands(server, "ListFaces", document)

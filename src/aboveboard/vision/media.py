@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import struct
 import threading
 from collections import deque
@@ -22,6 +23,7 @@ _PNG: Final = b"\x89PNG\r\n\x1a\n"
 _SCAN: Final = b"\xff\xda"
 _MOST_SCANS: Final = 100
 """Progressive JPEGs have about ten; each makes the decoder pass over the whole picture once more."""
+_MARKER: Final = re.compile(rb"\xff[^\x00\xff]")
 _SIZE_MARKERS: Final = frozenset(range(0xC0, 0xD0)) - {0xC4, 0xC8, 0xCC}
 _BARE_MARKERS: Final = frozenset({0x01, *range(0xD0, 0xD8)})
 
@@ -111,6 +113,13 @@ def decode(data: bytes, max_pixels: int) -> Image:
 def _png_size(data: bytes) -> tuple[int, int]:
     if len(data) < 24 or data[12:16] != b"IHDR":
         raise BadSample("the PNG has no header; is the file whole?")
+    # The decoder makes room for the length that a chunk claims, up to 4 GB, before it looks whether the file is that long.
+    at, kind = 8, b""
+    while kind != b"IEND":
+        kind, length = data[at + 4 : at + 8], int.from_bytes(data[at : at + 4], "big")
+        at += 12 + length
+        if at > len(data):
+            raise BadSample("the PNG is cut short: a chunk in it is longer than the file; is the file whole?")
     width, height = struct.unpack(">II", data[16:24])
     return _some(width, height)
 
@@ -120,21 +129,14 @@ def _jpeg_size(data: bytes) -> tuple[int, int]:
     if not data.startswith(b"\xff\xd8\xff"):
         raise UnsupportedSample("the bytes are neither a JPEG nor a PNG; convert the image to one of them")
     at = 2
-    while at + 4 <= len(data):
-        if data[at] != 0xFF:
-            break
-        marker = data[at + 1]
-        if marker == 0:  # no marker: decoders look for the next one in what would be skipped here, and find another size
-            break
-        if marker == 0xFF:
-            at += 1
-        elif marker in _BARE_MARKERS:
-            at += 2
-        elif marker in _SIZE_MARKERS and at + 9 <= len(data):
-            height, width = struct.unpack(">HH", data[at + 5 : at + 9])
+    # The next marker as libjpeg finds it, past whatever is none: else it could find another size than we do.
+    while (found := _MARKER.search(data, at)) and found.end() + 7 <= len(data):
+        marker, at = data[found.end() - 1], found.end()
+        if marker in _SIZE_MARKERS:
+            height, width = struct.unpack(">HH", data[at + 3 : at + 7])
             return _some(width, height)
-        else:
-            at += 2 + int(struct.unpack(">H", data[at + 2 : at + 4])[0])
+        if marker not in _BARE_MARKERS:
+            at += max(2, int.from_bytes(data[at : at + 2], "big"))
     raise BadSample("the JPEG has no frame header; is the file whole?")
 
 
