@@ -35,7 +35,7 @@ def test_another_model_of_the_same_version_is_not_searched_with(own_server):
         lambda: client.search_faces_by_image(CollectionId="a", Image={"Bytes": picture(1)}),
         lambda: client.index_faces(CollectionId="a", Image={"Bytes": picture(2)}),
     ):
-        with pytest.raises(client.exceptions.InvalidParameterException, match="serve the pack it was made with"):
+        with pytest.raises(client.exceptions.InvalidParameterException, match="serve the pack that it is at"):
             call()
 
 
