@@ -88,7 +88,7 @@ class Target:
         except ConnectionError:
             said = b""
         self.answers["twisted"] += 1
-        for status, head, content in answers(said):
+        for status, head, content in answers(said, start_line.startswith("HEAD")):
             assert status < 500, said[:2000]
             if "x-amzn-requestid" in head:
                 document = json.loads(content)
@@ -105,15 +105,15 @@ def with_close(data: bytes) -> bytes:
     return head + b"\r\nConnection: close\r\n\r\n" + payload
 
 
-def answers(said: bytes) -> Iterator[tuple[int, dict[str, str], bytes]]:
-    """Status, headers and body of every answer in what a server said."""
+def answers(said: bytes, of_head: bool = False) -> Iterator[tuple[int, dict[str, str], bytes]]:
+    """Status, headers and body of every answer in what a server said; an answer to HEAD has a length without a body."""
     while said:
         head, _, said = said.partition(b"\r\n\r\n")
         first, *rest = head.decode("latin-1").split("\r\n")
         found = re.fullmatch(r"HTTP/1\.[01] (\d{3}) .*", first)
         assert found, f"no HTTP answer: {head[:200]!r}"
         headers = {name.lower(): value.strip() for name, _, value in (line.partition(":") for line in rest)}
-        length = int(headers.get("content-length", len(said) if int(found[1]) >= 200 else 0))
+        length = 0 if of_head else int(headers.get("content-length", len(said) if int(found[1]) >= 200 else 0))
         content, said = said[:length], said[length:]
         yield int(found[1]), headers, content
 
