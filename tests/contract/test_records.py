@@ -18,8 +18,11 @@ from kit import assert_ledger_whole, canvas, encoded, null_settings, picture
 from typer.testing import CliRunner, Result
 
 from aboveboard import bootstrap
+from aboveboard.accountability.operators import Session
 from aboveboard.cli import app
 from aboveboard.cli.manifest import COLUMNS, REASONS, REPORTED
+from aboveboard.errors import Busy
+from aboveboard.service import check, enrol, galleries
 from aboveboard.service.app import App
 
 HEIC = Path(__file__).with_name("seven.heic")
@@ -376,3 +379,33 @@ def test_under_public_safety_a_check_obeys_floor_roles_and_review(gallery: Offic
     with gallery.opened() as opened:
         refused = [entry for entry in assert_ledger_whole(opened) if entry["type"] == "refused"]
     assert [entry["duty"] for entry in refused] == ["collection.check"] * 3
+
+
+def test_a_policy_made_stricter_during_a_check_holds_for_that_check(gallery: Office) -> None:
+    """Tagged while pairs are compared: nothing is answered, and the record says that nobody was shown."""
+    with gallery.opened() as opened:
+        session = Session(opened.operators.all()[0], "test", "r")
+
+        def tighten(done: int, total: int) -> None:
+            if done == total:
+                galleries.tag(opened, session, "c", {"aboveboard:policy": "public-safety"})
+
+        with pytest.raises(Busy, match="policy was changed"):
+            check.check(opened, session, "c", None, 100, tighten)
+        outcome = assert_ledger_whole(opened)[-1]
+        assert (outcome["type"], outcome["looked"]) == ("look.outcome", False)
+
+
+def test_one_photograph_of_two_subjects_in_one_batch_is_the_firsts(office: Office) -> None:
+    """The second is refused, by name of the reason, and keeps none."""
+    office.photograph("a.png", 1)
+    office.run("collection", "create", "c")
+    with office.opened() as opened:
+        session = Session(opened.operators.all()[0], "test", "r")
+        collection = opened.collections.get("c")
+        data = (office.folder / "a.png").read_bytes()
+        prepared = [enrol.prepare(opened, collection, data, enrol.Label("e", subject), 100, "AUTO", known=()) for subject in ("ann", "bob")]
+        first, second = enrol.store(opened, session, "c", prepared)
+        assert (first.refused, second.refused) == (None, "other_subject")
+        (row,) = opened.collections.face_page(collection, 0, 10)
+        assert row.subject_id == "ann"

@@ -218,7 +218,7 @@ def test_one_way_at_a_time_and_the_way_back(old, originals, run):
     run("collection", "reindex", "a", "--originals", originals / "one.png", "--pack", "other", code=2)
     assert shadow(old) == (1, 1)
     assert "on its way to model version 900.1" in run("collection", "reindex", "a", "--pack", "third", code=2).stderr
-    assert "1 new templates are deleted" in run("collection", "reindex", "a", "--abandon").stdout
+    assert "the templates made for it are deleted" in run("collection", "reindex", "a", "--abandon").stdout
     assert shadow(old) == (0, 0)
     assert old.entries()[-1]["type"] == "collection.reindexing.abandoned"
     assert answer(old.client(), 1)

@@ -408,6 +408,64 @@ def arrests(strict_server):
     return enroller, investigator, faces
 
 
+def test_a_token_does_not_outlive_its_collection(rekognition, collection, people):
+    """Made anew under the same id, a collection is another one: the same request with the same token is done again."""
+    for _ in range(2):
+        rekognition.create_user(CollectionId=collection, UserId="x", ClientRequestToken=f"u-{collection}")
+        face = index(rekognition, collection, 1)
+        answer = associate(rekognition, collection, "x", face, ClientRequestToken=f"a-{collection}")
+        assert [user["UserId"] for user in rekognition.list_users(CollectionId=collection)["Users"]][-1] == "x"
+        assert answer["AssociatedFaces"] == [{"FaceId": face}]
+        assert set(users_of(rekognition, collection).values()) - {None} == {"x"}
+        rekognition.delete_collection(CollectionId=collection)
+        rekognition.create_collection(CollectionId=collection)
+
+
+def test_what_was_answered_under_looser_rules_is_not_answered_again(server, rekognition, collection, people):
+    """After tightening, a repeated request is no way to a similarity below the floor."""
+    first = associate(rekognition, collection, "one", people[1, 0], people[2, 0], ClientRequestToken=collection)
+    assert first["UnsuccessfulFaceAssociations"][0]["Confidence"] < 99
+    arn = rekognition.describe_collection(CollectionId=collection)["CollectionARN"]
+    rekognition.tag_resource(ResourceArn=arn, Tags={"aboveboard:policy": "public-safety"})
+    enroller = server.client(server.operator(f"enroller-{collection}", "enroller"))
+    request = {"CollectionId": collection, "UserId": "one", "FaceIds": [people[1, 0], people[2, 0]], "ClientRequestToken": collection}
+    reply = server.post("AssociateFaces", request)
+    assert reply.code in ("AccessDeniedException", "IdempotentParameterMismatchException")
+    (failure,) = enroller.associate_faces(CollectionId=collection, UserId="one", FaceIds=[people[2, 0]])["UnsuccessfulFaceAssociations"]
+    assert "Confidence" not in failure
+
+
+def test_no_id_of_a_user_is_kept_with_an_answer(own_server):
+    """Answers that wait for a repetition name nobody; they go with their collection."""
+    client = own_server.client()
+    client.create_collection(CollectionId="a")
+    for user in ("ann-lee", "bob-ray"):
+        client.create_user(CollectionId="a", UserId=user)
+    faces = [index(client, "a", person) for person in (1, 2)]
+    for user in ("ann-lee", "bob-ray"):
+        associate(client, "a", user, *faces)
+        client.disassociate_faces(CollectionId="a", UserId=user, FaceIds=faces[:1])
+
+    def kept():
+        with own_server.app.database.read() as connection:
+            return [str(tuple(row)) for row in connection.execute(sa.select(REQUESTS))]
+
+    assert len(kept()) == 6
+    assert not any(user in row for row in kept() for user in ("ann-lee", "bob-ray"))
+    client.delete_collection(CollectionId="a")
+    assert kept() == []
+
+
+def test_the_rates_of_a_users_look_are_those_of_people(rekognition, collection, people):
+    """An association is one comparison with one person; the FNIR of a search is that of the person with the most faces."""
+    associate(rekognition, collection, "one", *(people[1, take] for take in range(2)))
+    answer = associate(rekognition, collection, "one", people[1, 2])
+    assert (basis(answer)["gallery-size"], basis(answer)["expected-false"]) == ("1", basis(answer)["fmr"])
+    same = {"Bytes": picture(1, take=0, variation=0.1)}
+    found = rekognition.search_users_by_image(CollectionId=collection, Image=same, UserMatchThreshold=100)
+    assert [match["Similarity"] for match in found["UserMatches"]] == [100]
+
+
 class TestUnderReview:
     """Under `public-safety` no answer ties a face to a user."""
 
@@ -432,6 +490,25 @@ class TestUnderReview:
         assert len(enroller.list_faces(CollectionId="users", UserId="name-1")["Faces"]) == 2
         kept = enroller.delete_faces(CollectionId="users", FaceIds=faces[:1])["UnsuccessfulFaceDeletions"]
         assert kept == [{"FaceId": faces[0], "Reasons": ["ASSOCIATED_TO_AN_EXISTING_USER"]}]
+
+    def test_nobody_but_the_enroller_learns_who_there_is(self, arrests, strict_server):
+        """Users in the order they were made beside faces in the order of enrolment would tell whose they are; so would the similarities
+        of a user known by his id, and the owner of a face. Each refusal is on record."""
+        enroller, investigator, faces = arrests
+        before = strict_server.entry_count()
+        for call in (
+            lambda: investigator.list_users(CollectionId="users"),
+            lambda: investigator.search_users(CollectionId="users", UserId="name-1"),
+        ):
+            with pytest.raises(investigator.exceptions.AccessDeniedException, match="public-safety/review"):
+                call()
+        assert [entry["rule"] for entry in strict_server.entries(before)] == ["public-safety/review"] * 2
+        assert enroller.list_users(CollectionId="users")["Users"][0]["UserId"] == "name-1"
+        enroller.create_user(CollectionId="users", UserId="name-2")
+        taken = enroller.disassociate_faces(CollectionId="users", UserId="name-2", FaceIds=faces[:1])
+        given = associate(enroller, "users", "name-2", faces[0])
+        for failures in (taken["UnsuccessfulFaceDisassociations"], given["UnsuccessfulFaceAssociations"]):
+            assert failures == [{"FaceId": faces[0], "Reasons": ["ASSOCIATED_TO_A_DIFFERENT_USER"]}]
 
     def test_a_similarity_below_the_floor_is_not_told(self, arrests):
         """LOW_MATCH_CONFIDENCE without a number."""

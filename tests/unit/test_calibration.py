@@ -243,3 +243,16 @@ def test_the_content_hash_knows_names_and_bytes_not_places(tmp_path: Path) -> No
         (tmp_path / place / "A" / "1.jpg").write_bytes(content)
         hashes.add(protocol.content_hash(protocol.read_folder(tmp_path / place)))
     assert len(hashes) == 2
+
+
+@pytest.mark.parametrize("name", SHIPPED)
+def test_the_best_of_m_stands_for_the_rate_of_m_comparisons(name):
+    """FMR_person = 1 - (1 - FMR)^m; `alone` is the way back; the end of the curve is the end for everybody."""
+    calibration, _ = shipped(name)
+    for m in (1, 2, 10, 100):
+        for similarity in (20.0, 80.0, 95.0):
+            score = calibration.score_at(scale.alone(similarity, m))
+            assert calibration.similarity_of_best(score, m) == pytest.approx(similarity, abs=1e-6)
+            one = scale.fmr_at(calibration.similarity(score))
+            assert scale.fmr_at(similarity) == pytest.approx(1 - (1 - one) ** m, rel=1e-6)
+        assert calibration.similarity_of_best(calibration.scores[-1], m) == calibration.similarity(calibration.scores[-1])

@@ -15,13 +15,14 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import partial
 from typing import Any, Literal, NoReturn
 
 import numpy as np
 
 from aboveboard.accountability.operators import Session
 from aboveboard.accountability.policy import Asked, Decision, Pack, Policies, decide
-from aboveboard.biometrics.calibration import Calibration, expected_false, fmr_at, fpir, similarity_for
+from aboveboard.biometrics.calibration import Calibration, alone, expected_false, fmr_at, fpir, similarity_for
 from aboveboard.biometrics.matching import comparison_scores
 from aboveboard.biometrics.vocabulary import Association, Basis, Candidate, Candidates, Findings, Pair, Stranger, Template
 from aboveboard.errors import BadRequest, Busy, Error, Refused
@@ -127,7 +128,7 @@ class Gate:
             # Faces of one subject are few comparisons: the pack's own threshold does for them.
             same = max(look.pack.threshold.absent, look.pack.threshold.floor)
             permits = self._permit(look, collection), self._permit(look, collection, same)
-            yield CheckLook(look, self._templates, *permits, same, self._check(look, collection))
+            yield CheckLook(look, self._templates, *permits, same, partial(self._still_stands, look, collection))
 
     def _permit(self, look: Look, collection: Collection, threshold: float | None = None) -> Permit:
         must_agree(self._models.card, collection)
@@ -240,8 +241,13 @@ class Look:
         cut = math.floor(similarity * 1e4) / 1e4
         return max(cut, self.decision.threshold) if similarity >= self.decision.threshold else cut
 
-    def answer(self, scored: Iterable[Scored], gallery_size: int, kind: Literal["face_id", "subject"] = "face_id") -> Candidates:
-        """Those at or above the threshold as candidates, best first, once their outcome is on the disk. `kind`: what a reference names."""
+    def answer(
+        self, scored: Iterable[Scored], gallery_size: int, kind: Literal["face_id", "subject"] = "face_id", best_of: int = 1
+    ) -> Candidates:
+        """Those at or above the threshold as candidates, best first, once their outcome is on the disk.
+
+        `kind`: what a reference names; `best_of`: the most comparisons that one reference's score was the best of.
+        """
         reached = [(reference, self.calibration.similarity_of_best(score, m), score) for reference, score, m in scored]
         kept = [item for item in reached if item[1] >= self.decision.threshold]
         kept.sort(key=lambda item: (-item[1], -item[2], item[0]))
@@ -250,14 +256,17 @@ class Look:
             for rank, (reference, similarity, score) in enumerate(kept[: self.decision.limit], 1)
         )
         answered = [{kind: item.reference, "similarity": item.similarity} for item in items]
-        basis = self._close(gallery_size, {"candidates": answered, "identities_withheld": self.decision.withhold_identities})
+        basis = self._close(gallery_size, {"candidates": answered, "identities_withheld": self.decision.withhold_identities}, None, best_of)
         return Candidates(self.audit_id, basis, self.decision.withhold_identities, items)
 
-    def associated(self, accepted: Sequence[str], refused: Mapping[str, float], gallery_size: int) -> Association:
-        """The faces that may be one person's and those that may not, once that is on the disk. A similarity below the floor stays here."""
+    def associated(self, accepted: Sequence[str], refused: Mapping[str, float]) -> Association:
+        """The faces that may be one person's and those that may not, once that is on the disk. A similarity below the floor stays here.
+
+        The gallery is that one person: similarities are those of the best of his faces already.
+        """
         below = [(face_id, self.shown(one) if one >= self.decision.floor else None) for face_id, one in refused.items()]
         named = [{"face_id": face_id} if one is None else {"face_id": face_id, "similarity": one} for face_id, one in below]
-        basis = self._close(gallery_size, {"accepted": list(accepted), "below_threshold": named})
+        basis = self._close(1, {"accepted": list(accepted), "below_threshold": named})
         return Association(self.audit_id, basis, tuple(accepted), tuple(below))
 
     def checked(self, scan: PairScan, strangers: Sequence[Apart], subject_faces: int, subject_threshold: float) -> Findings:
@@ -286,10 +295,10 @@ class Look:
         withheld, counts = self.decision.withhold_identities, (comparisons, scan.near, scan.under_two_ids)
         return Findings(self.audit_id, basis, withheld, *counts, pairs, subject_threshold, fnmr, subject_faces, len(strangers), odd)
 
-    def _close(self, gallery_size: int, found: Mapping[str, Any], comparisons: int | None = None) -> Basis:
+    def _close(self, gallery_size: int, found: Mapping[str, Any], comparisons: int | None = None, best_of: int = 1) -> Basis:
         """Write the outcome; returns what it rests on. A search makes one comparison with each face of the gallery."""
         intent = self.wait_for_intent()
-        basis = self._basis(gallery_size, gallery_size if comparisons is None else comparisons)
+        basis = self._basis(gallery_size, gallery_size if comparisons is None else comparisons, best_of)
         rates = {"fmr": basis.fmr, "expected_false": basis.expected_false, "fpir": basis.fpir, "fnir": basis.fnir}
         self._is_closed = True
         outcome = {"audit_id": self.audit_id, "intent": intent, "looked": True, "gallery_size": gallery_size, **rates, **found}
@@ -303,7 +312,7 @@ class Look:
             intent = self.wait_for_intent()
             self._ledger.record("look.outcome", {"audit_id": self.audit_id, "intent": intent, "looked": False, "reason": reason})
 
-    def _basis(self, gallery_size: int, comparisons: int) -> Basis:
+    def _basis(self, gallery_size: int, comparisons: int, best_of: int) -> Basis:
         threshold = self.decision.threshold
         # Without a threshold every comparison is answered, whatever its score.
         fmr = fmr_at(threshold) if threshold > 0 else 1.0
@@ -316,7 +325,7 @@ class Look:
             fmr=fmr,
             expected_false=expected_false(fmr, comparisons),
             fpir=fpir(fmr, comparisons) if fmr < 1 else float(comparisons > 0),
-            fnir=self.calibration.fnmr(threshold) if threshold > 0 else 0.0,
+            fnir=self.calibration.fnmr(alone(threshold, best_of)) if threshold > 0 else 0.0,
             calibration=self.calibration.id,
             extrapolated=self.calibration.extrapolated(threshold),
         )
@@ -360,7 +369,7 @@ class SubjectsLook:
         # A person as probe is left out whole; a face as probe only itself.
         scan = self.templates.search_subjects(self.permit, vectors, face_ids[0] if face_ids and not subject else "", subject)
         self.check(scan.generation)
-        return self.look.answer(scan.found, scan.size, "subject")
+        return self.look.answer(scan.found, scan.size, "subject", scan.comparisons)
 
 
 @dataclass(frozen=True, slots=True)
@@ -395,7 +404,7 @@ class AssociateLook:
                 is_new = True
                 known += reached
                 waiting = [face_id for face_id in waiting if face_id not in reached]
-        return self.look.associated([face_id for face_id in new if face_id in known], below, len(references))
+        return self.look.associated([face_id for face_id in new if face_id in known], below)
 
 
 @dataclass(frozen=True, slots=True)
@@ -407,14 +416,15 @@ class CheckLook:
     permit: Permit
     subject_permit: Permit
     subject_threshold: float
-    check: Check
+    still_stands: Callable[[], None]
 
     def findings(self, progress: Callable[[int, int], None]) -> Findings:
         """Pairs that are alike under two ids or nearly copies, and faces that are unlike their subject's others."""
         self.look.wait_for_intent()
         scan = self.templates.pairs(self.permit, NEAR, progress)
         strangers, judged = self.templates.apart(self.subject_permit)
-        self.check(scan.generation)
+        # The scan may last minutes: ask always, not only where the generation that it began with is another.
+        self.still_stands()
         return self.look.checked(scan, strangers, judged, self.subject_threshold)
 
 

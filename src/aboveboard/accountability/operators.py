@@ -89,6 +89,7 @@ class Operators:
         if pair := pack.roles.conflict(roles):
             rule = f"{pack.id}/roles"
             text = f"Refused by rule {rule}: one operator may not hold the roles {pair[0]} and {pair[1]}; add two operators."
+            self._ledger.record("refused", {"operator": by, "duty": "operator.add", "rule": rule})
             raise Refused(text, rule=rule)
         if not roles:
             raise BadRequest(f"an operator needs at least one role of {', '.join(ROLES)}")

@@ -53,6 +53,11 @@ def similarity_for(expected: float, gallery_size: int) -> float:
     return similarity_at(expected / gallery_size) if gallery_size else 0.0
 
 
+def alone(similarity: float, comparisons: int) -> float:
+    """The similarity that one comparison must reach for the best of m to stand for `similarity`."""
+    return similarity if comparisons <= 1 else similarity_at(-math.expm1(math.log1p(-fmr_at(similarity)) / comparisons))
+
+
 Curve = NDArray[np.float64]
 
 
@@ -109,10 +114,11 @@ class Calibration:
     def similarity_of_best(self, comparison_score: float, comparisons: int) -> float:
         """The similarity of the best of m comparisons with one person: the one that stands for FMR_person = 1 - (1 - FMR)^m.
 
-        So a similarity promises the same for a person with many faces as for one with a single face (docs/how-good.md).
+        So a similarity promises the same for a person with many faces as for one with a single face (docs/how-good.md). Beyond the
+        curve's end, which is notional, it is what one comparison's is.
         """
         one = self.similarity(comparison_score)
-        return one if comparisons == 1 else similarity_at(fpir(fmr_at(one), comparisons))
+        return one if comparisons == 1 or comparison_score >= self.scores[-1] else similarity_at(fpir(fmr_at(one), comparisons))
 
     def score_at(self, similarity: float) -> float:
         """The comparison score at which a similarity is reached; the lowest score for 0."""

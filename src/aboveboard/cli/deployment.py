@@ -380,14 +380,16 @@ def _ended(keys: Sequence[str]) -> str:
 
 
 def _collection_json(app: App, collection: Collection) -> dict[str, Any]:
+    under_way = app.reindexings.of(collection)
     return {
         "collection": collection.id,
         "faces": collection.face_count,
+        "users": collection.subject_count,
         "policy": app.gate.policy_of(collection).id,
         "model_version": collection.model_version,
         "created_at": collection.created_at,
         "tags": dict(collection.tags),
-        **({"reindexing": asdict(under_way)} if (under_way := app.reindexings.of(collection)) else {}),
+        **({"reindexing": {**asdict(under_way), "faces": app.reindexings.made(collection)}} if under_way else {}),
     }
 
 

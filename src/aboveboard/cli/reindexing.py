@@ -91,7 +91,7 @@ def reindex(
         if as_json:
             show_json({"collection": collection, "is_abandoned": True, **asdict(gone)})
         else:
-            out().print(f"gave up the way to model version {gone.model_version}; {gone.faces:,} new templates are deleted")
+            out().print(f"gave up the way to model version {gone.model_version}; the templates made for it are deleted")
         return
     if check:
         _check(app, session, collection, originals or [], workers, report, as_json)
@@ -100,7 +100,7 @@ def reindex(
     if result.left and not result.is_switched and drop_missing:
         _confirm(collection, result, yes)
         result = _run(app, session, collection, originals or [], workers, result.left)
-    _write(report, result.left)
+    _write(report, result.left, withheld=_withheld(app, collection))
     if as_json:
         show_json(_result_json(collection, result))
     if result.is_stopped:
@@ -153,7 +153,7 @@ def _check(app: App, session: Session, collection: str, paths: Sequence[Path], w
     from aboveboard.service import reindex as service
 
     found = service.check(app, session, collection, lambda: _originals(app, paths), workers)
-    _write(report, found.left)
+    _write(report, found.left, withheld=_withheld(app, collection))
     if as_json:
         show_json(
             {
@@ -183,14 +183,20 @@ def _confirm(collection: str, result: Reindexed, yes: bool) -> None:
         raise typer.Exit(NOTHING)
 
 
-def _write(report: Path | None, left: Sequence[Left]) -> None:
-    """The report names photographs: it is for its owner alone."""
+def _withheld(app: App, collection: str) -> bool:
+    return app.gate.policy_of(app.collections.get(collection)).review.mode == "enforce"
+
+
+def _write(report: Path | None, left: Sequence[Left], *, withheld: bool) -> None:
+    """The report names photographs, unless identities are withheld: it is for its owner alone."""
     if report is None:
         return
     with os.fdopen(os.open(report, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600), "w") as file:
+        os.fchmod(file.fileno(), 0o600)
         for one in left:
             face = asdict(one.face)
-            del face["n"]
+            for key in ("n", *(("external_image_id", "source") if withheld else ())):
+                del face[key]
             file.write(json.dumps({**face, "reason": one.reason}, ensure_ascii=False) + "\n")
 
 

@@ -200,6 +200,7 @@ def _matched(
             refused[one.image_id] = "subject_full"
         elif owner is None:
             given[subject_id] = [*mine, face_ids[0]]
+            owners[face_ids[0]] = subject_id
     return given, refused
 
 

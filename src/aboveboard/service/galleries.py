@@ -68,10 +68,7 @@ def faces(
     """
     decision = app.gate.authorise(session, "face.list", collection)
     if subject_id is not None:
-        if decision.withhold_identities and "enroller" not in session.operator.roles:
-            rule = f"{app.gate.policy_of(collection).id}/review"
-            text = f"Refused by rule {rule}: which faces are a person's is withheld until people have reviewed a candidate."
-            app.gate.refuse(session, "face.list", rule, text, collection)
+        only_for_enrollers(app, session, "face.list", collection)
         own = app.subjects.faces_of(app.subjects.get(collection, subject_id))
         face_ids = [face_id for face_id in own if not face_ids or face_id in face_ids]
         if not face_ids:
@@ -82,6 +79,15 @@ def faces(
     else:
         rows = app.collections.face_page(collection, after, limit)
     return [row.withheld() for row in rows] if decision.withhold_identities else rows
+
+
+def only_for_enrollers(app: App, session: Session, duty: str, collection: Collection) -> None:
+    """Where identities are withheld, refuse on record what would tell whose a face is, except to an enroller, who keeps the records."""
+    pack = app.gate.policy_of(collection)
+    if pack.review.mode == "enforce" and "enroller" not in session.operator.roles:
+        rule = f"{pack.id}/review"
+        text = f"Refused by rule {rule}: which faces are a person's is withheld until people have reviewed a candidate."
+        app.gate.refuse(session, duty, rule, text, collection)
 
 
 def tag(app: App, session: Session, collection_id: str, tags: Mapping[str, str]) -> None:

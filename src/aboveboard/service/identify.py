@@ -10,6 +10,7 @@ from aboveboard.biometrics.vocabulary import Candidate, Candidates, Face, Templa
 from aboveboard.errors import BadRequest
 from aboveboard.service import analyse, samples
 from aboveboard.service.app import App
+from aboveboard.service.galleries import only_for_enrollers
 from aboveboard.service.samples import Sample
 from aboveboard.storage.collections import Collection, FaceRow
 from aboveboard.storage.subjects import SubjectRow
@@ -149,8 +150,12 @@ def subjects_by_face(
 def subjects_by_subject(
     app: App, session: Session, collection_id: str, subject_id: str, threshold: float | None = None, limit: int = DEFAULT_CANDIDATES
 ) -> SearchedSubjects:
-    """Search the people of a collection for the faces of one of them, who himself is not answered."""
+    """Search the people of a collection for the faces of one of them, who himself is not answered.
+
+    Not where identities are withheld: the similarities of a person known by name would tell his face.
+    """
     collection = app.collections.get(collection_id)
+    only_for_enrollers(app, session, "search.subjects", collection)
     subject = app.subjects.get(collection, subject_id)
     probe = Probe(face_ids=tuple(app.subjects.faces_of(subject)), subject=subject.handle)
     with app.gate.search_subjects(session, collection, threshold, limit, probe) as look:

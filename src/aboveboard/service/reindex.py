@@ -137,8 +137,7 @@ def run(
                 failed |= {face.n: work.failed.get(face.n, "no_original") for face in faces}
             done = total
             progress(done, total)
-    under_way = app.reindexings.of(began)
-    return _outcome(app, began, under_way.faces if under_way else 0, is_stopped=True)
+    return _outcome(app, began, app.reindexings.made(began), is_stopped=True)
 
 
 def check(app: App, session: Session, collection_id: str, originals: Callable[[], Sequence[Original]], workers: int = 1) -> Checked:
@@ -349,12 +348,13 @@ def _switch(app: App, session: Session, began: Collection, failed: Mapping[int, 
     with app.database.write() as connection:
         to = _still_under_way(app, connection, began)
         collection = app.collections.get(began.id, connection)
+        made = app.reindexings.made(collection, connection)
         lacking = list(app.reindexings.lacking(collection, connection))
         if any(face.n not in failed for face in lacking):
             return None
         left = [Left(face, failed[face.n]) for face in lacking]
         if any(one.face.n not in agreed for one in left):
-            return _outcome(app, began, to.faces, left)
+            return _outcome(app, began, made, left)
         if left:
             dropped = [one.face.face_id for one in left]
             app.collections.remove_faces(connection, collection, dropped)
@@ -362,7 +362,7 @@ def _switch(app: App, session: Session, began: Collection, failed: Mapping[int, 
             facts = {"collection": collection.id, "face_ids": dropped, "because": "not carried over to another model"}
             app.ledger.append(connection, "faces.removed", {**actor(session), **facts})
         app.reindexings.switch(connection, collection, to)
-        ended = {"collection": collection.id, "faces": to.faces, "left_out": len(left)}
+        ended = {"collection": collection.id, "faces": made, "left_out": len(left)}
         ended |= _versions(collection, to.model_version, to.model)
         app.ledger.append(connection, "collection.reindexed", {**actor(session), **ended})
-    return _outcome(app, began, to.faces, left, is_switched=True)
+    return _outcome(app, began, made, left, is_switched=True)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from typing import Any, Literal
 
 import sqlalchemy as sa
@@ -14,6 +14,7 @@ from aboveboard.accountability.operators import Session
 from aboveboard.biometrics.vocabulary import Basis
 from aboveboard.errors import Busy, Conflict, TooMuch
 from aboveboard.service.app import App
+from aboveboard.service.galleries import only_for_enrollers
 from aboveboard.storage.collections import Collection
 from aboveboard.storage.subjects import MOST_FACES, SubjectRow
 
@@ -25,12 +26,13 @@ Reason = Literal["unknown", "another's", "unlike"]
 
 @dataclass(frozen=True, slots=True)
 class Failure:
-    """A face that was not given or taken. `subject_id`: the person whose it is, or to whom it is unlike, with their similarity."""
+    """A face that was not given or taken. `subject_id`: the person whose it is, unless that is withheld, or to whom it is unlike, with
+    their similarity."""
 
     face_id: str
     reason: Reason
-    subject_id: str | None = None
     similarity: float | None = None
+    subject_id: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,11 +61,11 @@ class Disassociated:
 def create(app: App, session: Session, collection_id: str, subject_id: str, token: str = "") -> None:
     """Make a person without faces; raises Conflict where the id is taken. `token`: the same request sent again does nothing more."""
     app.gate.authorise(session, "subject.create", app.collections.get(collection_id))
-    once = _Once(app, session, "subject.create", token, collection_id, subject_id)
     with app.database.write() as connection:
+        collection = app.collections.get(collection_id, connection)
+        once = _Once(app, session, "subject.create", token, collection, subject_id)
         if once.answered(connection) is not None:
             return
-        collection = app.collections.get(collection_id, connection)
         subject = app.subjects.create(connection, collection, subject_id)
         once.keep(connection, {})
         facts = {"collection": collection.id, "subject": subject.handle}
@@ -73,11 +75,11 @@ def create(app: App, session: Session, collection_id: str, subject_id: str, toke
 def delete(app: App, session: Session, collection_id: str, subject_id: str, token: str = "") -> None:
     """Delete a person; his faces stay in the collection."""
     app.gate.authorise(session, "subject.delete", app.collections.get(collection_id))
-    once = _Once(app, session, "subject.delete", token, collection_id, subject_id)
     with app.database.write() as connection:
+        collection = app.collections.get(collection_id, connection)
+        once = _Once(app, session, "subject.delete", token, collection, subject_id)
         if once.answered(connection) is not None:
             return
-        collection = app.collections.get(collection_id, connection)
         subject = app.subjects.get(collection, subject_id, connection)
         app.subjects.delete(connection, collection, subject)
         once.keep(connection, {})
@@ -86,8 +88,10 @@ def delete(app: App, session: Session, collection_id: str, subject_id: str, toke
 
 
 def page(app: App, session: Session, collection: Collection, after: int, limit: int) -> list[SubjectRow]:
-    """People in the order they were made, those behind row `after`."""
+    """People in the order they were made, those behind row `after`; where identities are withheld, for enrollers alone."""
     app.gate.authorise(session, "subject.list", collection)
+    # Beside the list of faces, which is in the order of enrolment, it would tell whose they are.
+    only_for_enrollers(app, session, "subject.list", collection)
     return app.subjects.page(collection, after, limit)
 
 
@@ -103,9 +107,9 @@ def associate(
     """Give faces of the collection to a person where they are alike enough: to his own, or where he has none to the first of them."""
     collection = app.collections.get(collection_id)
     app.gate.authorise(session, "subject.associate", collection)
-    once = _Once(app, session, "subject.associate", token, collection_id, subject_id, list(face_ids), threshold)
+    once = _Once(app, session, "subject.associate", token, collection, subject_id, list(face_ids), threshold)
     if (kept := once.answered()) is not None:
-        return _associated(kept)
+        return _associated(app, collection, subject_id, kept)
     subject = app.subjects.get(collection, subject_id)
     asked = tuple(dict.fromkeys(face_ids))
     with app.gate.associate(session, collection, threshold, USUAL_THRESHOLD, Probe(face_ids=asked, subject=subject.handle)) as look:
@@ -120,11 +124,11 @@ def associate(
     accepted: tuple[str, ...] = ()
     if judged:
         accepted = judged.accepted
-        failures += [Failure(face_id, "unlike", subject_id, similarity) for face_id, similarity in judged.refused]
+        failures += [Failure(face_id, "unlike", similarity) for face_id, similarity in judged.refused]
     done = Associated(audit_id, accepted, tuple(failures), bool(own or accepted), judged.basis if judged else None)
     with app.database.write() as connection:
         if (kept := once.answered(connection)) is not None:
-            return _associated(kept)
+            return _associated(app, collection, subject_id, kept)
         now = app.collections.get(collection_id, connection)
         if now.n != collection.n or app.gate.policy_of(now) is not app.gate.policy_of(collection):
             raise Busy("the collection's policy was changed while faces were compared; ask again")
@@ -138,7 +142,7 @@ def associate(
             facts = {"collection": now.id, "subject": still.handle, "face_ids": list(accepted), "audit_id": audit_id}
             app.ledger.append(connection, "subject.associated", {**actor(session), **facts})
         once.keep(connection, asdict(done))
-    return done
+    return replace(done, failures=_named(app, collection, subject_id, done.failures))
 
 
 def disassociate(
@@ -146,28 +150,25 @@ def disassociate(
 ) -> Disassociated:
     """Take faces away from a person; they stay in the collection."""
     app.gate.authorise(session, "subject.disassociate", app.collections.get(collection_id))
-    once = _Once(app, session, "subject.disassociate", token, collection_id, subject_id, list(face_ids))
     with app.database.write() as connection:
-        if (kept := once.answered(connection)) is not None:
-            return Disassociated(tuple(kept["face_ids"]), _failures(kept), kept["has_faces"])
         collection = app.collections.get(collection_id, connection)
+        once = _Once(app, session, "subject.disassociate", token, collection, subject_id, list(face_ids))
+        if (kept := once.answered(connection)) is not None:
+            failures = tuple(Failure(**failure) for failure in kept["failures"])
+            return Disassociated(tuple(kept["face_ids"]), _named(app, collection, subject_id, failures), kept["has_faces"])
         subject = app.subjects.get(collection, subject_id, connection)
         own = app.subjects.faces_of(subject, connection)
         asked = list(dict.fromkeys(face_ids))
         taken = [face_id for face_id in asked if face_id in own]
-        owners = {row.face_id: row.subject_id for row in app.collections.faces(collection, asked, connection)}
-        failures = tuple(
-            Failure(face_id, "another's", owner) if (owner := owners.get(face_id)) else Failure(face_id, "unknown")
-            for face_id in asked
-            if face_id not in own
-        )
+        owned = {row.face_id for row in app.collections.faces(collection, asked, connection) if row.subject_id is not None}
+        failures = tuple(Failure(face_id, "another's" if face_id in owned else "unknown") for face_id in asked if face_id not in own)
         done = Disassociated(tuple(taken), failures, len(own) > len(taken))
         if taken:
             app.subjects.give(connection, collection, taken, None)
             facts = {"collection": collection.id, "subject": subject.handle, "face_ids": taken}
             app.ledger.append(connection, "subject.disassociated", {**actor(session), **facts})
         once.keep(connection, asdict(done))
-    return done
+    return replace(done, failures=_named(app, collection, subject_id, done.failures))
 
 
 def _sorted_out(app: App, collection: Collection, face_ids: Sequence[str], subject_id: str) -> tuple[list[str], list[Failure]]:
@@ -176,16 +177,28 @@ def _sorted_out(app: App, collection: Collection, face_ids: Sequence[str], subje
     fresh = [face_id for face_id in face_ids if face_id in rows and rows[face_id].subject_id is None]
     failures = [Failure(face_id, "unknown") for face_id in face_ids if face_id not in rows]
     others = [row for row in rows.values() if row.subject_id not in (None, subject_id)]
-    return fresh, failures + [Failure(row.face_id, "another's", row.subject_id) for row in others]
+    return fresh, failures + [Failure(row.face_id, "another's") for row in others]
+
+
+def _named(app: App, collection: Collection, subject_id: str, failures: Sequence[Failure]) -> tuple[Failure, ...]:
+    """Failures with the ids of the people concerned: kept answers have none, so that nobody's id outlives him."""
+    others = [failure.face_id for failure in failures if failure.reason == "another's"]
+    withheld = app.gate.policy_of(collection).review.mode == "enforce"
+    owners = {} if withheld else {row.face_id: row.subject_id for row in app.collections.faces(collection, others)}
+    return tuple(
+        replace(failure, subject_id=subject_id if failure.reason == "unlike" else owners.get(failure.face_id)) for failure in failures
+    )
 
 
 class _Once:
     """The answer to a request that came with a token, kept under marks of its operator, verb and token; without a token nothing is."""
 
-    def __init__(self, app: App, session: Session, duty: str, token: str, *request: Any) -> None:
-        self._app, self._has_token = app, bool(token)
+    def __init__(self, app: App, session: Session, duty: str, token: str, collection: Collection, *request: Any) -> None:
+        self._app, self._has_token, self._collection = app, bool(token), collection
         self._token = app.keyring.mark("request", session.operator.name.encode(), duty.encode(), token.encode())
-        self._request = app.keyring.mark("request-body", json.dumps(request).encode())
+        # What was answered under other rules is not answered again.
+        rules = app.gate.policy_of(collection).sha256
+        self._request = app.keyring.mark("request-body", json.dumps([collection.id, rules, *request]).encode())
 
     def answered(self, connection: sa.Connection | None = None) -> Mapping[str, Any] | None:
         """The answer that was given; None for the first of its token. Raises TokenReused."""
@@ -193,13 +206,10 @@ class _Once:
 
     def keep(self, connection: sa.Connection, answer: Mapping[str, Any]) -> None:
         if self._has_token:
-            self._app.requests.keep(connection, self._token, self._request, answer)
+            self._app.requests.keep(connection, self._collection, self._token, self._request, answer)
 
 
-def _associated(kept: Any) -> Associated:
+def _associated(app: App, collection: Collection, subject_id: str, kept: Mapping[str, Any]) -> Associated:
     basis = Basis(**kept["basis"]) if kept["basis"] else None
-    return Associated(kept["audit_id"], tuple(kept["face_ids"]), _failures(kept), kept["has_faces"], basis)
-
-
-def _failures(kept: Any) -> tuple[Failure, ...]:
-    return tuple(Failure(**failure) for failure in kept["failures"])
+    failures = _named(app, collection, subject_id, [Failure(**failure) for failure in kept["failures"]])
+    return Associated(kept["audit_id"], tuple(kept["face_ids"]), failures, kept["has_faces"], basis)

@@ -135,6 +135,7 @@ REQUESTS = sa.Table(
     "idempotent_requests",
     METADATA,
     sa.Column("token", sa.LargeBinary, primary_key=True),
+    sa.Column("collection", sa.ForeignKey("collections.n", ondelete="CASCADE"), nullable=False, index=True),
     sa.Column("request", sa.LargeBinary, nullable=False),
     sa.Column("answer", sa.JSON, nullable=False),
     sa.Column("created_at", sa.String, nullable=False),

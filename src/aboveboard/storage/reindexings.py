@@ -15,12 +15,11 @@ from aboveboard.storage.database import COLLECTIONS, FACES, RECORDS, REINDEXINGS
 
 @dataclass(frozen=True, slots=True)
 class Reindexing:
-    """A collection on its way to another model; `faces` of it have their new template."""
+    """A collection on its way to another model."""
 
     model_version: str
     model: str
     started_at: str
-    faces: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,10 +56,14 @@ class Reindexings:
             with self._database.read() as own:
                 return self.of(collection, own)
         row = connection.execute(sa.select(REINDEXINGS).where(REINDEXINGS.c.collection == collection.n)).first()
-        if row is None:
-            return None
-        faces = connection.execute(sa.select(sa.func.count()).where(_IN_SHADOW), {"collection": collection.n}).scalar_one()
-        return Reindexing(row.model_version, row.model, row.started_at, faces)
+        return None if row is None else Reindexing(row.model_version, row.model, row.started_at)
+
+    def made(self, collection: Collection, connection: sa.Connection | None = None) -> int:
+        """How many faces have their new template; counts them."""
+        if connection is None:
+            with self._database.read() as own:
+                return self.made(collection, own)
+        return int(connection.execute(sa.select(sa.func.count()).where(_IN_SHADOW), {"collection": collection.n}).scalar_one())
 
     def begin(self, connection: sa.Connection, collection: Collection, model_version: str, model: str) -> None:
         """Note to which model a collection is on its way."""

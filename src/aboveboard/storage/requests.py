@@ -10,9 +10,11 @@ from typing import Any
 import sqlalchemy as sa
 
 from aboveboard.errors import TokenReused
+from aboveboard.storage.collections import Collection
 from aboveboard.storage.database import REQUESTS, Database, now
 
 KEPT = timedelta(days=1)
+_AT_ONCE = 1000
 
 
 class Requests:
@@ -26,16 +28,22 @@ class Requests:
         if connection is None:
             with self._database.read() as own:
                 return self.answered(token, request, own)
-        row = connection.execute(sa.select(REQUESTS.c.request, REQUESTS.c.answer).where(REQUESTS.c.token == token)).first()
-        if row is None:
+        row = connection.execute(sa.select(REQUESTS).where(REQUESTS.c.token == token)).first()
+        if row is None or row.created_at < _oldest():
             return None
         if not hmac.compare_digest(row.request, request):
             raise TokenReused("The ClientRequestToken you have supplied is already in use by another request; send a new one.")
         answer: Mapping[str, Any] = row.answer
         return answer
 
-    def keep(self, connection: sa.Connection, token: bytes, request: bytes, answer: Mapping[str, Any]) -> None:
-        """Remember an answer; those older than a day go."""
-        oldest = (datetime.now(UTC) - KEPT).isoformat(timespec="milliseconds").replace("+00:00", "Z")
-        connection.execute(sa.delete(REQUESTS).where(REQUESTS.c.created_at < oldest))
-        connection.execute(sa.insert(REQUESTS).values(token=token, request=request, answer=dict(answer), created_at=now()))
+    def keep(self, connection: sa.Connection, collection: Collection, token: bytes, request: bytes, answer: Mapping[str, Any]) -> None:
+        """Remember an answer as long as its collection stands; of those older than a day some go."""
+        old = sa.select(REQUESTS.c.token).where(REQUESTS.c.created_at < _oldest()).limit(_AT_ONCE)
+        connection.execute(sa.delete(REQUESTS).where(REQUESTS.c.token.in_(old)))
+        values = {"token": token, "collection": collection.n, "request": request, "answer": dict(answer), "created_at": now()}
+        # An old answer under this token may be there still.
+        connection.execute(sa.insert(REQUESTS).prefix_with("OR REPLACE", dialect="sqlite").values(**values))
+
+
+def _oldest() -> str:
+    return (datetime.now(UTC) - KEPT).isoformat(timespec="milliseconds").replace("+00:00", "Z")

@@ -48,6 +48,8 @@ class SubjectScan:
     found: tuple[tuple[str, float, int], ...]
     size: int
     generation: int
+    comparisons: int
+    """The most that were made with one person."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,11 +89,14 @@ _STATE = sa.select(
 
 @dataclass(frozen=True)
 class _Gallery:
-    """One collection in memory as of a generation. `matrix` is read-only for its readers: appending fills rows behind `face_ids`."""
+    """One collection in memory as of a generation. `matrix` is read-only for its readers: appending fills rows behind `face_ids`.
+
+    `numbers` are the faces' rows in the database, ascending.
+    """
 
     generation: int
     removals: int
-    last: int
+    numbers: NDArray[np.int64]
     matrix: NDArray[np.float32]
     face_ids: tuple[str, ...] = field(repr=False)
 
@@ -105,6 +110,8 @@ class _Subjects:
     handles: tuple[str, ...] = field(repr=False)
 
 
+_PROBES = 16
+"""Faces of a person that are searched for at once."""
 _ROWS, _COLUMNS, _CHUNK = 1024, 8192, 65_536
 """Scores of one block (32 MiB), and pairs of it that are scored exactly at once."""
 
@@ -214,14 +221,17 @@ class Templates:
         people = of_row[rows]
         faces = np.bincount(people, minlength=len(whose.handles))
         best = np.full(len(whose.handles), -np.inf)
-        for probe in probes if rows.size else ():
-            rough = (gallery.matrix @ probe)[rows]
+        for start in range(0, len(probes) if rows.size else 0, _PROBES):
+            some = probes[start : start + _PROBES]
+            rough = (gallery.matrix @ some.T)[rows]
             peak = np.full(len(whose.handles), -np.inf)
-            np.maximum.at(peak, people, rough)
-            near = np.flatnonzero((rough >= peak[people] - 2 * self._ROUNDING) & (rough >= permit.floor - self._ROUNDING))
-            np.maximum.at(best, people[near], comparison_scores(probe, gallery.matrix[rows[near]]))
+            np.maximum.at(peak, people, rough.max(axis=1))
+            least = np.maximum(peak[people] - 2 * self._ROUNDING, permit.floor - self._ROUNDING)
+            near, which = np.nonzero(rough >= least[:, None])
+            np.maximum.at(best, people[near], pair_scores(gallery.matrix[rows[near]], some[which]))
         found = tuple((whose.handles[i], float(best[i]), int(faces[i]) * len(probes)) for i in np.flatnonzero(best >= permit.floor))
-        return SubjectScan(found, int(np.count_nonzero(faces)), gallery.generation)
+        most = int(faces.max(initial=0)) * len(probes)
+        return SubjectScan(found, int(np.count_nonzero(faces)), gallery.generation, most)
 
     def pairs(self, permit: Permit, near: float, progress: Callable[[int, int], None]) -> PairScan:
         """Pairs of faces at or above the permit's floor under two ids, or under one and at or above `near`, at most its limit, best first.
@@ -319,16 +329,14 @@ class Templates:
 
     @staticmethod
     def _load_subjects(connection: sa.Connection, collection: int, gallery: _Gallery, state: tuple[int, int]) -> _Subjects:
-        query = (
-            sa.select(FACES.c.face_id, SUBJECTS.c.handle)
-            .join(SUBJECTS, SUBJECTS.c.n == FACES.c.subject)
-            .where(FACES.c.collection == collection)
-        )
-        owners = dict(connection.execute(query).all())
-        handles = tuple(dict.fromkeys(owners.values()))
-        place = {handle: i for i, handle in enumerate(handles)}
-        of_row = np.array([place.get(owners.get(face_id, ""), -1) for face_id in gallery.face_ids], np.int64)
-        return _Subjects(state, of_row, handles)
+        people = connection.execute(
+            sa.select(SUBJECTS.c.n, SUBJECTS.c.handle).where(SUBJECTS.c.collection == collection).order_by(SUBJECTS.c.n)
+        ).all()
+        owned = sa.select(FACES.c.n, FACES.c.subject).where(FACES.c.collection == collection, FACES.c.subject.is_not(None))
+        pairs = np.array(connection.execute(owned).all(), np.int64).reshape(-1, 2)
+        of_row = np.full(len(gallery.face_ids), -1, np.int64)
+        of_row[np.searchsorted(gallery.numbers, pairs[:, 0])] = np.searchsorted([n for n, _ in people], pairs[:, 1])
+        return _Subjects(state, of_row, tuple(handle for _, handle in people))
 
     def _brought_up(self, connection: sa.Connection, collection: int, row: Any) -> _Gallery:
         """Nothing to do, the tail to load, or, after a removal, all of it."""
@@ -336,7 +344,7 @@ class Templates:
         if known is not None and known.generation == row.generation:
             return known
         if known is None or known.removals != row.removals:
-            known = _Gallery(-1, row.removals, 0, np.empty((0, 0), np.float32), ())
+            known = _Gallery(-1, row.removals, np.empty(0, np.int64), np.empty((0, 0), np.float32), ())
         # Templates of collections that another process deleted must not outlive them here.
         alive = {row.n for row in connection.execute(sa.select(COLLECTIONS.c.n))}
         self._galleries = {n: gallery for n, gallery in self._galleries.items() if n in alive}
@@ -350,12 +358,12 @@ class Templates:
         query = (
             sa.select(FACES.c.n, FACES.c.face_id, TEMPLATES.c.vector)
             .join(TEMPLATES, TEMPLATES.c.face == FACES.c.n)
-            .where(FACES.c.collection == collection, FACES.c.n > known.last)
+            .where(FACES.c.collection == collection, FACES.c.n > (known.numbers[-1].item() if known.numbers.size else 0))
             .order_by(FACES.c.n)
         )
         rows = connection.execute(query).all()
         if not rows:
-            return _Gallery(generation, known.removals, known.last, known.matrix, known.face_ids)
+            return _Gallery(generation, known.removals, known.numbers, known.matrix, known.face_ids)
         tail = np.frombuffer(b"".join(row.vector for row in rows), "<f4").reshape(len(rows), -1)
         have = len(known.face_ids)
         whole = known.matrix.base if isinstance(known.matrix.base, np.ndarray) and have else np.empty((0, tail.shape[1]), np.float32)
@@ -365,7 +373,8 @@ class Templates:
             whole = grown
         whole[have : have + len(rows)] = tail
         face_ids = known.face_ids + tuple(row.face_id for row in rows)
-        return _Gallery(generation, known.removals, rows[-1].n, whole[: len(face_ids)], face_ids)
+        numbers = np.concatenate([known.numbers, [row.n for row in rows]])
+        return _Gallery(generation, known.removals, numbers, whole[: len(face_ids)], face_ids)
 
 
 def _check_model(permit: Permit, state: Any) -> None:
