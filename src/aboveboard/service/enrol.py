@@ -135,7 +135,7 @@ def store(app: App, session: Session, collection_id: str, prepared: Sequence[Pre
         rows = app.collections.faces_of_images(connection, collection, [one.image_id for one in prepared])
         prepared = [_found_again(one, [row for row in rows if row.image_id == one.image_id]) for one in prepared] if rows else prepared
         given, refused = _matched(app, connection, collection, prepared, rows)
-        taken = [one for one in prepared if one.image_id not in refused]
+        taken = [one for i, one in enumerate(prepared) if i not in refused]
         faces = {face_id: (_row(one, face), template) for one in taken for face_id, face, template in one.made}
         new = app.collections.add_faces(connection, collection, faces)
         app.collections.mark_images(connection, collection, [one.image_id for one in taken if one.is_whole])
@@ -151,8 +151,8 @@ def store(app: App, session: Session, collection_id: str, prepared: Sequence[Pre
         if changed:
             app.ledger.append(connection, "records.changed", {**facts, "image_ids": changed})
     fresh, answers = set(new), []
-    for one in prepared:
-        refusal = refused.get(one.image_id)
+    for i, one in enumerate(prepared):
+        refusal = refused.get(i)
         made = () if refusal else one.made
         enrolled = tuple(Enrolled(face_id, one.image_id, face, face_id in fresh) for face_id, face, _ in made)
         answers.append(Indexed(enrolled, one.failed, version, one.is_known, refusal))
@@ -178,26 +178,26 @@ def _row(one: Prepared, face: Face) -> dict[str, Any]:
 
 def _matched(
     app: App, connection: sa.Connection, collection: Collection, prepared: Sequence[Prepared], rows: Sequence[FaceRow]
-) -> tuple[dict[str, list[str]], dict[str, Refusal]]:
-    """Face ids that are to become subjects', by subject id, and why those of other images cannot, by image id."""
-    named = [(one, one.label.subject) for one in prepared if one.label.subject is not None and (one.made or one.is_known)]
-    given, refused = dict[str, list[str]](), dict[str, Refusal]()
+) -> tuple[dict[str, list[str]], dict[int, Refusal]]:
+    """Face ids that are to become subjects', by subject id, and why those of other images cannot, by their place in `prepared`."""
+    named = [(i, one, one.label.subject) for i, one in enumerate(prepared) if one.label.subject is not None and (one.made or one.is_known)]
+    given, refused = dict[str, list[str]](), dict[int, Refusal]()
     if not named:
         return given, refused
-    counts = app.subjects.face_counts(connection, collection, [subject_id for _, subject_id in named])
+    counts = app.subjects.face_counts(connection, collection, [subject_id for _, _, subject_id in named])
     owners = {row.face_id: row.subject_id for row in rows}
-    for one, subject_id in named:
+    for i, one, subject_id in named:
         face_ids = [face_id for face_id, _, _ in one.made] or [row.face_id for row in rows if row.image_id == one.image_id]
         if not face_ids:
             continue
         owner = owners.get(face_ids[0])
         mine = given.get(subject_id, [])
         if len(face_ids) > 1:
-            refused[one.image_id] = "ambiguous"
+            refused[i] = "ambiguous"
         elif owner not in (None, subject_id):
-            refused[one.image_id] = "other_subject"
+            refused[i] = "other_subject"
         elif owner is None and counts.get(subject_id, 0) + len(mine) >= MOST_FACES:
-            refused[one.image_id] = "subject_full"
+            refused[i] = "subject_full"
         elif owner is None:
             given[subject_id] = [*mine, face_ids[0]]
             owners[face_ids[0]] = subject_id
