@@ -79,6 +79,19 @@ def test_a_body_above_15_mib_is_refused(server):
     assert "15728640" in reply.message
 
 
+def test_a_large_body_is_an_image_or_is_refused(server):
+    """15 MiB of tiny objects, or one sign outside ASCII, would take many times as much memory to read; a large image is read as ever."""
+    big = b64(picture(1) + b"\0" * 3_000_000)
+    for body in (
+        b'{"x":[' + b",".join([b"{}"] * 400_000) + b"]}",
+        json.dumps({"Image": {"Bytes": big}, "Note": "\N{OWL}"}, ensure_ascii=False).encode(),
+    ):
+        reply = server.send(body, server.signed(body, "RekognitionService.DetectFaces"))
+        assert reply.code == "InvalidParameterException"
+        assert "must be ASCII" in reply.message
+    assert server.post("DetectFaces", {"Image": {"Bytes": big}, "Note": "\N{OWL}"}).status == 200
+
+
 def test_a_body_sent_in_chunks_is_read(server):
     """Transfer-Encoding: chunked works, and is bounded like any other."""
     body = json.dumps({"Image": {"Bytes": FACE}}).encode()

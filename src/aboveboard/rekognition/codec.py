@@ -21,6 +21,8 @@ from botocore.model import OperationModel, ServiceModel, Shape
 from aboveboard.errors import BadRequest, SampleTooLarge
 
 MAX_DEPTH = 32
+SMALL, MOST_PARTS = 1024 * 1024, 100_000
+"""A larger body is an image: its JSON has few parts and is ASCII, or reading it would take many times its size in memory."""
 _SEPARATORS = " \u00a0\u1680\u2000-\u200a\u2028\u2029\u202f\u205f\u3000"
 
 
@@ -42,6 +44,9 @@ def operation_model(name: str) -> OperationModel:
 
 def parse(operation: str, body: bytes) -> dict[str, Any]:
     """The request of an operation, checked member by member; raises BadRequest naming the member, its value's fault and the limit."""
+    if len(body) > SMALL and (not body.isascii() or sum(body.count(sign) for sign in (b"{", b"[", b",")) > MOST_PARTS):
+        text = f"a request body of more than {SMALL} bytes must be ASCII, other signs escaped, and have at most {MOST_PARTS:,} parts"
+        raise BadRequest(text)
     try:
         document = json.loads(body or b"{}", parse_constant=_no_constant)
     except (ValueError, RecursionError) as error:

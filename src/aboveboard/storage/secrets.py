@@ -30,7 +30,7 @@ class Keyring:
         """The keyring in `file`; made there (mode 0600) if `create` and absent. Raises Unavailable where it is missing or damaged."""
         if create and not file.exists():
             try:
-                file.parent.mkdir(parents=True, exist_ok=True)
+                file.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
                 # Whole or not at all, and never over another process's: two first starts at once agree on one key.
                 with NamedTemporaryFile(dir=file.parent, prefix=f".{file.name}.") as new:
                     new.write(os.urandom(32))

@@ -25,13 +25,15 @@ _MOST_SCANS: Final = 100
 """Progressive JPEGs have about ten; each makes the decoder pass over the whole picture once more."""
 _MARKER: Final = re.compile(rb"\xff[^\x00\xff]")
 _SIZE_MARKERS: Final = frozenset(range(0xC0, 0xD0)) - {0xC4, 0xC8, 0xCC}
+_PROGRESSIVE: Final = frozenset({0xC2, 0xC6, 0xCA, 0xCE})
 _BARE_MARKERS: Final = frozenset({0x01, *range(0xD0, 0xD8)})
 
 
 class Room:
     """Room for decoded pictures in the whole process: at most `pictures` at once, of at most `pixels` together; first come, first served.
 
-    A picture takes 6 bytes a pixel while it is decoded, 3 afterwards, and the detector up to 230 MB more. Each takes room of its own,
+    A picture takes 6 bytes a pixel while it is decoded (a progressive JPEG 9, and is counted so), 3 afterwards, and the detector up to
+    230 MB more. Each takes room of its own,
     so that a verb with two pictures must let go of the first before it opens the second: otherwise two such verbs could wait for each
     other.
     """
@@ -47,8 +49,8 @@ class Room:
     @contextmanager
     def decoded(self, data: bytes, max_pixels: int) -> Iterator[Image]:
         """The upright image in `data` (see `decode`) while the block runs. Raises TooFast where no room comes free in time."""
-        width, height = size(data, max_pixels)
-        pixels = min(width * height, self._pixels)
+        width, height, weight = _header(data, max_pixels)
+        pixels = min(round(weight * width * height), self._pixels)
         self._enter(pixels)
         try:
             yield decode(data, max_pixels)
@@ -82,15 +84,20 @@ class Room:
 
 def size(data: bytes, max_pixels: int) -> tuple[int, int]:
     """Width and height of a JPEG or PNG out of its header; raises as `decode` does."""
+    return _header(data, max_pixels)[:2]
+
+
+def _header(data: bytes, max_pixels: int) -> tuple[int, int, float]:
+    """Width, height, and how many times the usual memory decoding takes."""
     if len(data) == 0:
         raise BadSample("the image is empty (0 bytes)")
     is_png = data.startswith(_PNG)
     if not is_png and data.count(_SCAN) > _MOST_SCANS:
         raise BadSample(f"the JPEG has more than {_MOST_SCANS} scans, which takes minutes to decode; save it anew")
-    width, height = _png_size(data) if is_png else _jpeg_size(data)
+    width, height, weight = (*_png_size(data), 1.0) if is_png else _jpeg_size(data)
     if width * height > max_pixels:
         raise SampleTooLarge(f"the image has {width} x {height} pixels, above this server's limit of {max_pixels}; send a smaller one")
-    return width, height
+    return width, height, weight
 
 
 def decode(data: bytes, max_pixels: int) -> Image:
@@ -100,6 +107,8 @@ def decode(data: bytes, max_pixels: int) -> Image:
     and transparent pictures come out as 8-bit BGR; of an animated PNG the first picture.
     """
     size(data, max_pixels)
+    if data.startswith(_PNG) and b"acTL" in data:
+        data = _still(data)
     flags = cv2.IMREAD_COLOR | (cv2.IMREAD_IGNORE_ORIENTATION if data.startswith(_PNG) else 0)
     try:
         image = cv2.imdecode(np.frombuffer(data, np.uint8), flags)
@@ -124,8 +133,19 @@ def _png_size(data: bytes) -> tuple[int, int]:
     return _some(width, height)
 
 
-def _jpeg_size(data: bytes) -> tuple[int, int]:
-    """Width and height from the frame header (ISO/IEC 10918-1, B.2.2), without decoding anything."""
+def _still(data: bytes) -> bytes:
+    """An animated PNG without its animation, which would take the decoder two and a half times the memory; its chunks lie inside."""
+    kept, at = [data[:8]], 8
+    while at + 12 <= len(data):
+        end = at + 12 + int.from_bytes(data[at : at + 4], "big")
+        if data[at + 4 : at + 8] not in (b"acTL", b"fcTL", b"fdAT"):
+            kept.append(data[at:end])
+        at = end
+    return b"".join(kept)
+
+
+def _jpeg_size(data: bytes) -> tuple[int, int, float]:
+    """Width, height and weight from the frame header (ISO/IEC 10918-1, B.2.2), without decoding anything."""
     if not data.startswith(b"\xff\xd8\xff"):
         raise UnsupportedSample("the bytes are neither a JPEG nor a PNG; convert the image to one of them")
     at = 2
@@ -134,7 +154,7 @@ def _jpeg_size(data: bytes) -> tuple[int, int]:
         marker, at = data[found.end() - 1], found.end()
         if marker in _SIZE_MARKERS:
             height, width = struct.unpack(">HH", data[at + 3 : at + 7])
-            return _some(width, height)
+            return *_some(width, height), 1.5 if marker in _PROGRESSIVE else 1.0
         if marker not in _BARE_MARKERS:
             at += max(2, int.from_bytes(data[at : at + 2], "big"))
     raise BadSample("the JPEG has no frame header; is the file whole?")
