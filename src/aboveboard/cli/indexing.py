@@ -385,7 +385,7 @@ def _reason(outcome: Indexed | Error, bar: str) -> tuple[str, str] | None:
         return outcome.refused, REFUSALS[outcome.refused]
     if not outcome.failures_to_enrol:
         return None if outcome.enrolled or outcome.is_known else ("no_face", "no face was found")
-    texts = [_lack_text(face, lacks[0], bar) for face, lacks in outcome.failures_to_enrol]
+    texts = list(dict.fromkeys(_lack_text(face, lacks[0], bar) for face, lacks in outcome.failures_to_enrol))
     if outcome.enrolled:
         return "partly", f"enrolled {_count(len(outcome.enrolled), 'face')}, and not: {_listed(texts)}"
     return "ambiguous" if outcome.failures_to_enrol[0][1][0] == "ambiguous" else "low_quality", _listed(texts)
