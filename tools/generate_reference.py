@@ -272,7 +272,7 @@ def metric_rows() -> str:
     exchange = Exchange("", "DetectFaces", "", 0, rule="r", limit="l", policy="p")
     with TemporaryDirectory() as folder:
         app = open_app(load(Path(folder), {"ABOVEBOARD_PACK": "null"}))
-        metrics = Metrics(app, Shares("", 1), Shares("", 1))
+        metrics = Metrics(app, Shares("", 1, 1), Shares("", 1, 1))
         metrics.count(exchange)
         families = [family for family in metrics.registry.collect() if family.name.startswith("aboveboard")]
         app.database.close()

@@ -152,6 +152,78 @@ def test_idle_connections_make_room_for_new_ones(started):
             wires[-1].recv(1)  # the newest is still there
 
 
+def announced(running, key, length):
+    """A connection whose request claims a key, has no signature of it and never sends its body."""
+    headers = {**running.signed(b"{}", "RekognitionService.DetectFaces", key), "Authorization": _forged(key), "Content-Length": length}
+    lines = "".join(f"{name}: {value}\r\n" for name, value in headers.items())
+    wire = socket.create_connection(("127.0.0.1", running.port), timeout=30)
+    wire.sendall(f"POST / HTTP/1.1\r\n{lines}\r\n".encode())
+    return wire
+
+
+def test_requests_without_a_body_make_room_for_new_ones(started):
+    """They are no more than idle connections; who sends his body, however slowly, goes last."""
+    running = started(connections="20")
+    other = running.operator("other", "auditor")
+    body = b"{}" + b" " * 50
+    lines = "".join(f"{name}: {value}\r\n" for name, value in running.signed(body, "RekognitionService.ListCollections").items())
+    with ExitStack() as stack:
+        slow = stack.enter_context(socket.create_connection(("127.0.0.1", running.port), timeout=30))
+        slow.sendall(f"POST / HTTP/1.1\r\n{lines}Content-Length: {len(body)}\r\n\r\n".encode())
+        for i in range(50):
+            slow.sendall(body[i : i + 1])
+            time.sleep(0.01)
+            stack.enter_context(announced(running, other, 1))
+        assert [running.post("ListCollections", {}).status for _ in range(5)] == [200] * 5
+        slow.sendall(body[50:])
+        assert b"200 OK" in slow.recv(65536)
+
+
+def test_a_key_s_id_alone_does_not_take_the_room_of_others(started, monkeypatch):
+    """Large bodies announced under it, which never come, leave room for the largest body of another key."""
+    monkeypatch.setattr(server, "WAIT_UNREAD_S", 2.0)
+    running = started()
+    other = running.operator("other", "auditor")
+    with ExitStack() as stack:
+        for _ in range(6):
+            stack.enter_context(announced(running, other, server.MAX_BODY))
+        while not running.front.bodies.waiting:
+            time.sleep(0.01)
+        assert running.post("ListCollections", b"{}" + b" " * (server.MAX_BODY - 2)).status == 200
+
+
+def test_a_key_whose_requests_do_not_end_leaves_workers_to_others(started):
+    """Half of them."""
+    running = started(images_at_once="1")
+    other, crowd = running.operator("other", "auditor"), running.client(max_pool_connections=6)
+    with ThreadPoolExecutor(6) as pool:
+        with running.app.room.decoded(FACE, 10**6):  # so that no other image has its turn
+            done = [pool.submit(crowd.detect_faces, Image={"Bytes": FACE}) for _ in range(6)]
+            while running.front.workers.in_use + running.front.workers.waiting < 6:
+                time.sleep(0.01)
+            assert (running.front.workers.in_use, running.front.workers.capacity) == (2, 4)
+            assert running.client(other).list_collections()["CollectionIds"] == []
+            assert not any(future.done() for future in done)
+        for future in done:
+            future.result()
+
+
+def test_who_hung_up_does_not_wait(started):
+    """Heads sent and closed leave nothing behind, though there is no room for their bodies."""
+    running = started()
+    other = running.operator("other", "auditor")
+    with ExitStack() as stack:
+        for _ in range(5):
+            stack.enter_context(announced(running, other, server.MAX_BODY))
+        for _ in range(100):
+            announced(running, other, server.MAX_BODY).close()
+        deadline = time.monotonic() + 15
+        while running.front.bodies.waiting != 2 and time.monotonic() < deadline:
+            time.sleep(0.05)
+        assert running.front.bodies.waiting == 2  # of the five
+        assert running.is_alive()
+
+
 def test_bodies_are_read_while_there_is_room_for_them(started, monkeypatch):
     """Announced bytes take room. Who waits too long for it is told ThrottlingException; once they are gone everything is answered."""
     monkeypatch.setattr(server, "WAIT_UNREAD_S", 1.0)

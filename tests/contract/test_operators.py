@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import json
 import re
+import socket
 import subprocess
 import sys
+import time
 from collections.abc import Callable
 from typing import Any
 
@@ -82,6 +84,19 @@ def test_revoking_ends_every_key_of_one_operator_alone(own_server, run):
     before = own_server.entry_count()
     assert "no key was revoked" in run("revoke", "ben").stdout
     assert own_server.entry_count() == before
+
+
+def test_a_key_that_is_revoked_while_its_body_comes_is_refused(own_server, run):
+    """A request that began before ends unanswered."""
+    key, _ = made(run("add", "ben", "--role", "auditor", "--json"))
+    lines = "".join(f"{name}: {value}\r\n" for name, value in own_server.signed(b"{}", "RekognitionService.ListCollections", key).items())
+    with socket.create_connection(("127.0.0.1", own_server.port), timeout=30) as wire:
+        wire.sendall(f"POST / HTTP/1.1\r\n{lines}Content-Length: 2\r\n\r\n{{".encode())
+        while not own_server.front.bodies.in_use:
+            time.sleep(0.01)
+        run("revoke", "ben")
+        wire.sendall(b"}")
+        assert b"UnrecognizedClientException" in wire.recv(65536)
 
 
 def test_rotate_may_end_the_old_keys_and_change_the_buckets(own_server, run):

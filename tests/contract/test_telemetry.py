@@ -77,6 +77,7 @@ def test_no_name_no_secret_and_no_photograph_is_logged_or_counted(tmp_path):
             f"POST /{MARK}?{MARK} HTTP/1.1\r\n{head}\r\n\r\n",
             f"GET /{MARK} HTTP/1.1\r\n\r\n",
             f"{MARK} {MARK}\r\n\r\n",
+            f"GET /{MARK} HTTP/1.1\r\nConnection: Upgrade\r\nUpgrade: {MARK}\r\n\r\n",
             f"POST / HTTP/1.1\r\n{MARK}\r\n\r\n",
         ):
             _raw(host, int(port), raw.encode())
@@ -86,6 +87,7 @@ def test_no_name_no_secret_and_no_photograph_is_logged_or_counted(tmp_path):
     lines = [json.loads(line) for line in text.splitlines()]
     requests = [line for line in lines if line["logger"] == "aboveboard.requests"]
     assert len(requests) == sent
+    assert {line["logger"].partition(".")[0] for line in lines} == {"aboveboard"}  # strangers get no warning of uvicorn's written
     assert {line["access_key"] for line in requests} == {running.key.id, ""}
     assert {line["operation"] for line in requests} >= set(offered()) | {"StartFaceSearch", ""}
     for told in (text, metrics):
@@ -188,8 +190,19 @@ def test_metrics_count_what_was_asked(tmp_path):
     assert found[("process_resident_memory_bytes",)] > 10_000_000
 
 
-def test_metrics_are_for_this_machine_unless_said_otherwise(tmp_path):
-    """Also where the server itself is open to others; a port that is taken is told."""
+def test_a_proxy_s_word_for_the_client_is_an_address_or_nothing(tmp_path, monkeypatch):
+    """Whatever stands after a zone's % is no part of it; whom to believe no variable of uvicorn's own says."""
+    monkeypatch.setenv("FORWARDED_ALLOW_IPS", "192.0.2.1")
+    with serving(null_settings(tmp_path / "data")) as running:
+        seen = []
+        running.front.listeners.append(lambda exchange: seen.append(exchange.client))
+        for word in ("203.0.113.9", f"fe80::1%{MARK} 7", MARK):
+            running.send(b"", {"Host": running.host, "X-Forwarded-For": word})
+    assert seen == ["203.0.113.9", "fe80::1", ""]
+
+
+def test_metrics_are_for_this_machine(tmp_path):
+    """Also where the server itself is open to others; a port that is taken is told, and who says nothing there is hung up upon."""
     with process_serving(tmp_path / "data", options=["--metrics-port", "0", "--host", "0.0.0.0", "--plain-http-behind-proxy"]) as running:
         assert running.metrics.startswith("http://127.0.0.1:")
         port = running.metrics.split(":")[-1].partition("/")[0]
@@ -197,6 +210,8 @@ def test_metrics_are_for_this_machine_unless_said_otherwise(tmp_path):
             [sys.executable, "-m", "aboveboard", "serve", "--port", "0", "--data", str(tmp_path / "other"), "--metrics-port", port],
             capture_output=True, text=True, timeout=60, check=False, env={**os.environ, "ABOVEBOARD_PACK": "null"},
         )  # fmt: skip
+        with socket.create_connection(("127.0.0.1", int(port)), timeout=30) as silent:
+            assert silent.recv(1) == b""
     assert done.returncode == 5
     assert "--metrics-port" in done.stderr
 

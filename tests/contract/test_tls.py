@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import os
 import socket
 import ssl
@@ -9,8 +10,10 @@ import subprocess
 import sys
 import time
 import warnings
+from contextlib import ExitStack, suppress
 from datetime import UTC, datetime, timedelta
 from ipaddress import ip_address
+from pathlib import Path
 
 import pytest
 from botocore.exceptions import SSLError
@@ -18,6 +21,8 @@ from cryptography import x509
 from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 from kit import client, process_serving
+
+from aboveboard.rekognition.certificate import Certificate
 
 PLAIN = serialization.NoEncryption()
 
@@ -31,10 +36,10 @@ class Authority:
         self.file = folder / "ca.pem"
         self.file.write_bytes(self.signed(self.name, self.key.public_key(), is_authority=True))
 
-    def signed(self, subject, public_key, is_authority=False, days=1):
+    def signed(self, subject, public_key, is_authority=False, days=1, since=-9):
         now = datetime.now(UTC)
         made = x509.CertificateBuilder(
-            self.name, subject, public_key, x509.random_serial_number(), now - timedelta(days=9), now + timedelta(days=days)
+            self.name, subject, public_key, x509.random_serial_number(), now + timedelta(days=since), now + timedelta(days=days)
         )
         made = made.add_extension(x509.BasicConstraints(is_authority, None), critical=True)
         if not is_authority:
@@ -54,6 +59,12 @@ class Authority:
 @pytest.fixture(scope="module")
 def authority(tmp_path_factory):
     return Authority(tmp_path_factory.mktemp("authority"))
+
+
+def version_2(certificate):
+    """A certificate's file with its version number changed."""
+    der = ssl.PEM_cert_to_DER_cert(certificate.read_text())
+    return ssl.DER_cert_to_PEM_cert(der.replace(b"\xa0\x03\x02\x01\x02", b"\xa0\x03\x02\x01\x01", 1)).encode()
 
 
 def options(pair):
@@ -89,7 +100,7 @@ def test_boto3_speaks_https_and_a_replaced_certificate_is_taken_without_a_restar
     """The printed address is https. A pair replaced by another is taken by new connections while the old ones go on; a half-written or
     broken one is not, and the log says so."""
     first, second = authority.pair("first"), authority.pair("second")
-    live = authority.pair("live")
+    live, later = authority.pair("live"), authority.pair("later", since=1, days=2)
     for file, source in zip(live, first, strict=True):
         file.write_bytes(source.read_bytes())
     log = tmp_path / "log"
@@ -100,6 +111,10 @@ def test_boto3_speaks_https_and_a_replaced_certificate_is_taken_without_a_restar
         assert offered(server).strip() == first[0].read_text().strip()
         live[0].write_bytes(second[0].read_bytes()[:300])
         assert says(log, "is no certificate in PEM")
+        live[0].write_bytes(version_2(second[0]))
+        assert says(log, "is no certificate of X.509 version 3")
+        live[0].write_bytes(later[0].read_bytes())
+        assert says(log, "is not valid before")
         live[0].write_bytes(second[0].read_bytes())
         assert says(log, "is not the one of the certificate")
         assert offered(server).strip() == first[0].read_text().strip()
@@ -111,6 +126,7 @@ def test_boto3_speaks_https_and_a_replaced_certificate_is_taken_without_a_restar
         other.mkdir()
         with pytest.raises(SSLError):
             client(server.endpoint, server.key, verify=Authority(other).file).list_collections()
+        boto.close()
 
 
 def test_nothing_older_than_tls_1_2_is_spoken(tmp_path, authority):
@@ -139,7 +155,11 @@ def test_files_that_are_no_pair_to_serve_with_are_refused_with_what_to_mend(tmp_
     locked = authority.pair("locked", serialization.BestAvailableEncryption(b"secret"))
     rubbish = tmp_path / "rubbish"
     rubbish.write_bytes(os.urandom(500))
+    old = tmp_path / "old"
+    old.write_bytes(version_2(good[0]))
     for pair, text in (
+        ((old, good[1]), "is no certificate of X.509 version 3"),
+        (authority.pair("later", since=1, days=2), "is not valid before"),
         ((good[0], other[1]), "is not the one of the certificate"),
         ((tmp_path / "none.pem", good[1]), "none.pem cannot be read: No such file"),
         ((good[0], tmp_path), "cannot be read: Is a directory"),
@@ -157,6 +177,49 @@ def test_files_that_are_no_pair_to_serve_with_are_refused_with_what_to_mend(tmp_
     assert "belong together" in _serve(tmp_path, "--tls-cert", str(good[0])).stderr
 
 
+def test_nothing_that_a_new_pair_does_ends_the_server(tmp_path, authority, monkeypatch, caplog):
+    """An exception of a kind that nobody thought of is logged by its type, and the old pair stays."""
+    pair = authority.pair("kept")
+    certificate = Certificate(*pair)
+    pair[0].write_bytes(b"another")
+
+    def broken(_):
+        raise ArithmeticError("SECRET")
+
+    monkeypatch.setattr(x509, "load_pem_x509_certificates", broken)
+    asyncio.run(certificate.refresh())
+    assert "ArithmeticError" in caplog.text
+    assert "SECRET" not in caplog.text
+
+
+def test_connections_without_a_handshake_make_room_for_new_ones(tmp_path, authority):
+    """They count from the first: of sixty where there may be twenty, the oldest forty end, and clients are answered."""
+    with process_serving(tmp_path / "data", options=options(authority.pair("crowd")), connections="20") as server, ExitStack() as stack:
+        boto = client(server.endpoint, server.key, verify=authority.file)
+        address = ("127.0.0.1", server.port)
+        wires = [stack.enter_context(socket.create_connection(address, timeout=30)) for _ in range(60)]
+        wires[0].settimeout(30)
+        assert boto.list_collections()["CollectionIds"] == []
+        for wire in wires[:40]:
+            with suppress(ConnectionError):
+                assert wire.recv(1) == b""
+        assert len(list(Path(f"/proc/{server.pid}/fd").iterdir())) < 60
+        half = stack.enter_context(socket.create_connection(address, timeout=30))
+        half.sendall(b"\x16\x03\x01\x02\x00\x01")
+        half.shutdown(socket.SHUT_WR)
+        assert half.recv(100) == b""
+        assert boto.list_collections()["CollectionIds"] == []
+        boto.close()  # an idle connection would keep the server from its end for 30 s
+
+
+def test_more_connections_than_the_system_allows_are_refused_at_the_start(tmp_path):
+    """With what to set; a limit that may be raised is raised."""
+    done = _serve(tmp_path, limit="-n 700")
+    assert done.returncode == 5
+    assert "LimitNOFILE=) to 1000, or set 'connections' to 200" in done.stderr
+    assert done.stderr.count("\n") == 1
+
+
 def test_beyond_this_machine_tls_is_asked_for(tmp_path, authority):
     """0.0.0.0 in plain HTTP is refused, with TLS it serves."""
     done = _serve(tmp_path, "--host", "0.0.0.0")
@@ -167,7 +230,21 @@ def test_beyond_this_machine_tls_is_asked_for(tmp_path, authority):
         assert client(endpoint, server.key, verify=authority.file).list_collections()["CollectionIds"] == []
 
 
-def _serve(tmp_path, *more):
-    command = [sys.executable, "-m", "aboveboard", "serve", "--port", "0", "--data", str(tmp_path / "data"), *more]
+def _serve(tmp_path, *more, limit="-S -n 700"):
+    command = [
+        "bash",
+        "-c",
+        f'ulimit {limit}; exec "$@"',
+        "-",
+        sys.executable,
+        "-m",
+        "aboveboard",
+        "serve",
+        "--port",
+        "0",
+        "--data",
+        str(tmp_path / "data"),
+        *more,
+    ]
     environment = {**os.environ, "ABOVEBOARD_PACK": "null"}
     return subprocess.run(command, capture_output=True, text=True, timeout=60, env=environment, check=False)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import threading
 from concurrent.futures import ThreadPoolExecutor
 
@@ -9,7 +10,7 @@ import anyio
 import pytest
 from kit import picture
 
-from aboveboard.errors import BadSample, TooFast
+from aboveboard.errors import BadRequest, BadSample, TooFast
 from aboveboard.rekognition.limits import Rates, Shares
 from aboveboard.vision.media import Room
 
@@ -57,12 +58,12 @@ def test_who_waits_too_long_for_room_is_refused_and_holds_up_nobody(monkeypatch)
         pass
 
 
-def in_turns(capacity, requests):
+def in_turns(capacity, requests, most=None, wait_s=10):
     """The order in which (owner, amount) requests, all sent at once, are served."""
-    shares, order = Shares("things", capacity), []
+    shares, order = Shares("things", capacity, most or capacity), []
 
     async def one(owner, amount):
-        async with shares.take(owner, amount, 10):
+        async with shares.take(owner, amount, wait_s):
             assert shares.in_use <= capacity
             order.append(owner)
             await anyio.sleep(0.001)
@@ -84,18 +85,57 @@ def test_who_holds_least_is_served_first():
     assert len(order) == 101
 
 
-def test_within_a_key_the_first_is_served_first_and_a_large_one_is_not_passed_over():
-    """Small ones do not keep a large one waiting for ever."""
-    assert in_turns(4, [("a", 3), ("a", 4), *[("a", 1)] * 9])[1] == "a"
-    assert in_turns(10, [("a", 4), ("b", 10), ("c", 4)]) == ["a", "b", "c"]
+def test_a_large_one_is_passed_by_for_half_of_its_wait():
+    """Small ones do not wait for what it waits for, nor do they keep it waiting for ever."""
+    assert in_turns(10, [("a", 4), ("b", 10), ("c", 4)]) == ["a", "c", "b"]
     assert in_turns(10, [("a", 99), ("b", 1)]) == ["a", "b"]
+
+    async def later():
+        shares, order = Shares("things", 10, 10), []
+
+        async def one(owner, amount, wait_s):
+            async with shares.take(owner, amount, wait_s):
+                order.append(owner)
+
+        async with anyio.create_task_group() as group, shares.take("a", 4, 1):
+            group.start_soon(one, "large", 10, 1)
+            await anyio.sleep(0.6)
+            group.start_soon(one, "small", 4, 10)
+            await anyio.sleep(0.1)
+            assert order == []
+        assert order == ["large", "small"]
+
+    anyio.run(later)
+
+
+def test_one_key_leaves_something_to_the_others():
+    """Who has his part is passed by; within a key the first is served first."""
+    assert in_turns(4, [("a", 1), ("a", 1), ("a", 1), ("b", 1), ("b", 1)], most=2) == ["a", "a", "b", "b", "a"]
+    assert in_turns(4, [("a", 9), ("b", 9)], most=2) == ["a", "b"]
+
+
+def test_nobody_waits_for_who_went_away():
+    """Neither one who goes while he waits nor one who went before."""
+
+    async def held():
+        shares = Shares("things", 1, 1)
+        gone = asyncio.get_running_loop().create_future()
+        async with shares.take("a", 1, 1):
+            asyncio.get_running_loop().call_later(0.01, gone.set_result, None)
+            for _ in range(2):
+                with pytest.raises(BadRequest, match="went away"):
+                    async with shares.take("b", 1, 1000, gone):
+                        pass
+            assert shares.waiting == 0
+
+    anyio.run(held)
 
 
 def test_who_waits_too_long_for_his_share_is_refused():
     """TooFast, and nothing of it stays behind."""
 
     async def held():
-        shares = Shares("things", 1)
+        shares = Shares("things", 1, 1)
         async with shares.take("a", 1, 1):
             with pytest.raises(TooFast, match="more things than"):
                 async with shares.take("b", 1, 0.01):

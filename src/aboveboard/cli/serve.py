@@ -5,11 +5,15 @@ from __future__ import annotations
 import contextlib
 import ipaddress
 import logging
+import resource
 import signal
 import socket
+import threading
 from collections.abc import Iterator
 from pathlib import Path
+from socketserver import ThreadingMixIn
 from typing import TYPE_CHECKING, Annotated
+from wsgiref.simple_server import WSGIRequestHandler, WSGIServer, make_server
 
 import typer
 import uvicorn
@@ -24,6 +28,10 @@ GRACE_S = 30
 """How long a stop waits for requests in flight."""
 LOOK_S = 2
 """How often the certificate's files are looked at."""
+SPARE_FILES = 500
+"""Files beside the connections: the server's own, and connections accepted before those that make room for them have ended."""
+METRICS_TIMEOUT_S = 5
+"""For each read and write of a connection to the metrics."""
 
 
 def serve(
@@ -43,9 +51,9 @@ def serve(
     ] = False,
     log: Annotated[bool, typer.Option("--log", help="Write a line of JSON to stderr for each request, without names.")] = False,
     metrics_port: Annotated[
-        int | None, typer.Option("--metrics-port", min=0, max=65535, help="Port for Prometheus, without which there are no metrics.")
+        int | None,
+        typer.Option("--metrics-port", min=0, max=65535, help="Port of 127.0.0.1 for Prometheus, without which there are no metrics."),
     ] = None,
-    metrics_host: Annotated[str, typer.Option("--metrics-host", help="Address for Prometheus; it needs no key there.")] = "127.0.0.1",
     trace: Annotated[bool, typer.Option("--trace", help="Send a span for each request, as OpenTelemetry's OTEL_* variables say.")] = False,
 ) -> None:
     """Serve the Amazon Rekognition API until Ctrl-C or SIGTERM; requests in flight are finished.
@@ -71,6 +79,7 @@ def serve(
     certificate = Certificate(tls_cert, tls_key) if tls_cert and tls_key else None
     provider = telemetry.traces() if trace else None
     app = open_app(data)
+    _allow_files(app.settings.connections)
     if no_first_operator and not app.operators.all():
         raise BadRequest(f"{app.settings.data} has no operator yet; add one with: {advice('operator add NAME --role admin', data)}")
     front = Front(app)
@@ -82,7 +91,7 @@ def serve(
     if metrics_port is not None:
         metrics = telemetry.Metrics(app, front.bodies, front.workers)
         front.listeners.append(metrics.count)
-        lines.append(f"metrics on {_serve_metrics(metrics.registry, metrics_host, metrics_port)}")
+        lines.append(f"metrics on {_serve_metrics(metrics.registry, metrics_port)}")
     url = _url("https" if certificate else "http", host, listener.getsockname()[1])
     made = app.operators.first(app.gate.policies.default)
     lines += [*first_words(made[0], app), "", *key_lines(made[1], app.settings.region)] if made else []
@@ -94,25 +103,60 @@ def serve(
             *region_lines(app.settings.region),
         ]
     lines += [f"export AWS_ENDPOINT_URL_REKOGNITION={url}", "", f"listening on {url}"]
-    config = configuration(front, app.settings.connections, timeout_graceful_shutdown=GRACE_S)
-    if certificate:
-        config.load()
-        config.ssl, config.callback_notify, config.timeout_notify = certificate.context, certificate.refresh, LOOK_S
+    config = configuration(
+        front,
+        app.settings.connections,
+        certificate.context if certificate else None,
+        callback_notify=certificate.refresh if certificate else None,
+        timeout_notify=LOOK_S,
+        timeout_graceful_shutdown=GRACE_S,
+    )
     _Server(config, lines).run(sockets=[listener])
     if provider:
         provider.shutdown()
     app.database.close()
 
 
-def _serve_metrics(registry: CollectorRegistry, host: str, port: int) -> str:
+def _allow_files(connections: int) -> None:
+    """Have the system allow so many connections at once; raises Unavailable where it does not: without files nobody is answered."""
+    needed = connections + SPARE_FILES
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    if soft != resource.RLIM_INFINITY and soft < needed:
+        if hard != resource.RLIM_INFINITY and hard < needed:
+            mend = f"raise it (ulimit -Hn, LimitNOFILE=) to {needed}, or set 'connections' to {max(1, hard - SPARE_FILES)}"
+            raise Unavailable(f"{connections} connections need {needed} open files, and the system allows {hard}; {mend}")
+        resource.setrlimit(resource.RLIMIT_NOFILE, (needed, hard))
+
+
+class _Scrape(WSGIRequestHandler):
+    """One connection to the metrics, each in a thread: who says nothing is hung up upon."""
+
+    timeout = METRICS_TIMEOUT_S
+
+    def handle(self) -> None:
+        with contextlib.suppress(OSError):
+            super().handle()
+
+    def log_message(self, *_: object) -> None:
+        """Nothing."""
+
+
+class _Scrapes(ThreadingMixIn, WSGIServer):
+    daemon_threads = True
+
+
+def _serve_metrics(registry: CollectorRegistry, port: int) -> str:
     """Answer Prometheus in a thread; returns the address."""
-    from prometheus_client import start_http_server
+    from prometheus_client import make_wsgi_app
 
     try:
-        server, _ = start_http_server(port, host, registry)
+        server = make_server("127.0.0.1", port, make_wsgi_app(registry), _Scrapes, _Scrape)
     except OSError as error:
-        raise Unavailable(f"cannot listen for metrics on {host} port {port} ({error.strerror}); choose another --metrics-port") from error
-    return f"{_url('http', host, server.server_port)}/metrics"
+        raise Unavailable(
+            f"cannot listen for metrics on 127.0.0.1 port {port} ({error.strerror}); choose another --metrics-port"
+        ) from error
+    threading.Thread(target=server.serve_forever, daemon=True).start()
+    return f"{_url('http', '127.0.0.1', server.server_port)}/metrics"
 
 
 def _url(scheme: str, host: str, port: int) -> str:

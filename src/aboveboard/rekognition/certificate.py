@@ -39,6 +39,8 @@ class Certificate:
             log.info("the certificate was read anew")
         except Unavailable as error:
             log.error("the new certificate is not taken, the one before stays: %s", error.message)
+        except Exception as error:  # whatever it is, it must not end the server
+            log.error("the new certificate is not taken, the one before stays: %s", type(error).__name__)
 
     def _hand_over(self, connection: Any, _name: str | None, _context: ssl.SSLContext) -> None:
         connection.context = self._newest
@@ -61,10 +63,16 @@ class Certificate:
                 raise Unavailable(f"the file {file} cannot be read: {error.strerror}") from error
         try:
             first = x509.load_pem_x509_certificates(self._certificate.read_bytes())[0]
+            begins, ends = first.not_valid_before_utc, first.not_valid_after_utc
         except (OSError, ValueError) as error:
             raise Unavailable(f"{self._certificate} is no certificate in PEM; name the file that begins with BEGIN CERTIFICATE") from error
-        if first.not_valid_after_utc < datetime.now(UTC):
-            raise Unavailable(f"the certificate {self._certificate} expired on {first.not_valid_after_utc:%Y-%m-%d}; have it renewed")
+        except x509.InvalidVersion as error:
+            raise Unavailable(f"{self._certificate} is no certificate of X.509 version 3; have another made") from error
+        if ends < (now := datetime.now(UTC)):
+            raise Unavailable(f"the certificate {self._certificate} expired on {ends:%Y-%m-%d}; have it renewed")
+        if begins > now:
+            text = f"the certificate {self._certificate} is not valid before {begins:%Y-%m-%d %H:%M} UTC; wait, or set this machine's clock"
+            raise Unavailable(text)
         context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
         context.minimum_version = ssl.TLSVersion.TLSv1_2
         try:

@@ -45,8 +45,11 @@ class Front:
     def __init__(self, app: App) -> None:
         self.listeners: list[Listener] = []
         # Enough workers to keep every core busy while some wait for the disk.
-        self.workers = Shares("requests", 2 * (app.settings.images_at_once or cores()) + 2)
-        self.bodies = Shares("request bodies", app.settings.request_bytes_at_once)
+        half = (app.settings.images_at_once or cores()) + 1
+        self.workers = Shares("requests", 2 * half, half)
+        # Room is taken before the signature can be checked: who knows a key's id alone must leave room for another key's largest body.
+        room = app.settings.request_bytes_at_once
+        self.bodies = Shares("request bodies", room, max(room - MAX_BODY, MAX_BODY))
         self._app, self._handlers, self._rates = app, offered(), Rates(app.settings.requests_per_second)
         self._threads, self._doors = CapacityLimiter(self.workers.capacity), CapacityLimiter(4)
         self._others = Starlette(
@@ -87,23 +90,23 @@ class Front:
         signed = auth.read(headers, datetime.now(UTC))
         length = _length(headers)
         # Room is taken and a body read only for a key that exists.
-        known = await to_thread.run_sync(_credential, self._app, signed, limiter=self._doors)
+        await to_thread.run_sync(_credential, self._app, signed, limiter=self._doors)
         exchange.key_id = signed.key_id
-        async with self.bodies.take(signed.key_id, length, WAIT_UNREAD_S):
+        gone = request.scope["extensions"]["aboveboard.gone"]
+        async with self.bodies.take(signed.key_id, length, WAIT_UNREAD_S, gone):
             with fail_after(BODY_TIMEOUT_S):
                 body = await _body(request)
             exchange.bytes_in = len(body)
             path = request.scope.get("raw_path") or b"/"
             query = request.scope["query_string"].decode("latin-1")
-            work = partial(self._work, known, signed, headers, path.decode("latin-1"), query, body, exchange)
-            async with self.workers.take(signed.key_id, 1, WAIT_READ_S):
+            work = partial(self._work, signed, headers, path.decode("latin-1"), query, body, exchange)
+            async with self.workers.take(signed.key_id, 1, WAIT_READ_S, gone):
                 return await to_thread.run_sync(work, limiter=self._threads)
 
-    def _work(
-        self, known: Credential, signed: auth.Signed, headers: Mapping[str, str], path: str, query: str, body: bytes, exchange: Exchange
-    ) -> Response:
+    def _work(self, signed: auth.Signed, headers: Mapping[str, str], path: str, query: str, body: bytes, exchange: Exchange) -> Response:
         """One request, in a worker thread. Its errors end here: taken through the event loop they would keep its photograph alive."""
         try:
+            known = _credential(self._app, signed)  # again: it may have been revoked while the body came
             auth.verify(signed, known.secret, path, query, headers, body)
             self._rates.spend(signed.key_id)
             invocation = headers.get("amz-sdk-invocation-id", "")
@@ -128,7 +131,8 @@ async def _nothing(_: Request) -> Response:
 def _address(request: Request) -> str:
     """The client's address; a proxy's word for it (X-Forwarded-For) only where it is one."""
     try:
-        return str(ipaddress.ip_address(request.client.host)) if request.client else ""
+        # Without a zone: ip_address takes any text after the %.
+        return str(ipaddress.ip_address(request.client.host.partition("%")[0])) if request.client else ""
     except ValueError:
         return ""
 
