@@ -168,3 +168,4 @@ def test_a_client_that_goes_away_leaves_the_server_standing(server):
     for _ in range(20):
         with socket.create_connection(("127.0.0.1", server.port)) as wire:
             wire.sendall(head.encode() + body[: len(body) // 2])
+    assert server.is_alive()

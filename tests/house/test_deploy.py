@@ -198,7 +198,7 @@ that it does not know with no more than a line in its log, and the service runs 
 
 def unit() -> configparser.ConfigParser:
     read = configparser.ConfigParser(delimiters=("=",), strict=False, interpolation=None)
-    read.optionxform = str  # type: ignore[assignment,method-assign]
+    read.optionxform = str
     read.read_string((DEPLOY / "aboveboard.service").read_text())
     return read
 
@@ -255,8 +255,8 @@ def directives(file: Path) -> list[tuple[str, ...]]:
     def walk(block: list[dict[str, object]]) -> list[tuple[str, ...]]:
         found = []
         for one in block:
-            found.append((str(one["directive"]), *one["args"]))  # type: ignore[misc]
-            found += walk(one.get("block") or [])  # type: ignore[arg-type]
+            found.append((str(one["directive"]), *one["args"]))
+            found += walk(one.get("block") or [])
         return found
 
     return walk(parsed["config"][0]["parsed"])

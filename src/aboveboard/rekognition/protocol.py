@@ -24,6 +24,8 @@ KEEP_ALIVE_S = 75
 BACKLOG = 100
 """Connections that wait to be accepted, and that asyncio accepts at a time."""
 
+log = logging.getLogger("aboveboard.server")
+
 
 class Bounded(HttpToolsProtocol):  # type: ignore[misc]
     """One connection. Head too large (as far as whole reads tell): 400; head too slow, answer not taken: hung up.
@@ -64,7 +66,10 @@ class Bounded(HttpToolsProtocol):  # type: ignore[misc]
     async def _shake_hands(self, transport: Any, context: SSLContext) -> None:
         try:
             secured = await self.loop.start_tls(transport, self, context, server_side=True, ssl_handshake_timeout=HEAD_TIMEOUT_S)
-        except Exception:  # whatever the other side sent: start_tls has closed the connection
+        except OSError:  # the other side's fault or its going away; start_tls has closed the connection
+            secured = None
+        except Exception as error:
+            log.error("a TLS handshake failed: a defect (%s)", type(error).__name__)
             secured = None
         if secured is None or self._gone.done():
             self.connection_lost(None)

@@ -85,11 +85,11 @@ class Subjects:
         handle = str(uuid.uuid4())
         values = {"collection": collection.n, "subject_id": subject_id, "handle": handle, "created_at": now()}
         try:
-            made = connection.execute(sa.insert(SUBJECTS).values(**values))
+            n = connection.execute(sa.insert(SUBJECTS).values(**values).returning(SUBJECTS.c.n)).scalar_one()
         except sa.exc.IntegrityError as error:
             raise Conflict(f"The user id: {subject_id} already exists; choose another, or associate faces with this one.") from error
         _count(connection, collection, COLLECTIONS.c.subject_count, 1)
-        return SubjectRow(int(made.inserted_primary_key[0]), subject_id, handle, False)  # type: ignore[index]
+        return SubjectRow(n, subject_id, handle, False)
 
     def face_counts(self, connection: sa.Connection, collection: Collection, subject_ids: Sequence[str]) -> dict[str, int]:
         """How many faces those of these people have who are there."""
