@@ -4,14 +4,12 @@ from __future__ import annotations
 
 import hashlib
 import shlex
-import signal
 import sys
 import threading
 import time
 from collections import deque
 from collections.abc import Callable, Container, Iterable, Iterator, Sequence
 from concurrent.futures import CancelledError, Future, ThreadPoolExecutor
-from contextlib import contextmanager
 from dataclasses import dataclass, field
 from datetime import date
 from functools import partial
@@ -35,6 +33,7 @@ from aboveboard.cli.common import (
     check_id,
     columns,
     counted,
+    ctrl_c,
     existing,
     listing,
     open_as,
@@ -400,26 +399,6 @@ def _lack_text(face: Face, lack: Shortcoming, bar: str) -> str:
         side = "at most" if lack == "pose" else "at least"
         text += f" ({analyse.measured(face)[lack]:.1f}{_UNITS[lack]}, {side} {analyse.bounds(bar)[lack]:g})"
     return text
-
-
-@contextmanager
-def ctrl_c() -> Iterator[threading.Event]:
-    """An event that the first Ctrl-C sets; a second one ends the program at once."""
-    event = threading.Event()
-    if threading.current_thread() is not threading.main_thread():
-        yield event
-        return
-
-    def note(_: int, __: Any) -> None:
-        event.set()
-        signal.signal(signal.SIGINT, before)
-        typer.echo("stopping: finishing the photographs at hand", err=True)
-
-    before = signal.signal(signal.SIGINT, note)
-    try:
-        yield event
-    finally:
-        signal.signal(signal.SIGINT, before)
 
 
 def _status(indexed: Indexed) -> str:

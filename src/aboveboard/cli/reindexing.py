@@ -24,6 +24,7 @@ from aboveboard.cli.common import (
     OperatorName,
     advice,
     counted,
+    ctrl_c,
     existing,
     listing,
     open_as,
@@ -32,7 +33,6 @@ from aboveboard.cli.common import (
     stop,
 )
 from aboveboard.cli.folders import Photograph, gather
-from aboveboard.cli.indexing import ctrl_c
 from aboveboard.errors import BadRequest
 
 if TYPE_CHECKING:

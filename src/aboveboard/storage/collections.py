@@ -107,10 +107,9 @@ class Collections:
         """Make a collection and return its row; raises Exists."""
         try:
             values = {"id": collection_id, "model_version": model_version, "model": model, "created_at": now()}
-            made = connection.execute(sa.insert(COLLECTIONS).values(**values))
+            n: int = connection.execute(sa.insert(COLLECTIONS).values(**values).returning(COLLECTIONS.c.n)).scalar_one()
         except sa.exc.IntegrityError as error:
             raise Exists(f"The collection id: {collection_id} already exists.") from error
-        n = int(made.inserted_primary_key[0])  # type: ignore[index]
         self.set_tags(connection, n, tags)
         return n
 
