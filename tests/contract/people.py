@@ -1,0 +1,15 @@
+"""What the tests of users share: a face of a person, and giving faces to a user."""
+
+from __future__ import annotations
+
+from kit import picture
+
+
+def index(client, collection, person, take=0, variation=0.1, external="e"):
+    """The face id of a photograph of one person."""
+    data = picture(person, take=take, variation=variation)
+    return client.index_faces(CollectionId=collection, Image={"Bytes": data}, ExternalImageId=external)["FaceRecords"][0]["Face"]["FaceId"]
+
+
+def associate(client, collection, user, *faces, **more):
+    return client.associate_faces(CollectionId=collection, UserId=user, FaceIds=list(faces), **more)
