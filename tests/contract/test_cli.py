@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import fcntl
 import json
 import os
 import re
@@ -289,13 +290,15 @@ def test_faces_that_are_not_enrolled_are_named(run: Callable[..., Result], tmp_p
 
 
 def test_ctrl_c_keeps_what_is_done_and_the_next_run_goes_on(environment: Mapping[str, str], tmp_path: Path) -> None:
-    folder, many = tmp_path / "many", 60
+    folder, many = tmp_path / "many", 200
     for subject in range(many):
-        write(folder / f"{subject:03d}.png", subject, side=600)
+        write(folder / f"{subject:03d}.png", subject)
     index = [*COMMAND, "index", str(folder), "-c", "c", "--create", "--json", "--workers", "2"]
     everything = {**os.environ, **environment}
     process = subprocess.Popen(index, env=everything, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
     assert process.stdout is not None
+    # A pipe that holds fewer lines than there are photographs: the run waits for its reader and cannot end before Ctrl-C.
+    fcntl.fcntl(process.stdout, fcntl.F_SETPIPE_SZ, 4096)
     first = [process.stdout.readline() for _ in range(5)]
     process.send_signal(signal.SIGINT)
     assert process.stderr is not None
