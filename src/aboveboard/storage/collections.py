@@ -11,7 +11,7 @@ import sqlalchemy as sa
 
 from aboveboard.biometrics.vocabulary import Box, Template
 from aboveboard.errors import Exists, NoSuch
-from aboveboard.storage.database import COLLECTIONS, FACES, IMAGES, RECORDS, SUBJECTS, TAGS, TEMPLATES, Database, now
+from aboveboard.storage.database import COLLECTIONS, FACES, IMAGES, RECORDS, SUBJECTS, TAGS, TEMPLATES, TOUCHED, Database, now
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,6 +60,8 @@ class Record:
 
 _CHUNK = 500
 """Ids in one statement."""
+TOUCHES_KEPT, TOUCHES_PER_TRIM = 100_000, 1000
+"""Of a collection's touched faces: how many are kept, and every how many touches older ones go."""
 
 # Built once: SQLAlchemy takes longer to build a statement than SQLite to answer it.
 _BY_ID = (
@@ -80,6 +82,14 @@ _MARKED = sa.select(IMAGES.c.image_id).where(IMAGES.c.collection == _HERE)
 _RECORDS = sa.select(RECORDS.c.image_id, *(RECORDS.c[one.name] for one in fields(Record))).where(
     RECORDS.c.collection == _HERE, RECORDS.c.image_id.in_(_THESE)
 )
+_TOUCH = (
+    sa.update(COLLECTIONS)
+    .where(COLLECTIONS.c.n == _HERE)
+    .values(touches=COLLECTIONS.c.touches + sa.bindparam("count"), generation=COLLECTIONS.c.generation + 1)
+    .returning(COLLECTIONS.c.touches)
+)
+_LOG = sa.insert(TOUCHED)
+_TRIM = sa.delete(TOUCHED).where(TOUCHED.c.collection == _HERE, TOUCHED.c.touch <= sa.bindparam("last"))
 _PUT_RECORD = sa.insert(RECORDS).prefix_with("OR REPLACE", dialect="sqlite")
 
 
@@ -158,6 +168,7 @@ class Collections:
             rows = FACES.c.collection == collection.n, FACES.c.face_id.in_(there[start : start + _CHUNK])
             # The memory that an image was indexed goes with its face: indexing it again must enrol it again.
             images = sa.select(FACES.c.image_id).where(*rows)
+            touch_faces(connection, collection.n, list(connection.execute(sa.select(FACES.c.n).where(*rows)).scalars()))
             connection.execute(sa.delete(IMAGES).where(IMAGES.c.collection == collection.n, IMAGES.c.image_id.in_(images)))
             sources = set(connection.execute(images.distinct()).scalars())
             connection.execute(sa.delete(FACES).where(*rows))
@@ -205,7 +216,6 @@ class Collections:
         """Note a write: every process that searches this collection sees it at its next search."""
         change = {
             "generation": COLLECTIONS.c.generation + 1,
-            "removals": COLLECTIONS.c.removals + (1 if removed else 0),
             "face_count": COLLECTIONS.c.face_count + added - removed,
         }
         connection.execute(sa.update(COLLECTIONS).where(COLLECTIONS.c.n == collection.n).values(change))
@@ -237,6 +247,17 @@ class Collections:
         query = _FACES.where(FACES.c.collection == collection.n, FACES.c.n > after).order_by(FACES.c.n).limit(limit)
         with self._database.read() as connection:
             return [_face(row) for row in connection.execute(query)]
+
+
+def touch_faces(connection: sa.Connection, collection: int, faces: Sequence[int]) -> None:
+    """Note faces, by their rows, that are removed or become another subject's: whoever holds them in memory looks at them again."""
+    if not faces:
+        return
+    last = connection.execute(_TOUCH, {"collection": collection, "count": len(faces)}).scalar_one()
+    before = last - len(faces)
+    connection.execute(_LOG, [{"collection": collection, "touch": touch, "face": n} for touch, n in enumerate(faces, before + 1)])
+    if last // TOUCHES_PER_TRIM > before // TOUCHES_PER_TRIM:
+        connection.execute(_TRIM, {"collection": collection, "last": last - TOUCHES_KEPT})
 
 
 def _face(row: Any) -> FaceRow:

@@ -46,11 +46,12 @@ COLLECTIONS = sa.Table(
     sa.Column("created_at", sa.String, nullable=False),
     # Counted up with each write, so that every process notices the writes of the others.
     sa.Column("generation", sa.Integer, nullable=False, default=0),
-    sa.Column("removals", sa.Integer, nullable=False, default=0),
     sa.Column("face_count", sa.Integer, nullable=False, default=0),
-    # Counted up when a face comes to a subject or leaves one.
-    sa.Column("associations", sa.Integer, nullable=False, server_default="0"),
     sa.Column("subject_count", sa.Integer, nullable=False, server_default="0"),
+    # The last number that TOUCHED gave: how often a face was removed or became another subject's.
+    sa.Column("touches", sa.Integer, nullable=False, server_default="0"),
+    # Since then its rows are being erased; `id` is no collection's any more.
+    sa.Column("deleted_at", sa.String),
     sqlite_autoincrement=True,
 )
 TAGS = sa.Table(
@@ -95,6 +96,15 @@ TEMPLATES = sa.Table(
     METADATA,
     sa.Column("face", sa.ForeignKey("faces.n", ondelete="CASCADE"), primary_key=True),
     sa.Column("vector", sa.LargeBinary, nullable=False),
+)
+TOUCHED = sa.Table(
+    "touched_faces",
+    METADATA,
+    # What a reader that knows a collection as of one touch must look at again: faces that were removed or became another subject's.
+    sa.Column("collection", sa.ForeignKey("collections.n", ondelete="CASCADE"), primary_key=True),
+    sa.Column("touch", sa.Integer, primary_key=True),
+    sa.Column("face", sa.Integer, nullable=False),
+    sqlite_with_rowid=False,
 )
 IMAGES = sa.Table(
     "indexed_images",
@@ -162,7 +172,7 @@ COMMITMENT_KEYS = sa.Table(
     sa.Column("key", sa.LargeBinary, nullable=False),
 )
 
-SCHEMA = 2
+SCHEMA = 3
 _MIGRATIONS = {
     2: (
         "ALTER TABLE access_keys ADD COLUMN buckets JSON NOT NULL DEFAULT '[]'",
@@ -172,6 +182,12 @@ _MIGRATIONS = {
         "ALTER TABLE faces ADD COLUMN subject INTEGER REFERENCES subjects (n) ON DELETE SET NULL",
         "CREATE INDEX faces_of_image ON faces (collection, image_id)",
         "CREATE INDEX faces_of_subject ON faces (subject, n)",
+    ),
+    3: (
+        "ALTER TABLE collections DROP COLUMN removals",
+        "ALTER TABLE collections DROP COLUMN associations",
+        "ALTER TABLE collections ADD COLUMN touches INTEGER NOT NULL DEFAULT 0",
+        "ALTER TABLE collections ADD COLUMN deleted_at VARCHAR",
     ),
 }
 """Schema version -> what makes it of the one before; new tables make themselves."""

@@ -91,13 +91,8 @@ class Reindexings:
         new = sa.select(SHADOW_TEMPLATES.c.vector).where(SHADOW_TEMPLATES.c.face == TEMPLATES.c.face).scalar_subquery()
         own = sa.select(FACES.c.n).where(FACES.c.collection == collection.n)
         connection.execute(sa.update(TEMPLATES).where(TEMPLATES.c.face.in_(own)).values(vector=new))
-        # As after a removal: whoever holds the collection in memory loads all of it anew.
-        change = {
-            "model_version": to.model_version,
-            "model": to.model,
-            "generation": COLLECTIONS.c.generation + 1,
-            "removals": COLLECTIONS.c.removals + 1,
-        }
+        # Whoever holds the collection in memory sees another model and loads all of it anew.
+        change = {"model_version": to.model_version, "model": to.model, "generation": COLLECTIONS.c.generation + 1}
         connection.execute(sa.update(COLLECTIONS).where(COLLECTIONS.c.n == collection.n).values(change))
         self.end(connection, collection)
 

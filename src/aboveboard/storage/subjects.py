@@ -10,7 +10,7 @@ from typing import Any
 import sqlalchemy as sa
 
 from aboveboard.errors import Conflict, NoSuch
-from aboveboard.storage.collections import Collection
+from aboveboard.storage.collections import Collection, touch_faces
 from aboveboard.storage.database import COLLECTIONS, FACES, SUBJECTS, Database, now
 
 
@@ -43,6 +43,9 @@ _COUNTS = (
     .group_by(SUBJECTS.c.n)
 )
 _ADD = sa.insert(SUBJECTS)
+_FACES = sa.select(FACES.c.n).where(
+    FACES.c.collection == sa.bindparam("collection"), FACES.c.face_id.in_(sa.bindparam("face_ids", expanding=True))
+)
 _OWN = (
     sa.update(FACES)
     .where(FACES.c.collection == sa.bindparam("here"), FACES.c.face_id == sa.bindparam("owned"))
@@ -106,14 +109,14 @@ class Subjects:
         people = {row.subject_id: row for row in connection.execute(_NAMED, {**here, "subject_ids": list(given)})}
         owned = ((people[one].n, face_id) for one, face_ids in given.items() for face_id in face_ids)
         connection.execute(_OWN, [{"here": collection.n, "owner": n, "owned": face_id} for n, face_id in owned])
-        _count(connection, collection, COLLECTIONS.c.associations, 1)
+        _touch(connection, collection, [face_id for face_ids in given.values() for face_id in face_ids])
         return {people[one].handle: list(face_ids) for one, face_ids in given.items()}
 
     def delete(self, connection: sa.Connection, collection: Collection, subject: SubjectRow) -> None:
         """Remove a person; his faces stay in the collection as nobody's."""
+        _touch(connection, collection, self.faces_of(subject, connection))
         connection.execute(sa.delete(SUBJECTS).where(SUBJECTS.c.n == subject.n))
         _count(connection, collection, COLLECTIONS.c.subject_count, -1)
-        _count(connection, collection, COLLECTIONS.c.associations, 1)
 
     def faces_of(self, subject: SubjectRow, connection: sa.Connection | None = None) -> list[str]:
         """Face ids of a person, in the order of enrolment."""
@@ -127,7 +130,12 @@ class Subjects:
         """Make faces a person's, or with None nobody's."""
         chosen = FACES.c.collection == collection.n, FACES.c.face_id.in_(list(face_ids))
         connection.execute(sa.update(FACES).where(*chosen).values(subject=subject.n if subject else None))
-        _count(connection, collection, COLLECTIONS.c.associations, 1)
+        _touch(connection, collection, face_ids)
+
+
+def _touch(connection: sa.Connection, collection: Collection, face_ids: Sequence[str]) -> None:
+    chosen = {"collection": collection.n, "face_ids": list(face_ids)}
+    touch_faces(connection, collection.n, list(connection.execute(_FACES, chosen).scalars()))
 
 
 def _count(connection: sa.Connection, collection: Collection, column: sa.Column[int], by: int) -> None:

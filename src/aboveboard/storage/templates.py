@@ -82,9 +82,9 @@ class Apart:
     faces: int
 
 
-_STATE = sa.select(
-    COLLECTIONS.c.generation, COLLECTIONS.c.removals, COLLECTIONS.c.associations, COLLECTIONS.c.model_version, COLLECTIONS.c.model
-).where(COLLECTIONS.c.n == sa.bindparam("n"))
+_STATE = sa.select(COLLECTIONS.c.generation, COLLECTIONS.c.touches, COLLECTIONS.c.model_version, COLLECTIONS.c.model).where(
+    COLLECTIONS.c.n == sa.bindparam("n"), COLLECTIONS.c.deleted_at.is_(None)
+)
 
 
 @dataclass(frozen=True)
@@ -95,7 +95,7 @@ class _Gallery:
     """
 
     generation: int
-    removals: int
+    touched: tuple[int, str, str]
     numbers: NDArray[np.int64]
     matrix: NDArray[np.float32]
     face_ids: tuple[str, ...] = field(repr=False)
@@ -321,7 +321,7 @@ class Templates:
             gallery = self._brought_up(connection, collection, row)
             if not with_subjects:
                 return gallery, None
-            state = row.generation, row.associations
+            state = row.generation, row.touches
             whose = self._subjects.get(collection)
             if whose is None or whose.state != state:
                 whose = self._subjects[collection] = self._load_subjects(connection, collection, gallery, state)
@@ -343,8 +343,9 @@ class Templates:
         known = self._galleries.get(collection)
         if known is not None and known.generation == row.generation:
             return known
-        if known is None or known.removals != row.removals:
-            known = _Gallery(-1, row.removals, np.empty(0, np.int64), np.empty((0, 0), np.float32), ())
+        touched = row.touches, row.model_version, row.model
+        if known is None or known.touched != touched:
+            known = _Gallery(-1, touched, np.empty(0, np.int64), np.empty((0, 0), np.float32), ())
         # Templates of collections that another process deleted must not outlive them here.
         alive = {row.n for row in connection.execute(sa.select(COLLECTIONS.c.n))}
         self._galleries = {n: gallery for n, gallery in self._galleries.items() if n in alive}
@@ -363,7 +364,7 @@ class Templates:
         )
         rows = connection.execute(query).all()
         if not rows:
-            return _Gallery(generation, known.removals, known.numbers, known.matrix, known.face_ids)
+            return _Gallery(generation, known.touched, known.numbers, known.matrix, known.face_ids)
         tail = np.frombuffer(b"".join(row.vector for row in rows), "<f4").reshape(len(rows), -1)
         have = len(known.face_ids)
         whole = known.matrix.base if isinstance(known.matrix.base, np.ndarray) and have else np.empty((0, tail.shape[1]), np.float32)
@@ -374,7 +375,7 @@ class Templates:
         whole[have : have + len(rows)] = tail
         face_ids = known.face_ids + tuple(row.face_id for row in rows)
         numbers = np.concatenate([known.numbers, [row.n for row in rows]])
-        return _Gallery(generation, known.removals, numbers, whole[: len(face_ids)], face_ids)
+        return _Gallery(generation, known.touched, numbers, whole[: len(face_ids)], face_ids)
 
 
 def _check_model(permit: Permit, state: Any) -> None:
