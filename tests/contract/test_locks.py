@@ -14,7 +14,7 @@ import sqlalchemy as sa
 from botocore.model import Shape
 from kit import assert_ledger_whole, b64, basis, model, operation, picture
 
-from aboveboard.accountability import gate
+from aboveboard.accountability import looks as gates_looks
 from aboveboard.biometrics.calibration import Calibration
 from aboveboard.errors import Unavailable
 from aboveboard.rekognition.operations import offered
@@ -111,7 +111,7 @@ def looks(monkeypatch):
     spy(templates.Templates, "search")
     spy(templates.Templates, "search_subjects")
     spy(templates.Templates, "of_faces")
-    spy(gate, "comparison_scores")
+    spy(gates_looks, "comparison_scores")
     spy(templates, "comparison_scores")
     return counted
 
@@ -150,7 +150,7 @@ class TestEachScoringOperation:
 
         for method in ("search", "search_subjects", "of_faces"):
             watch(server.app.gate._templates, method)
-        watch(gate, "comparison_scores")
+        watch(gates_looks, "comparison_scores")
         assert server.post(name, scoring_request(name, faces)).status == 200
         assert seen
         assert set(seen) == {"look.intent"}

@@ -19,7 +19,7 @@ from kit import Server, assert_ledger_whole, canvas, encoded, null_settings, oth
 from typer.testing import CliRunner, Result
 
 from aboveboard import bootstrap
-from aboveboard.accountability.gate import Probe
+from aboveboard.accountability.looks import Probe
 from aboveboard.accountability.operators import Session
 from aboveboard.cli import app as program
 from aboveboard.errors import Busy

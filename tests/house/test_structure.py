@@ -53,24 +53,30 @@ def under(names: set[str], *roots: str) -> bool:
     return all(any(name == root or name.startswith(f"{root}.") for root in roots) for name in names)
 
 
-@pytest.mark.parametrize("name", ["Permit", "Candidates", "Findings"])
-def test_permits_and_candidates_are_made_by_the_gate_only(name):
+GATE, LOOKS = "aboveboard.accountability.gate", "aboveboard.accountability.looks"
+
+
+@pytest.mark.parametrize(
+    ("name", "maker"),
+    [("Permit", GATE), ("SearchLook", GATE), ("CheckLook", GATE), ("Candidates", LOOKS), ("Association", LOOKS), ("Findings", LOOKS)],
+)
+def test_permits_are_made_by_the_gate_and_candidates_by_its_looks_only(name, maker):
     """Locks 2 and 4: no other module constructs one, nor copies one with other values."""
-    assert callers(name) == {"aboveboard.accountability.gate"}
+    assert callers(name) == {maker}
     replacing = {
         module for module in callers("replace") if "Permit" in MODULES[module].read_text() or "Candidates" in MODULES[module].read_text()
     }
-    assert replacing <= {"aboveboard.accountability.gate"}
+    assert not replacing
 
 
-def test_the_template_store_is_imported_by_the_gate_and_the_wiring_only():
+def test_the_template_store_is_imported_by_the_gate_its_looks_and_the_wiring_only():
     """Lock 1: who does not import it cannot search it."""
-    assert importers("aboveboard.storage.templates") == {"aboveboard.accountability.gate", "aboveboard.bootstrap"}
+    assert importers("aboveboard.storage.templates") == {GATE, LOOKS, "aboveboard.bootstrap"}
 
 
-@pytest.mark.parametrize("method", ["pairs", "apart", "search", "of_faces"])
-def test_templates_are_searched_by_the_gate_only(method):
-    """Whatever else holds the store adds to it or forgets; only the gate looks."""
+@pytest.mark.parametrize("method", ["pairs", "apart", "search", "search_subjects", "of_faces"])
+def test_templates_are_searched_by_looks_only(method):
+    """Whatever else holds the store adds to it or forgets."""
     found = set()
     for name, tree in TREES.items():
         for node in ast.walk(tree):
@@ -80,7 +86,7 @@ def test_templates_are_searched_by_the_gate_only(method):
                 and getattr(node.value, "attr", getattr(node.value, "id", "")) == "templates"
             ):
                 found.add(name)
-    assert found == {"aboveboard.accountability.gate"}
+    assert found == {LOOKS}
 
 
 def test_the_table_of_templates_is_read_by_the_template_store_only():
@@ -100,11 +106,11 @@ def test_the_table_of_templates_is_read_by_the_template_store_only():
     assert "sa.insert(TEMPLATES)" in text
 
 
-def test_comparison_scores_are_computed_by_the_gate_the_store_and_the_laboratory_only():
+def test_comparison_scores_are_computed_by_looks_the_store_and_the_laboratory_only():
     """Contract 3 of the house."""
     assert under(
         importers("aboveboard.biometrics.matching"),
-        "aboveboard.accountability.gate",
+        LOOKS,
         "aboveboard.storage.templates",
         "aboveboard.evaluation",
     )

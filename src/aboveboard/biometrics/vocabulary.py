@@ -107,7 +107,7 @@ class Basis:
 class Association:
     """Which faces are alike enough to be one person's, and which are not (with their similarity, None where it lies below the floor).
 
-    Made by the gate only.
+    Made by the gate's looks only.
     """
 
     audit_id: str
@@ -140,7 +140,7 @@ class Stranger:
 
 @dataclass(frozen=True, slots=True)
 class Findings:
-    """What comparing every face of a gallery with every other brought up. Made by the gate only; carries its audit id.
+    """What comparing every face of a gallery with every other brought up. Made by the gate's looks only; carries its audit id.
 
     `basis.expected_false` is of all `comparisons`. `pairs` are the most alike of `near_duplicates` + `under_two_ids` that were found.
     `strangers` are those of `strangers_found` among the `subject_faces` of subjects with several faces, at `subject_threshold`, which
@@ -163,7 +163,7 @@ class Findings:
 
 @dataclass(frozen=True, slots=True)
 class Candidates(Sequence[Candidate]):
-    """The answer of one recorded look, best first. Made by the gate only; carries the audit id of its ledger entries."""
+    """The answer of one recorded look, best first. Made by the gate's looks only; carries the audit id of its ledger entries."""
 
     audit_id: str
     basis: Basis

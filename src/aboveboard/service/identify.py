@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from aboveboard.accountability.gate import Probe
+from aboveboard.accountability.looks import Kind, Probe
 from aboveboard.accountability.operators import Session
 from aboveboard.biometrics.vocabulary import Candidate, Candidates, Face, Template
 from aboveboard.errors import BadRequest
@@ -95,10 +95,7 @@ def by_face(
 ) -> Searched:
     """Search a collection for a face that is enrolled in it; the face itself is not answered."""
     collection = app.collections.get(collection_id)
-    with app.gate.search(session, collection, threshold, limit, Probe(face_ids=(face_id,))) as look:
-        if not app.collections.faces(collection, [face_id]):
-            raise BadRequest("faceId was not found in the collection")
-        candidates = look.candidates()
+    candidates = _of_enrolled(app, session, collection, face_id, threshold, limit, "face")
     return Searched(None, candidates, _rows(app, collection, candidates))
 
 
@@ -120,7 +117,7 @@ def subjects_by_image(
     """Search the people of a collection for the largest face of a photograph; without a face that passes the bar nobody is compared."""
     collection = app.collections.get(collection_id)
     image = samples.reader(app, session, "search.subjects.image", sample, collection)
-    with app.gate.search_subjects(session, collection, threshold, limit, Probe((image,))) as look:
+    with app.gate.search(session, collection, threshold, limit, Probe((image,)), "subject") as look:
         probe, others = _probe_and_others(app, image(), bar)
         if probe is None:
             return SearchedSubjects(look.look.audit_id, None, others, None, ())
@@ -140,10 +137,7 @@ def subjects_by_face(
 ) -> SearchedSubjects:
     """Search the people of a collection for an enrolled face, which itself is not compared."""
     collection = app.collections.get(collection_id)
-    with app.gate.search_subjects(session, collection, threshold, limit, Probe(face_ids=(face_id,))) as look:
-        if not app.collections.faces(collection, [face_id]):
-            raise BadRequest("faceId was not found in the collection")
-        candidates = look.candidates()
+    candidates = _of_enrolled(app, session, collection, face_id, threshold, limit, "subject")
     return SearchedSubjects(candidates.audit_id, None, (), candidates, _subjects(app, collection, candidates))
 
 
@@ -158,11 +152,20 @@ def subjects_by_subject(
     only_for_enrollers(app, session, "search.subjects", collection)
     subject = app.subjects.get(collection, subject_id)
     probe = Probe(face_ids=tuple(app.subjects.faces_of(subject)), subject=subject.handle)
-    with app.gate.search_subjects(session, collection, threshold, limit, probe) as look:
+    with app.gate.search(session, collection, threshold, limit, probe, "subject") as look:
         if not probe.face_ids:
             return SearchedSubjects(look.look.audit_id, None, (), None, ())
         candidates = look.candidates()
     return SearchedSubjects(candidates.audit_id, None, (), candidates, _subjects(app, collection, candidates))
+
+
+def _of_enrolled(
+    app: App, session: Session, collection: Collection, face_id: str, threshold: float | None, limit: int, kind: Kind
+) -> Candidates:
+    with app.gate.search(session, collection, threshold, limit, Probe(face_ids=(face_id,)), kind) as look:
+        if not app.collections.faces(collection, [face_id]):
+            raise BadRequest("faceId was not found in the collection")
+        return look.candidates()
 
 
 def _subjects(app: App, collection: Collection, candidates: Candidates) -> tuple[tuple[Candidate, SubjectRow], ...]:

@@ -9,7 +9,8 @@ from typing import Any, Literal
 
 import sqlalchemy as sa
 
-from aboveboard.accountability.gate import Probe, actor
+from aboveboard.accountability.gate import actor
+from aboveboard.accountability.looks import Probe
 from aboveboard.accountability.operators import Session
 from aboveboard.biometrics.vocabulary import Basis
 from aboveboard.errors import Busy, Conflict, TooMuch

@@ -1,0 +1,272 @@
+"""Looks: what the gate permits, and the only place where an operational score becomes an answer.
+
+Each waits until its intent is on the disk, asks the template store under its permit, and writes its outcome before it answers.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import hmac
+import math
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from concurrent.futures import Future
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import numpy as np
+
+from aboveboard.accountability.policy import Decision, Pack
+from aboveboard.biometrics.calibration import Calibration, alone, expected_false, fmr_at, fpir
+from aboveboard.biometrics.matching import comparison_scores
+from aboveboard.biometrics.vocabulary import Association, Basis, Candidate, Candidates, Findings, Pair, Stranger, Template
+from aboveboard.storage.ledger import Ledger
+from aboveboard.storage.templates import Apart, PairScan, Permit, Templates
+
+NEAR = 0.9
+"""The comparison score from which on two templates are of one photograph, or nearly: of copies that were scaled, cropped or saved anew
+nine in ten reach it, of two photographs of one person two in a thousand (default pack, LFW)."""
+
+Scored = tuple[str, float, int]
+"""A reference, its best comparison score, and how many comparisons it is the best of."""
+Kind = Literal["face", "subject"]
+"""What a search answers: faces, or people."""
+Check = Callable[[int], None]
+
+
+@dataclass(frozen=True, slots=True)
+class Probe:
+    """What is looked up: images, enrolled faces, an enrolled person.
+
+    Images are read once the look is decided; only a keyed commitment of each is recorded.
+    `subject` is the handle of a person, which the record may keep.
+    """
+
+    images: tuple[Callable[[], bytes], ...] = ()
+    face_ids: tuple[str, ...] = ()
+    subject: str = ""
+
+    def shown(self, key: bytes) -> dict[str, Any]:
+        """The probe as the intent names it."""
+        parts = {
+            "commitments": commitments(key, [read() for read in self.images]),
+            "face_ids": list(self.face_ids),
+            "subject": self.subject,
+        }
+        return {name: part for name, part in parts.items() if part}
+
+
+class Look:
+    """One recorded look: its intent is being written, its outcome will be."""
+
+    def __init__(
+        self,
+        audit_id: str,
+        pack: Pack,
+        decision: Decision,
+        calibration: Calibration,
+        ledger: Ledger,
+        intent: Future[int],
+    ) -> None:
+        self.audit_id, self.pack, self.decision, self.calibration = audit_id, pack, decision, calibration
+        self._ledger, self._intent = ledger, intent
+        self._is_closed = False
+
+    def wait_for_intent(self) -> int:
+        """Return once the intent is on the disk; raises Unavailable if it could not be written."""
+        return self._intent.result()
+
+    def shown(self, similarity: float) -> float:
+        """A similarity as it is answered: cut (never rounded up) to four decimals, but not below the threshold that it reached."""
+        cut = math.floor(similarity * 1e4) / 1e4
+        return max(cut, self.decision.threshold) if similarity >= self.decision.threshold else cut
+
+    def answer(self, scored: Iterable[Scored], gallery_size: int, kind: Kind = "face", best_of: int = 1) -> Candidates:
+        """Those at or above the threshold as candidates, best first, once their outcome is on the disk.
+
+        `kind`: what a reference is; `best_of`: the most comparisons that one reference's score was the best of.
+        """
+        reached = [(reference, self.calibration.similarity_of_best(score, m), score) for reference, score, m in scored]
+        kept = [item for item in reached if item[1] >= self.decision.threshold]
+        kept.sort(key=lambda item: (-item[1], -item[2], item[0]))
+        items = tuple(
+            Candidate(rank, reference, self.shown(similarity), score)
+            for rank, (reference, similarity, score) in enumerate(kept[: self.decision.limit], 1)
+        )
+        named = "face_id" if kind == "face" else kind
+        answered = [{named: item.reference, "similarity": item.similarity} for item in items]
+        basis = self._close(gallery_size, {"candidates": answered, "identities_withheld": self.decision.withhold_identities}, None, best_of)
+        return Candidates(self.audit_id, basis, self.decision.withhold_identities, items)
+
+    def associated(self, accepted: Sequence[str], refused: Mapping[str, float]) -> Association:
+        """The faces that may be one person's and those that may not, once that is on the disk. A similarity below the floor stays here.
+
+        The gallery is that one person: similarities are those of the best of his faces already.
+        """
+        below = [(face_id, self.shown(one) if one >= self.decision.floor else None) for face_id, one in refused.items()]
+        named = [{"face_id": face_id} if one is None else {"face_id": face_id, "similarity": one} for face_id, one in below]
+        basis = self._close(1, {"accepted": list(accepted), "below_threshold": named})
+        return Association(self.audit_id, basis, tuple(accepted), tuple(below))
+
+    def checked(self, scan: PairScan, strangers: Sequence[Apart], subject_faces: int, subject_threshold: float) -> Findings:
+        """What a check of a gallery brought up, at most the limit of each kind, once that is on the disk."""
+        similarity, limit = self.calibration.similarity, self.decision.limit
+        pairs = tuple(
+            Pair(one.face_ids, self.shown(similarity(one.score)), one.score >= NEAR, one.has_one_id)
+            for one in scan.pairs
+            if similarity(one.score) >= self.decision.threshold
+        )
+        below = ((one, similarity(one.score)) for one in strangers[:limit])
+        odd = tuple(Stranger(one.face_id, math.floor(s * 1e4) / 1e4 if s >= self.decision.floor else None, one.faces) for one, s in below)
+        comparisons = scan.size * (scan.size - 1) // 2
+        fnmr = self.calibration.fnmr(subject_threshold)
+        found = {
+            "comparisons": comparisons,
+            "near_duplicates": scan.near,
+            "under_two_ids": scan.under_two_ids,
+            "pairs": [{"face_ids": list(pair.face_ids), "similarity": pair.similarity} for pair in pairs],
+            "subject_threshold": subject_threshold,
+            "strangers": len(strangers),
+            "faces": [one.face_id for one in odd],
+            "identities_withheld": self.decision.withhold_identities,
+        }
+        basis = self._close(scan.size, found, comparisons)
+        withheld, counts = self.decision.withhold_identities, (comparisons, scan.near, scan.under_two_ids)
+        return Findings(self.audit_id, basis, withheld, *counts, pairs, subject_threshold, fnmr, subject_faces, len(strangers), odd)
+
+    def _close(self, gallery_size: int, found: Mapping[str, Any], comparisons: int | None = None, best_of: int = 1) -> Basis:
+        """Write the outcome; returns what it rests on. A search makes one comparison with each face of the gallery."""
+        intent = self.wait_for_intent()
+        basis = self._basis(gallery_size, gallery_size if comparisons is None else comparisons, best_of)
+        rates = {"fmr": basis.fmr, "expected_false": basis.expected_false, "fpir": basis.fpir, "fnir": basis.fnir}
+        self._is_closed = True
+        outcome = {"audit_id": self.audit_id, "intent": intent, "looked": True, "gallery_size": gallery_size, **rates, **found}
+        self._ledger.record("look.outcome", outcome)
+        return basis
+
+    def not_looked(self, reason: str) -> None:
+        """Record that no comparison was answered, unless one was."""
+        if not self._is_closed:
+            self._is_closed = True
+            intent = self.wait_for_intent()
+            self._ledger.record("look.outcome", {"audit_id": self.audit_id, "intent": intent, "looked": False, "reason": reason})
+
+    def _basis(self, gallery_size: int, comparisons: int, best_of: int) -> Basis:
+        threshold = self.decision.threshold
+        # Without a threshold every comparison is answered, whatever its score.
+        fmr = fmr_at(threshold) if threshold > 0 else 1.0
+        return Basis(
+            policy=self.pack.id,
+            threshold=threshold,
+            threshold_origin=self.decision.origin,
+            floor=self.decision.floor,
+            gallery_size=gallery_size,
+            fmr=fmr,
+            expected_false=expected_false(fmr, comparisons),
+            fpir=fpir(fmr, comparisons) if fmr < 1 else float(comparisons > 0),
+            fnir=self.calibration.fnmr(alone(threshold, best_of)) if threshold > 0 else 0.0,
+            calibration=self.calibration.id,
+            extrapolated=self.calibration.extrapolated(threshold),
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class SearchLook:
+    """A permitted look into one collection: at its faces, or at its people."""
+
+    look: Look
+    templates: Templates
+    permit: Permit
+    check: Check
+    probe: Probe
+    kind: Kind
+
+    def candidates(self, probe: Template | None = None) -> Candidates:
+        """Candidates for a template, or for the probe's enrolled faces; an enrolled probe's own face or person is left out."""
+        self.look.wait_for_intent()
+        face_ids, subject = self.probe.face_ids, self.probe.subject
+        vectors = self.templates.of_faces(self.permit, face_ids) if probe is None else probe.vector[None]
+        if self.kind == "face":
+            faces = self.templates.search(self.permit, vectors[0], face_ids)
+            self.check(faces.generation)
+            return self.look.answer(((face_id, score, 1) for face_id, score in faces.found), faces.size)
+        # A person as probe is left out whole; a face as probe only itself.
+        people = self.templates.search_subjects(self.permit, vectors, face_ids[0] if face_ids and not subject else "", subject)
+        self.check(people.generation)
+        return self.look.answer(people.found, people.size, "subject", people.comparisons)
+
+
+@dataclass(frozen=True, slots=True)
+class AssociateLook:
+    """A permitted look at the faces that are, or are to be, one person's."""
+
+    look: Look
+    templates: Templates
+    permit: Permit
+
+    def accepted(self, own: Sequence[str], new: Sequence[str]) -> Association:
+        """Which of the new faces reach the threshold with the person's own faces (best of them, as calibration has it).
+
+        A person without faces gets the first new one as it is. Each face that is accepted counts as the person's own for the others,
+        whatever their order.
+        """
+        self.look.wait_for_intent()
+        known = [*own] or [new[0]]
+        waiting = [face_id for face_id in new if face_id not in known]
+        vectors = dict(zip([*known, *waiting], self.templates.of_faces(self.permit, [*known, *waiting]), strict=True))
+        below: dict[str, float] = {}
+        is_new = True
+        while is_new:
+            is_new = False
+            references = np.stack([vectors[face_id] for face_id in known])
+            below.clear()
+            for face_id in waiting:
+                best = float(comparison_scores(vectors[face_id], references).max())
+                below[face_id] = self.look.calibration.similarity_of_best(best, len(references))
+            reached = [face_id for face_id in waiting if below[face_id] >= self.look.decision.threshold]
+            if reached:
+                is_new = True
+                known += reached
+                waiting = [face_id for face_id in waiting if face_id not in reached]
+        return self.look.associated([face_id for face_id in new if face_id in known], below)
+
+
+@dataclass(frozen=True, slots=True)
+class CheckLook:
+    """A permitted look at all faces of one collection beside each other."""
+
+    look: Look
+    templates: Templates
+    permit: Permit
+    subject_permit: Permit
+    subject_threshold: float
+    still_stands: Callable[[], None]
+
+    def findings(self, progress: Callable[[int, int], None]) -> Findings:
+        """Pairs that are alike under two ids or nearly copies, and faces that are unlike their subject's others."""
+        self.look.wait_for_intent()
+        scan = self.templates.pairs(self.permit, NEAR, progress)
+        strangers, judged = self.templates.apart(self.subject_permit)
+        # The scan may last minutes: ask always, not only where the generation that it began with is another.
+        self.still_stands()
+        return self.look.checked(scan, strangers, judged, self.subject_threshold)
+
+
+@dataclass(frozen=True, slots=True)
+class CompareLook:
+    """A permitted look at the faces of one image."""
+
+    look: Look
+
+    def candidates(self, probe: Template, references: Sequence[Template]) -> Candidates:
+        """Candidates among the references; their face ids are their indices, as text."""
+        self.look.wait_for_intent()
+        if not references:
+            return self.look.answer((), 0)
+        scores = [float(comparison_scores(probe.vector, reference.vector[None])[0]) for reference in references]
+        # Padded, so that ties keep the order of the references.
+        return self.look.answer(((f"{i:04d}", score, 1) for i, score in enumerate(scores)), len(scores))
+
+
+def commitments(key: bytes, images: Sequence[bytes]) -> list[str]:
+    """HMAC-SHA256 of each image under a key of its own look: checkable by who holds the key, linkable by nobody."""
+    return [hmac.new(key, image, hashlib.sha256).hexdigest() for image in images]
