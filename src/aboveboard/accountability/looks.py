@@ -190,7 +190,8 @@ class SearchLook:
             self.check(faces.generation)
             return self.look.answer(((face_id, score, 1) for face_id, score in faces.found), faces.size)
         # A person as probe is left out whole; a face as probe only itself.
-        people = self.templates.search_subjects(self.permit, vectors, face_ids[0] if face_ids and not subject else "", subject)
+        left_out = face_ids[0] if face_ids and not subject else ""
+        people = self.templates.search_subjects(self.permit, vectors, self.look.calibration.alone, left_out, subject)
         self.check(people.generation)
         return self.look.answer(people.found, people.size, "subject", people.comparisons)
 

@@ -120,6 +120,10 @@ class Calibration:
         one = self.similarity(comparison_score)
         return one if comparisons == 1 or comparison_score >= self.scores[-1] else similarity_at(fpir(fmr_at(one), comparisons))
 
+    def alone(self, comparison_score: float, comparisons: int) -> float:
+        """A score at or below the one that a single comparison must give to be worth as much as this score as the best of m."""
+        return self.score_at(self.similarity_of_best(comparison_score, comparisons)) - 1e-9
+
     def score_at(self, similarity: float) -> float:
         """The comparison score at which a similarity is reached; the lowest score for 0."""
         if similarity <= 0:

@@ -2,19 +2,20 @@
 
 from __future__ import annotations
 
-import threading
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import dataclass, field
-from typing import Any
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
 
 import numpy as np
 import sqlalchemy as sa
 from numpy.typing import NDArray
 
 from aboveboard.biometrics.matching import best_first, comparison_scores, pair_scores
+from aboveboard.biometrics.scan import BINS, Scanner
 from aboveboard.biometrics.vocabulary import Vector
-from aboveboard.errors import Busy, NoSuch
-from aboveboard.storage.database import COLLECTIONS, FACES, SUBJECTS, TEMPLATES, Database
+from aboveboard.errors import NoSuch
+from aboveboard.storage.database import FACES, SUBJECTS, TEMPLATES, Database
+from aboveboard.storage.galleries import STATE, THESE, Galleries, check_model, rows_of
+from aboveboard.storage.gallery import Gallery
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,11 +34,13 @@ class Permit:
 
 @dataclass(frozen=True, slots=True)
 class Scan:
-    """What a search saw: face ids with their comparison scores, how many templates were looked at, and at which generation."""
+    """What a search saw: face ids with their comparison scores, how many templates were looked at, at which generation, and how all
+    their scores lie: a histogram over [-1, 1], within a template's quantisation error."""
 
     found: tuple[tuple[str, float], ...]
     size: int
     generation: int
+    histogram: NDArray[np.int64]
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,61 +85,53 @@ class Apart:
     faces: int
 
 
-_STATE = sa.select(COLLECTIONS.c.generation, COLLECTIONS.c.touches, COLLECTIONS.c.model_version, COLLECTIONS.c.model).where(
-    COLLECTIONS.c.n == sa.bindparam("n"), COLLECTIONS.c.deleted_at.is_(None)
+Alone = Callable[[float, int], float]
+"""The score that one comparison must give to be worth as much as this score as the best of so many."""
+
+_VECTORS = (
+    sa.select(FACES.c.n, FACES.c.face_id, TEMPLATES.c.vector)
+    .select_from(THESE)
+    .join(TEMPLATES, TEMPLATES.c.face == THESE.c.value)
+    .join(FACES, FACES.c.n == TEMPLATES.c.face)
 )
+_HANDLES = sa.select(SUBJECTS.c.n, SUBJECTS.c.handle).select_from(THESE).join(SUBJECTS, SUBJECTS.c.n == THESE.c.value)
+_OF_FACES = (
+    sa.select(FACES.c.face_id, TEMPLATES.c.vector)
+    .join(TEMPLATES, FACES.c.n == TEMPLATES.c.face)
+    .where(FACES.c.collection == sa.bindparam("collection"), FACES.c.face_id.in_(sa.bindparam("face_ids", expanding=True)))
+)
+_NUMBERS_OF = sa.select(FACES.c.n).where(
+    FACES.c.collection == sa.bindparam("collection"), FACES.c.face_id.in_(sa.bindparam("face_ids", expanding=True))
+)
+_NUMBER_OF_SUBJECT = sa.select(SUBJECTS.c.n).where(SUBJECTS.c.handle == sa.bindparam("handle"))
 
-
-@dataclass(frozen=True)
-class _Gallery:
-    """One collection in memory as of a generation. `matrix` is read-only for its readers: appending fills rows behind `face_ids`.
-
-    `numbers` are the faces' rows in the database, ascending.
-    """
-
-    generation: int
-    touched: tuple[int, str, str]
-    numbers: NDArray[np.int64]
-    matrix: NDArray[np.float32]
-    face_ids: tuple[str, ...] = field(repr=False)
-
-
-@dataclass(frozen=True)
-class _Subjects:
-    """Whose the rows of a gallery are: per row an index into `handles`, or -1."""
-
-    state: tuple[int, int]
-    of_row: NDArray[np.int64]
-    handles: tuple[str, ...] = field(repr=False)
-
-
-_PROBES = 16
-"""Faces of a person that are searched for at once."""
-_ROWS, _COLUMNS, _CHUNK = 1024, 8192, 65_536
-"""Scores of one block (32 MiB), and pairs of it that are scored exactly at once."""
+_TOGETHER = 256
+"""Faces that are compared with all others at once."""
+_CHUNK = 65_536
+"""Pairs that are scored exactly at once."""
 
 
 class _Best:
-    """The best `limit` of many scored pairs of rows, ties in the order of the rows."""
+    """The best `limit` of many scored pairs of faces, by their numbers, ties in the order of the numbers."""
 
     def __init__(self, limit: int) -> None:
         self._limit, self._waiting = limit, 0
-        self._parts = [(np.empty(0), np.empty(0, np.int64), np.empty(0, np.int64))]
+        self._parts = [(np.empty(0), np.empty(0, np.int64), np.empty(0, np.int64), np.empty(0, np.bool_))]
 
-    def add(self, scores: NDArray[np.float64], a: NDArray[np.int64], b: NDArray[np.int64]) -> None:
-        self._parts.append((scores, a, b))
+    def add(self, scores: NDArray[np.float64], a: NDArray[np.int64], b: NDArray[np.int64], is_one: NDArray[np.bool_]) -> None:
+        self._parts.append((scores, a, b, is_one))
         self._waiting += len(scores)
         if self._waiting > max(self._limit, _CHUNK):
             self._trim()
 
-    def rows(self) -> Iterator[tuple[float, int, int]]:
+    def rows(self) -> list[tuple[float, int, int, bool]]:
         self._trim()
-        return zip(*(part.tolist() for part in self._parts[0]), strict=True)
+        return list(zip(*(part.tolist() for part in self._parts[0]), strict=True))
 
     def _trim(self) -> None:
-        scores, a, b = (np.concatenate(part) for part in zip(*self._parts, strict=True))
+        scores, a, b, is_one = (np.concatenate(part) for part in zip(*self._parts, strict=True))
         best = np.lexsort((b, a, -scores))[: self._limit]
-        self._parts, self._waiting = [(scores[best], a[best], b[best])], 0
+        self._parts, self._waiting = [(scores[best], a[best], b[best], is_one[best])], 0
 
 
 def _largest_group(linked: NDArray[np.bool_]) -> list[int]:
@@ -153,27 +148,25 @@ def _largest_group(linked: NDArray[np.bool_]) -> list[int]:
 
 
 class Templates:
-    """Templates on the disk, and per collection a float32 matrix of them in memory that is brought up to date at each search."""
+    """Templates on the disk, and per collection that is searched a gallery in memory that is brought up to date before each look.
 
-    # float32 sums of d <= 1,024 products of unit vectors err by less than this.
-    _ROUNDING = 1e-4
+    Galleries show which few templates can be answers; those are read from the database, in the transaction that the gallery was brought
+    up in, and scored in float64. A look at a gallery holds its lock: a scan takes all processors and all of the memory's bandwidth,
+    so that two side by side would gain nothing.
+    """
 
     def __init__(self, database: Database) -> None:
         self._database = database
-        self._galleries: dict[int, _Gallery] = {}
-        self._subjects: dict[int, _Subjects] = {}
-        self._lock = threading.Lock()
+        self._galleries = Galleries(database)
+        self._scanner = Scanner()
+        self.refresh, self.forget = self._galleries.refresh, self._galleries.forget
 
     def of_faces(self, permit: Permit, face_ids: Sequence[str]) -> NDArray[np.float32]:
         """The templates (n, d) of these faces in the permit's collection, a few hundred at most, for use in this look; raises NoSuch."""
-        query = (
-            sa.select(FACES.c.face_id, TEMPLATES.c.vector)
-            .join(TEMPLATES, FACES.c.n == TEMPLATES.c.face)
-            .where(FACES.c.collection == permit.collection, FACES.c.face_id.in_(list(face_ids)))
-        )
         with self._database.read() as connection:
-            _check_model(permit, connection.execute(_STATE, {"n": permit.collection}).first())
-            found = {row.face_id: np.frombuffer(row.vector, "<f4") for row in connection.execute(query)}
+            check_model(permit.model, connection.execute(STATE, {"n": permit.collection}).first())
+            rows = connection.execute(_OF_FACES, {"collection": permit.collection, "face_ids": list(face_ids)})
+            found = {row.face_id: np.frombuffer(row.vector, "<f4") for row in rows}
         if len(found) < len(set(face_ids)):
             raise NoSuch("a face was removed from the collection while it was searched for; ask again")
         return np.stack([found[face_id] for face_id in face_ids])
@@ -183,90 +176,83 @@ class Templates:
 
         Exact, in float64; ties are ordered by face id. Sees every write that was acknowledged before the call, of any process.
         """
-        gallery, _ = self._current(permit)
         left_out = set(excluded)
-        size = len(gallery.face_ids) - len(left_out)
-        if size < 1 or permit.limit < 1:
-            return Scan((), max(size, 0), gallery.generation)
-        rough = gallery.matrix @ probe
-        near = np.flatnonzero(rough >= permit.floor - self._ROUNDING)
-        reach = permit.limit + len(left_out)
-        if near.size > reach:
-            # The last of the best `reach` rough scores: whatever is exactly among the best lies at most two roundings below it.
-            least = np.partition(rough[near], near.size - reach)[near.size - reach]
-            near = near[rough[near] >= least - 2 * self._ROUNDING]
-        exact = comparison_scores(probe, gallery.matrix[near])
-        pairs = [
-            (gallery.face_ids[i], float(score))
-            for i, score in zip(near, exact, strict=True)
-            if score >= permit.floor and gallery.face_ids[i] not in left_out
-        ]
-        order = best_first([score for _, score in pairs], [face_id for face_id, _ in pairs], permit.limit)
-        return Scan(tuple(pairs[i] for i in order), size, gallery.generation)
+        with self._galleries.opened(permit.collection, permit.model) as (gallery, connection):
+            size = gallery.size - len(left_out)
+            if not gallery.size:
+                return Scan((), 0, gallery.state.generation, np.zeros(BINS, np.int64))
+            rough = self._scanner.scan(gallery.rows, probe)
+            near = rough.best(permit.limit + len(left_out), permit.floor) if permit.limit > 0 else np.empty(0, np.int64)
+            face_ids, vectors = _read(connection, gallery.numbers[near])
+            scored = zip(face_ids, comparison_scores(probe, vectors).tolist() if face_ids else [], strict=True)
+            kept = [(face_id, score) for face_id, score in scored if score >= permit.floor and face_id not in left_out]
+            order = best_first([score for _, score in kept], [face_id for face_id, _ in kept], permit.limit)
+            return Scan(tuple(kept[i] for i in order), max(size, 0), gallery.state.generation, rough.histogram)
 
-    def search_subjects(self, permit: Permit, probes: NDArray[np.float32], face_id: str = "", subject: str = "") -> SubjectScan:
+    def search_subjects(
+        self, permit: Permit, probes: NDArray[np.float32], alone: Alone, face_id: str = "", subject: str = ""
+    ) -> SubjectScan:
         """People with the best of their faces' scores with any of the probes (p, d), of those at or above the permit's floor.
 
-        Exact, as `search` is. A face or a person (by handle) may be left out. The permit's limit is for the gate to apply: a person's
-        place depends on how many comparisons his best score is the best of.
+        Exact, as `search` is. A face or a person (by handle) may be left out. Among them are all that can be among the permit's limit of
+        best; their order is for the gate to make, because it depends on how many comparisons a score is the best of.
         """
-        gallery, whose = self._current(permit, with_subjects=True)
-        assert whose is not None
-        of_row = whose.of_row.copy()
-        if face_id and face_id in gallery.face_ids:
-            of_row[gallery.face_ids.index(face_id)] = -1
-        if subject and subject in whose.handles:
-            of_row[of_row == whose.handles.index(subject)] = -1
-        rows = np.flatnonzero(of_row >= 0)
-        people = of_row[rows]
-        faces = np.bincount(people, minlength=len(whose.handles))
-        best = np.full(len(whose.handles), -np.inf)
-        for start in range(0, len(probes) if rows.size else 0, _PROBES):
-            some = probes[start : start + _PROBES]
-            rough = (gallery.matrix @ some.T)[rows]
-            peak = np.full(len(whose.handles), -np.inf)
-            np.maximum.at(peak, people, rough.max(axis=1))
-            least = np.maximum(peak[people] - 2 * self._ROUNDING, permit.floor - self._ROUNDING)
-            near, which = np.nonzero(rough >= least[:, None])
-            np.maximum.at(best, people[near], pair_scores(gallery.matrix[rows[near]], some[which]))
-        found = tuple((whose.handles[i], float(best[i]), int(faces[i]) * len(probes)) for i in np.flatnonzero(best >= permit.floor))
-        most = int(faces.max(initial=0)) * len(probes)
-        return SubjectScan(found, int(np.count_nonzero(faces)), gallery.generation, most)
+        with self._galleries.opened(permit.collection, permit.model) as (gallery, connection):
+            slots = gallery.slots
+            if face_id or subject:
+                slots = slots.copy()
+                slots[self._left_out(connection, permit.collection, gallery, face_id, subject)] = -1
+            faces = np.bincount(slots[slots >= 0], minlength=len(gallery.subjects))
+            size, most = int(np.count_nonzero(faces)), int(faces.max(initial=0)) * len(probes)
+            if not size:
+                return SubjectScan((), 0, gallery.state.generation, 0)
+            near, reach, peaks = self._scanner.best_of_groups(gallery.rows, probes, slots, len(faces), permit.floor)
+            peaks = peaks[faces > 0]
+            if size > permit.limit > 0:
+                least = float(np.partition(peaks, size - permit.limit)[size - permit.limit])
+                near = near[reach >= min(least, alone(least, most))]
+            _, vectors = _read(connection, gallery.numbers[near])
+            best: dict[int, float] = {}
+            for slot, score in zip(slots[near].tolist(), _best_scores(probes, vectors), strict=True):
+                best[slot] = max(best.get(slot, -1.0), score)
+            handles = _handles(connection, [gallery.subjects[slot] for slot in best])
+            found = tuple(
+                (handles[gallery.subjects[slot]], score, int(faces[slot]) * len(probes))
+                for slot, score in best.items()
+                if score >= permit.floor
+            )
+            return SubjectScan(found, size, gallery.state.generation, most)
 
     def pairs(self, permit: Permit, near: float, progress: Callable[[int, int], None]) -> PairScan:
         """Pairs of faces at or above the permit's floor under two ids, or under one and at or above `near`, at most its limit, best first.
 
-        Exact, in float64; ties are in the order of enrolment. `progress` is told how many comparisons of how many are done. Memory is
-        bounded: two blocks of scores and the pairs that are kept.
+        Exact, in float64; ties are in the order of enrolment. `progress` is told how many comparisons of how many are done. It looks at a
+        copy of the gallery, so that searches go on; pairs of faces that are removed meanwhile are left out.
         """
-        gallery, whose = self._current(permit, with_subjects=True)
-        assert whose is not None
-        matrix, n = gallery.matrix, len(gallery.face_ids)
-        ids = self._ids(permit.collection, gallery, whose)
-        kept = _Best(permit.limit)
-        counts = np.zeros(2, np.int64)
-        rough = np.empty((_ROWS, _COLUMNS), np.float32)
-        for top in range(0, n, _ROWS):
-            rows = matrix[top : top + _ROWS]
-            for left in range(top, n, _COLUMNS):
-                columns = matrix[left : left + _COLUMNS]
-                scores = np.matmul(rows, columns.T, out=rough[: len(rows), : len(columns)])
-                candidates = np.flatnonzero(scores >= permit.floor - self._ROUNDING)
-                for start in range(0, candidates.size, _CHUNK):
-                    a, b = np.divmod(candidates[start : start + _CHUNK], len(columns))
-                    later = (b := b + left) > (a := a + top)
-                    a, b = a[later], b[later]
-                    exact = pair_scores(matrix[a], matrix[b])
+        with self._galleries.opened(permit.collection, permit.model) as (gallery, connection):
+            rows, numbers, state = gallery.rows.copy(), gallery.numbers.copy(), gallery.state
+            ids = self._ids(connection, permit.collection, gallery)
+        n, kept, counts = len(numbers), _Best(permit.limit), np.zeros(2, np.int64)
+        for top in range(0, n, _TOGETHER):
+            here, probes = self._still_there(numbers[top : top + _TOGETHER])
+            for right, left in self._scanner.near(rows.part(slice(top, None)), probes, permit.floor) if len(here) else ():
+                a, b = top + here[left], top + right
+                later = b > a
+                a, b = a[later], b[later]
+                for start in range(0, a.size, _CHUNK):
+                    a, b, exact = self._scored(numbers, a[start : start + _CHUNK], b[start : start + _CHUNK])
                     is_near, is_one = exact >= near, ids[a] == ids[b]
                     chosen = (exact >= permit.floor) & (is_near | ~is_one)
                     counts += np.count_nonzero(chosen & is_near), np.count_nonzero(chosen & ~is_near)
-                    kept.add(exact[chosen], a[chosen], b[chosen])
-            done = min(top + _ROWS, n)
+                    both = np.sort(numbers[np.stack([a[chosen], b[chosen]])], axis=0)
+                    kept.add(exact[chosen], both[0], both[1], is_one[chosen])
+            done = min(top + _TOGETHER, n)
             progress(done * n - done * (done + 1) // 2, n * (n - 1) // 2)
-        found = tuple(
-            Alike((gallery.face_ids[a], gallery.face_ids[b]), float(score), bool(ids[a] == ids[b])) for score, a, b in kept.rows()
-        )
-        return PairScan(found, int(counts[0]), int(counts[1]), n, gallery.generation)
+        best = kept.rows()
+        with self._database.read() as connection:
+            there = {row.n: row.face_id for row in rows_of(connection, _VECTORS, [one for _, a, b, _ in best for one in (a, b)])}
+        found = tuple(Alike((there[a], there[b]), score, is_one) for score, a, b, is_one in best if a in there and b in there)
+        return PairScan(found, int(counts[0]), int(counts[1]), n, state.generation)
 
     def apart(self, permit: Permit) -> tuple[list[Apart], int]:
         """Faces that are unlike most of their subject's, in the order of enrolment, and how many faces have a subject with several.
@@ -274,111 +260,89 @@ class Templates:
         A subject's faces are linked where they reach the permit's floor; those outside the largest group that is linked so are answered
         (of equally large ones the earliest enrolled stays).
         """
-        gallery, whose = self._current(permit, with_subjects=True)
-        assert whose is not None
-        rows = np.flatnonzero(whose.of_row >= 0)
-        rows = rows[np.argsort(whose.of_row[rows], kind="stable")]
+        with self._galleries.opened(permit.collection, permit.model) as (gallery, _):
+            order = np.lexsort((gallery.numbers, gallery.slots))
+            numbers, slots = gallery.numbers[order], gallery.slots[order]
+        numbers, slots = numbers[slots >= 0], slots[slots >= 0]
         found, judged = list[tuple[int, Apart]](), 0
-        for group in np.split(rows, np.flatnonzero(np.diff(whose.of_row[rows])) + 1):
+        for group in np.split(numbers, np.flatnonzero(np.diff(slots)) + 1):
             if len(group) < 2:
                 continue
             judged += len(group)
-            scores = np.stack([comparison_scores(gallery.matrix[row], gallery.matrix[group]) for row in group])
+            with self._database.read() as connection:
+                there = rows_of(connection, _VECTORS, group.tolist())
+            there.sort(key=lambda row: int(row.n))
+            vectors = _matrix([row.vector for row in there])
+            scores = np.stack([comparison_scores(vector, vectors) for vector in vectors])
             main = _largest_group(scores >= permit.floor)
-            found += [
-                (int(row), Apart(gallery.face_ids[row], float(scores[i, main].max()), len(group)))
-                for i, row in enumerate(group)
-                if i not in main
-            ]
+            found += [(row.n, Apart(row.face_id, float(scores[i, main].max()), len(there))) for i, row in enumerate(there) if i not in main]
         return [one for _, one in sorted(found, key=lambda item: item[0])], judged
 
-    def _ids(self, collection: int, gallery: _Gallery, whose: _Subjects) -> NDArray[np.int64]:
+    def close(self) -> None:
+        """Keep what is in memory for the next start."""
+        self._galleries.close()
+        self._scanner.close()
+
+    @staticmethod
+    def _left_out(connection: sa.Connection, collection: int, gallery: Gallery, face_id: str, subject: str) -> NDArray[np.bool_]:
+        """The rows of a face, or of a person by handle."""
+        if face_id:
+            n = connection.execute(_NUMBERS_OF, {"collection": collection, "face_ids": [face_id]}).scalar()
+            return np.asarray(gallery.numbers == (-1 if n is None else n))
+        n = connection.execute(_NUMBER_OF_SUBJECT, {"handle": subject}).scalar()
+        return np.asarray(gallery.slots == (gallery.subjects.index(n) if n in gallery.subjects else -2))
+
+    @staticmethod
+    def _ids(connection: sa.Connection, collection: int, gallery: Gallery) -> NDArray[np.int64]:
         """Per row a number for whose the face is: its subject's, else its external id's, else its own."""
-        query = sa.select(FACES.c.face_id, FACES.c.external_image_id).where(FACES.c.collection == collection)
-        with self._database.read() as connection:
-            external = {row.face_id: row.external_image_id for row in connection.execute(query)}
-        numbers: dict[str, int] = {}
-        base = len(whose.handles)
-        own = (numbers.setdefault(external.get(one) or f"/{one}", base + len(numbers)) for one in gallery.face_ids)
-        return np.where(whose.of_row >= 0, whose.of_row, np.fromiter(own, np.int64, len(gallery.face_ids)))
-
-    def forget(self, collection: int) -> None:
-        """Drop a collection from memory."""
-        with self._lock:
-            self._galleries.pop(collection, None)
-            self._subjects.pop(collection, None)
-
-    def _current(self, permit: Permit, *, with_subjects: bool = False) -> tuple[_Gallery, _Subjects | None]:
-        """The permit's collection as of now, and whose its faces are if asked for."""
-        collection = permit.collection
-        with self._lock, self._database.read() as connection:
-            row = connection.execute(_STATE, {"n": collection}).first()
-            if row is None:
-                self._galleries.pop(collection, None)
-                self._subjects.pop(collection, None)
-                raise NoSuch("the collection was deleted while it was searched; ask again")
-            _check_model(permit, row)
-            gallery = self._brought_up(connection, collection, row)
-            if not with_subjects:
-                return gallery, None
-            state = row.generation, row.touches
-            whose = self._subjects.get(collection)
-            if whose is None or whose.state != state:
-                whose = self._subjects[collection] = self._load_subjects(connection, collection, gallery, state)
-            return gallery, whose
-
-    @staticmethod
-    def _load_subjects(connection: sa.Connection, collection: int, gallery: _Gallery, state: tuple[int, int]) -> _Subjects:
-        people = connection.execute(
-            sa.select(SUBJECTS.c.n, SUBJECTS.c.handle).where(SUBJECTS.c.collection == collection).order_by(SUBJECTS.c.n)
-        ).all()
-        owned = sa.select(FACES.c.n, FACES.c.subject).where(FACES.c.collection == collection, FACES.c.subject.is_not(None))
-        pairs = np.array(connection.execute(owned).all(), np.int64).reshape(-1, 2)
-        of_row = np.full(len(gallery.face_ids), -1, np.int64)
-        of_row[np.searchsorted(gallery.numbers, pairs[:, 0])] = np.searchsorted([n for n, _ in people], pairs[:, 1])
-        return _Subjects(state, of_row, tuple(handle for _, handle in people))
-
-    def _brought_up(self, connection: sa.Connection, collection: int, row: Any) -> _Gallery:
-        """Nothing to do, the tail to load, or, after a removal, all of it."""
-        known = self._galleries.get(collection)
-        if known is not None and known.generation == row.generation:
-            return known
-        touched = row.touches, row.model_version, row.model
-        if known is None or known.touched != touched:
-            known = _Gallery(-1, touched, np.empty(0, np.int64), np.empty((0, 0), np.float32), ())
-        # Templates of collections that another process deleted must not outlive them here.
-        alive = {row.n for row in connection.execute(sa.select(COLLECTIONS.c.n))}
-        self._galleries = {n: gallery for n, gallery in self._galleries.items() if n in alive}
-        self._subjects = {n: whose for n, whose in self._subjects.items() if n in alive}
-        gallery = self._load_tail(connection, collection, known, row.generation)
-        self._galleries[collection] = gallery
-        return gallery
-
-    @staticmethod
-    def _load_tail(connection: sa.Connection, collection: int, known: _Gallery, generation: int) -> _Gallery:
-        query = (
-            sa.select(FACES.c.n, FACES.c.face_id, TEMPLATES.c.vector)
-            .join(TEMPLATES, TEMPLATES.c.face == FACES.c.n)
-            .where(FACES.c.collection == collection, FACES.c.n > (known.numbers[-1].item() if known.numbers.size else 0))
-            .order_by(FACES.c.n)
+        query = sa.select(FACES.c.n, FACES.c.external_image_id).where(
+            FACES.c.collection == collection, FACES.c.subject.is_(None), FACES.c.external_image_id.is_not(None)
         )
-        rows = connection.execute(query).all()
-        if not rows:
-            return _Gallery(generation, known.touched, known.numbers, known.matrix, known.face_ids)
-        tail = np.frombuffer(b"".join(row.vector for row in rows), "<f4").reshape(len(rows), -1)
-        have = len(known.face_ids)
-        whole = known.matrix.base if isinstance(known.matrix.base, np.ndarray) and have else np.empty((0, tail.shape[1]), np.float32)
-        if have + len(rows) > whole.shape[0]:
-            grown = np.empty((max(1024, 2 * (have + len(rows))), tail.shape[1]), np.float32)
-            grown[:have] = known.matrix if have else 0
-            whole = grown
-        whole[have : have + len(rows)] = tail
-        face_ids = known.face_ids + tuple(row.face_id for row in rows)
-        numbers = np.concatenate([known.numbers, [row.n for row in rows]])
-        return _Gallery(generation, known.touched, numbers, whole[: len(face_ids)], face_ids)
+        external = {row.n: row.external_image_id for row in connection.execute(query)}
+        numbers: dict[str, int] = {}
+        base = len(gallery.subjects)
+        own = (numbers.setdefault(external.get(n) or f"/{n}", base + len(numbers)) for n in gallery.numbers.tolist())
+        return np.where(gallery.slots >= 0, gallery.slots, np.fromiter(own, np.int64, gallery.size))
+
+    def _still_there(self, numbers: NDArray[np.int64]) -> tuple[NDArray[np.int64], NDArray[np.float32]]:
+        """Which of these faces are in the database still, by their place, and their templates."""
+        with self._database.read() as connection:
+            there = {row.n: row.vector for row in rows_of(connection, _VECTORS, numbers.tolist())}
+        places = [i for i, n in enumerate(numbers.tolist()) if n in there]
+        return np.array(places, np.int64), _matrix([there[n] for n in numbers[places].tolist()])
+
+    def _scored(
+        self, numbers: NDArray[np.int64], a: NDArray[np.int64], b: NDArray[np.int64]
+    ) -> tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.float64]]:
+        """Those of the pairs of which both faces are there still, with their scores."""
+        named, where = np.unique(np.concatenate([a, b]), return_inverse=True)
+        there, vectors = self._still_there(numbers[named])
+        place = np.full(len(named), -1)
+        place[there] = np.arange(len(there))
+        left, right = place[where[: a.size]], place[where[a.size :]]
+        both = (left >= 0) & (right >= 0)
+        return a[both], b[both], pair_scores(vectors[left[both]], vectors[right[both]])
 
 
-def _check_model(permit: Permit, state: Any) -> None:
-    """Raise Busy where the collection holds templates of another model than the look was permitted for: it was re-indexed meanwhile."""
-    if state is not None and (state.model_version, state.model) != permit.model:
-        raise Busy("the collection was re-indexed with another model while it was searched; ask again")
+def _read(connection: sa.Connection, numbers: NDArray[np.int64]) -> tuple[list[str], NDArray[np.float32]]:
+    """Face ids and templates (n, d) of faces by their numbers, in that order."""
+    found = {row.n: row for row in rows_of(connection, _VECTORS, numbers.tolist())}
+    rows = [found[n] for n in numbers.tolist()]
+    return [row.face_id for row in rows], _matrix([row.vector for row in rows])
+
+
+def _matrix(vectors: Sequence[bytes]) -> NDArray[np.float32]:
+    """Templates (n, d) as the database keeps them."""
+    return np.frombuffer(b"".join(vectors), "<f4").reshape(len(vectors), len(vectors[0]) // 4 if vectors else 0)
+
+
+def _handles(connection: sa.Connection, subjects: Sequence[int]) -> dict[int, str]:
+    return {row.n: row.handle for row in rows_of(connection, _HANDLES, subjects)}
+
+
+def _best_scores(probes: NDArray[np.float32], vectors: NDArray[np.float32]) -> list[float]:
+    """The best comparison score of each of (n, d) with any of the probes (p, d)."""
+    best = np.full(len(vectors), -1.0)
+    for probe in probes if len(vectors) else ():
+        np.maximum(best, comparison_scores(probe, vectors), out=best)
+    return best.tolist()

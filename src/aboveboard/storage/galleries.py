@@ -1,0 +1,205 @@
+"""Which collections' galleries are in memory: brought up to date before each look, written to files for the next start.
+
+Nothing tells a gallery of a write: it asks the database, so that it sees the writes of every process.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import math
+import threading
+import time
+from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import sqlalchemy as sa
+
+from aboveboard.errors import Busy, NoSuch
+from aboveboard.storage.database import COLLECTIONS, FACES, TEMPLATES, TOUCHED, Database
+from aboveboard.storage.gallery import Gallery
+
+log = logging.getLogger("aboveboard.galleries")
+
+STATE = sa.select(
+    COLLECTIONS.c.generation, COLLECTIONS.c.touches, COLLECTIONS.c.face_count, COLLECTIONS.c.model_version, COLLECTIONS.c.model
+).where(COLLECTIONS.c.n == sa.bindparam("n"), COLLECTIONS.c.deleted_at.is_(None))
+_TAIL = (
+    sa.select(FACES.c.n, FACES.c.subject, TEMPLATES.c.vector)
+    .join(TEMPLATES, TEMPLATES.c.face == FACES.c.n)
+    .where(FACES.c.collection == sa.bindparam("collection"), FACES.c.n > sa.bindparam("last"))
+    .order_by(FACES.c.n)
+)
+_TOUCHES = sa.select(TOUCHED.c.face).where(TOUCHED.c.collection == sa.bindparam("collection"), TOUCHED.c.touch > sa.bindparam("last"))
+_ALIVE = sa.select(COLLECTIONS.c.n).where(COLLECTIONS.c.deleted_at.is_(None))
+# One parameter for any number of rows: the statement is prepared once.
+THESE = sa.func.json_each(sa.bindparam("numbers")).table_valued("value")
+_SUBJECTS_OF = sa.select(FACES.c.n, FACES.c.subject).select_from(THESE).join(FACES, FACES.c.n == THESE.c.value)
+
+_READ = 8192
+"""Templates that are read from the database at once."""
+_WORTH_SAVING = 20_000
+"""Below so many faces a gallery is made of the database as fast as it is read from its file."""
+_PAUSE_S = 60
+"""Between two writings of one gallery's file."""
+
+
+@dataclass(frozen=True, slots=True)
+class _Saved:
+    """Of how many faces, and of which generation, a gallery's file was last written, and when (monotonic seconds)."""
+
+    size: int = 0
+    generation: int = -1
+    at: float = -math.inf
+
+
+class Galleries:
+    """The galleries of one process."""
+
+    def __init__(self, database: Database) -> None:
+        self._database = database
+        self._folder = database.file.parent / "cache"
+        self._galleries: dict[int, Gallery] = {}
+        self._lock = threading.Lock()
+        self._saver = ThreadPoolExecutor(1, thread_name_prefix="gallery")
+        self._saved: dict[int, _Saved] = {}
+
+    @contextmanager
+    def opened(self, collection: int, model: tuple[str, str]) -> Iterator[tuple[Gallery, sa.Connection]]:
+        """A collection's gallery as of now, its lock held, and a connection that sees the same state."""
+        with self._lock:
+            gallery = self._galleries.setdefault(collection, Gallery(model))
+        with gallery.lock, self._database.read() as connection:
+            # Read with the lock held, or the gallery could be ahead of what the connection sees.
+            state = connection.execute(STATE, {"n": collection}).first()
+            if state is None:
+                self.forget(collection)
+                raise NoSuch("the collection was deleted while it was searched; ask again")
+            check_model(model, state)
+            self._bring_up(connection, collection, gallery, state)
+            yield gallery, connection
+        self._save(collection, gallery, _PAUSE_S)
+
+    def refresh(self, collection: int) -> None:
+        """Bring a collection's gallery up to date, if it is in memory; whoever removed a face calls it before that is acknowledged."""
+        gallery = self._galleries.get(collection)
+        if gallery is not None:
+            with gallery.lock, self._database.read() as connection:
+                state = connection.execute(STATE, {"n": collection}).first()
+                if state is not None:
+                    self._bring_up(connection, collection, gallery, state)
+            self._saved[collection] = _Saved(at=time.monotonic())
+        self._file(collection).unlink(missing_ok=True)
+
+    def forget(self, collection: int) -> None:
+        """Drop a collection from memory, and its file."""
+        with self._lock:
+            self._galleries.pop(collection, None)
+            self._saved.pop(collection, None)
+        self._file(collection).unlink(missing_ok=True)
+
+    def close(self) -> None:
+        """Write the files of galleries that have changed, for the next start."""
+        for collection, gallery in self._galleries.items():
+            self._save(collection, gallery, pause_s=0)
+        self._saver.shutdown()
+
+    def _bring_up(self, connection: sa.Connection, collection: int, gallery: Gallery, state: Any) -> None:
+        """Have a gallery, whose lock is held, as of a state: from its file, by what was touched and what is new since, or all anew."""
+        model = state.model_version, state.model
+        if gallery.state.model != model:
+            gallery.clear(model)
+        if gallery.state.generation < 0:
+            self._load(collection, gallery, state)
+        if gallery.state.generation == state.generation:
+            return
+        if state.touches != gallery.state.touches and gallery.size:
+            faces = connection.execute(_TOUCHES, {"collection": collection, "last": gallery.state.touches}).scalars().all()
+            if len(faces) < state.touches - gallery.state.touches:  # the log was cut
+                gallery.clear(model)
+            else:
+                subjects = {row.n: row.subject for row in rows_of(connection, _SUBJECTS_OF, list(set(faces)))}
+                gallery.remove([n for n in set(faces) if n not in subjects])
+                gallery.give(subjects)
+        self._append(connection, collection, gallery)
+        if gallery.size != state.face_count:
+            log.warning("the gallery in memory did not have its collection's number of faces; it was made anew from the database")
+            gallery.clear(model)
+            self._append(connection, collection, gallery)
+        gallery.state = replace(gallery.state, generation=state.generation, touches=state.touches)
+        self._drop_deleted(connection)
+
+    @staticmethod
+    def _append(connection: sa.Connection, collection: int, gallery: Gallery) -> None:
+        rows = connection.execute(_TAIL, {"collection": collection, "last": gallery.state.last})
+        while some := rows.fetchmany(_READ):
+            numbers, subjects, vectors = zip(*some, strict=True)
+            gallery.append(numbers, subjects, np.frombuffer(b"".join(vectors), "<f4").reshape(len(some), -1))
+            gallery.state = replace(gallery.state, last=numbers[-1])
+
+    def _load(self, collection: int, gallery: Gallery, state: Any) -> None:
+        """Read a gallery's file, if there is one that can be of this collection's past."""
+        file = self._file(collection)
+        try:
+            gallery.load(file)
+            if gallery.state.generation > state.generation:
+                raise ValueError("it is ahead of the database")
+        except FileNotFoundError:
+            return
+        except (OSError, ValueError, KeyError, TypeError) as error:
+            log.warning("a gallery's file in %s is not used (%s); the gallery is made anew from the database", file.parent, error)
+            file.unlink(missing_ok=True)
+            gallery.clear(gallery.state.model)
+            return
+        self._saved[collection] = _Saved(gallery.size, gallery.state.generation, time.monotonic())
+
+    def _drop_deleted(self, connection: sa.Connection) -> None:
+        """Templates of collections that another process deleted must not outlive them here."""
+        alive = set(connection.execute(_ALIVE).scalars())
+        names = {self._file(n).name for n in alive}
+        left = [file for file in self._folder.glob("*.gallery") if file.name not in names]
+        for n in self._galleries.keys() - alive:
+            self.forget(n)
+        for file in left:
+            file.unlink(missing_ok=True)
+
+    def _save(self, collection: int, gallery: Gallery, pause_s: float) -> None:
+        """Have a gallery's file written if it is worth it: the first time, when it has grown much, and with `pause_s` 0 at any change."""
+        saved = self._saved.get(collection, _Saved())
+        is_due = gallery.size > saved.size * 9 // 8 if pause_s else gallery.state.generation != saved.generation
+        if gallery.size < _WORTH_SAVING or not is_due or time.monotonic() < saved.at + pause_s:
+            return
+        self._saved[collection] = _Saved(gallery.size, gallery.state.generation, time.monotonic())
+        self._saver.submit(self._write, collection, gallery)
+
+    def _write(self, collection: int, gallery: Gallery) -> None:
+        removals, file = gallery.removals, self._file(collection)
+        is_written = gallery.save(file)
+        # A face that another process removed meanwhile must not stay in a file that it could not see.
+        with gallery.lock, self._database.read() as connection:
+            state = connection.execute(STATE, {"n": collection}).first()
+            if state is not None:
+                self._bring_up(connection, collection, gallery, state)
+            if state is None or gallery.removals != removals:
+                file.unlink(missing_ok=True)
+                is_written = False
+        if not is_written:
+            self._saved[collection] = _Saved(at=time.monotonic())
+
+    def _file(self, collection: int) -> Path:
+        return self._folder / f"{collection}.gallery"
+
+
+def rows_of(connection: sa.Connection, query: sa.Select[Any], numbers: Sequence[int]) -> list[Any]:
+    return list(connection.execute(query, {"numbers": json.dumps(numbers)}))
+
+
+def check_model(model: tuple[str, str], state: Any) -> None:
+    """Raise Busy where the collection holds templates of another model than the look was permitted for: it was re-indexed meanwhile."""
+    if state is not None and (state.model_version, state.model) != model:
+        raise Busy("the collection was re-indexed with another model while it was searched; ask again")

@@ -1,0 +1,232 @@
+"""One collection's templates in memory as they are scanned, and the file that keeps them from one start to the next.
+
+A cache and nothing more: all of it can be made again from the database, which is the truth.
+"""
+
+from __future__ import annotations
+
+import json
+import mmap
+import os
+import threading
+import zlib
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from aboveboard.biometrics.scan import Rows, quantise, width
+
+_HEADER = 512
+_FORMAT = "aboveboard gallery 1"
+_PIECE = 8 << 20
+_QUANTISED = 8192
+"""Templates that are quantised at once."""
+
+
+class _Column:
+    """An array of rows in anonymous memory with huge pages, which grows in place: the kernel moves page tables, not bytes."""
+
+    def __init__(self, kind: type[np.generic], *shape: int) -> None:
+        self._kind, self._shape = np.dtype(kind), shape
+        self._row = self._kind.itemsize * int(np.prod(shape, dtype=np.int64))
+        self._pages = self._made(1024 * self._row)
+        self.all = self._view()
+
+    def reach(self, rows: int) -> None:
+        """Have room for so many rows. Pages that were not written yet cost no memory."""
+        if rows <= len(self.all):
+            return
+        size, before = max(rows, len(self.all) * 3 // 2) * self._row, self._pages
+        del self.all
+        try:
+            before.resize(size)
+        except BufferError:  # somebody still looks at it
+            self._pages = self._made(size)
+            self._pages[: len(before)] = before[:]
+        self.all = self._view()
+
+    def _made(self, size: int) -> mmap.mmap:
+        pages = mmap.mmap(-1, size, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
+        if hasattr(mmap, "MADV_HUGEPAGE"):
+            pages.madvise(mmap.MADV_HUGEPAGE)
+        return pages
+
+    def _view(self) -> NDArray[Any]:
+        rows = len(self._pages) // self._row
+        return np.frombuffer(self._pages, self._kind, count=rows * self._row // self._kind.itemsize).reshape(rows, *self._shape)
+
+
+@dataclass(frozen=True, slots=True)
+class State:
+    """As of when a gallery is: the collection's model (version, model), its generation, its touches, and its last face."""
+
+    model: tuple[str, str]
+    generation: int = -1
+    touches: int = 0
+    last: int = 0
+
+
+class Gallery:
+    """Rows of a collection in no particular order, with their faces' and subjects' numbers. Its user holds `lock` while he looks at it.
+
+    d + 24 bytes a face. A face that goes leaves nothing: the last row takes its place, and where that was, zeros are written.
+    """
+
+    def __init__(self, model: tuple[str, str]) -> None:
+        self.lock = threading.RLock()
+        self.removals = 0
+        self.clear(model)
+
+    def clear(self, model: tuple[str, str]) -> None:
+        """Be an empty gallery of a model (version, model); the memory goes back."""
+        self.state = State(model)
+        self.size, self.dimension = 0, -1
+        self.removals += 1
+        self.subjects: list[int] = []
+        self._slot_of: dict[int, int] = {}
+        self._columns: dict[str, _Column] = {}
+        self._make(0)
+
+    @property
+    def rows(self) -> Rows:
+        """What is scanned."""
+        return Rows(self._of("codes"), self._of("scales"), self._of("errors"))
+
+    @property
+    def numbers(self) -> NDArray[np.int64]:
+        """The faces' rows in the database."""
+        return self._of("numbers")
+
+    @property
+    def slots(self) -> NDArray[np.int32]:
+        """Whose each row is: an index into `subjects`, -1 for nobody's."""
+        return self._of("slots")
+
+    def append(self, numbers: Sequence[int], subjects: Sequence[int | None], vectors: NDArray[np.float32]) -> None:
+        """Add faces with their templates (n, d)."""
+        self._make(vectors.shape[1])
+        for start in range(0, len(numbers), _QUANTISED):
+            some = slice(start, start + _QUANTISED)
+            rows, slots = quantise(vectors[some]), [self._slot(subject) for subject in subjects[some]]
+            new = {"codes": rows.codes, "scales": rows.scales, "errors": rows.errors, "numbers": numbers[some], "slots": slots}
+            end = self.size + len(slots)
+            for name, values in new.items():
+                column = self._columns[name]
+                column.reach(end)
+                column.all[self.size : end] = values
+            self.size = end
+
+    def give(self, subjects: Mapping[int, int | None]) -> None:
+        """Make faces, by their numbers, subjects' or nobody's."""
+        places = self._places(list(subjects))
+        numbers = self.numbers[places].tolist()
+        self.slots[places] = [self._slot(subjects[number]) for number in numbers]
+
+    def remove(self, numbers: Sequence[int]) -> None:
+        """Take faces out; nothing of them stays."""
+        gone = self._places(numbers)
+        if not gone.size:
+            return
+        left = self.size - gone.size
+        holes = gone[gone < left]
+        movers = np.setdiff1d(np.arange(left, self.size), gone, assume_unique=True)
+        for column in self._columns.values():
+            column.all[holes] = column.all[movers]
+            column.all[left : self.size] = 0
+        self.size = left
+        self.removals += 1
+
+    def _of(self, name: str) -> NDArray[Any]:
+        return self._columns[name].all[: self.size]
+
+    def _make(self, dimension: int) -> None:
+        if dimension != self.dimension:
+            self.dimension = dimension
+            kinds: dict[str, tuple[type[np.generic], tuple[int, ...]]] = {
+                "codes": (np.int8, (width(max(dimension, 1)),)),
+                "scales": (np.float32, ()),
+                "errors": (np.float32, ()),
+                "numbers": (np.int64, ()),
+                "slots": (np.int32, ()),
+            }
+            self._columns = {name: _Column(kind, *shape) for name, (kind, shape) in kinds.items()}
+
+    def _slot(self, subject: int | None) -> int:
+        if subject is None:
+            return -1
+        slot = self._slot_of.setdefault(subject, len(self.subjects))
+        if slot == len(self.subjects):
+            self.subjects.append(subject)
+        return slot
+
+    def _places(self, numbers: Sequence[int]) -> NDArray[np.int64]:
+        return np.flatnonzero(np.isin(self.numbers, np.asarray(numbers, np.int64)))
+
+    def save(self, file: Path) -> bool:
+        """Write the gallery beside `file`, then put it in its place; False where a face was removed meanwhile, or the disk failed.
+
+        The lock is held for a piece at a time, so that searches go on.
+        """
+        with self.lock:
+            removals, size, state = self.removals, self.size, self.state
+            head = {"format": _FORMAT, **{name: getattr(state, name) for name in State.__slots__}}
+            head |= {"size": size, "dimension": self.dimension, "subjects": len(self.subjects)}
+            subjects = np.array(self.subjects, np.int64).tobytes()
+        new = file.with_name(f"{file.name}.{os.getpid()}.new")
+        try:
+            file.parent.mkdir(mode=0o700, exist_ok=True)
+            with os.fdopen(os.open(new, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600), "wb") as out:
+                out.seek(_HEADER)
+                check = zlib.crc32(subjects)
+                out.write(subjects)
+                for column in self._columns.values():
+                    step = max(_PIECE // (column.all[:1].nbytes or 1), 1)
+                    for start in range(0, size, step):
+                        with self.lock:
+                            if self.removals != removals:
+                                return False
+                            piece = column.all[start : min(start + step, size)].tobytes()
+                        check = zlib.crc32(piece, check)
+                        out.write(piece)
+                out.seek(0)
+                out.write(json.dumps({**head, "crc": check}).encode().ljust(_HEADER))
+            with self.lock:
+                if self.removals != removals:
+                    return False
+                new.replace(file)
+        except OSError:
+            return False
+        finally:
+            new.unlink(missing_ok=True)
+        return True
+
+    def load(self, file: Path) -> None:
+        """Become what a file says; raises FileNotFoundError where there is none, ValueError where it is damaged or of another model."""
+        with file.open("rb") as source:
+            head = json.loads(source.read(_HEADER))
+            if head["format"] != _FORMAT or tuple(head["model"]) != self.state.model:
+                raise ValueError("it is of another format or model")
+            size, subjects = head["size"], head["subjects"]
+            if file.stat().st_size != _HEADER + 8 * subjects + size * (width(head["dimension"]) + 20):
+                raise ValueError("it is of another length than it says")
+            self.clear(self.state.model)
+            self._make(head["dimension"])
+            data = source.read(8 * subjects)
+            check = zlib.crc32(data)
+            for subject in np.frombuffer(data, np.int64).tolist():
+                self._slot(subject)
+            for column in self._columns.values():
+                column.reach(size)
+                target = column.all[:size].data.cast("B")
+                for start in range(0, len(target), _PIECE):
+                    piece = target[start : start + _PIECE]
+                    source.readinto(piece)
+                    check = zlib.crc32(piece, check)
+            if check != head["crc"]:
+                raise ValueError("its checksum is wrong")
+            self.size = size
+            self.state = State(self.state.model, head["generation"], head["touches"], head["last"])
