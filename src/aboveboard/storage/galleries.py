@@ -94,14 +94,14 @@ class Galleries:
                 if state is not None:
                     self._bring_up(connection, collection, gallery, state)
             self._saved[collection] = _Saved(at=time.monotonic())
-        self._file(collection).unlink(missing_ok=True)
+        _discard(self._file(collection))
 
     def forget(self, collection: int) -> None:
         """Drop a collection from memory, and its file."""
         with self._lock:
             self._galleries.pop(collection, None)
             self._saved.pop(collection, None)
-        self._file(collection).unlink(missing_ok=True)
+        _discard(self._file(collection))
 
     def close(self) -> None:
         """Write the files of galleries that have changed, for the next start."""
@@ -149,11 +149,11 @@ class Galleries:
             gallery.load(file)
             if gallery.state.generation > state.generation:
                 raise ValueError("it is ahead of the database")
-        except FileNotFoundError:
+        except (FileNotFoundError, NotADirectoryError):
             return
         except (OSError, ValueError, KeyError, TypeError) as error:
             log.warning("a gallery's file in %s is not used (%s); the gallery is made anew from the database", file.parent, error)
-            file.unlink(missing_ok=True)
+            _discard(file)
             gallery.clear(gallery.state.model)
             return
         self._saved[collection] = _Saved(gallery.size, gallery.state.generation, time.monotonic())
@@ -166,7 +166,7 @@ class Galleries:
         for n in self._galleries.keys() - alive:
             self.forget(n)
         for file in left:
-            file.unlink(missing_ok=True)
+            _discard(file)
 
     def _save(self, collection: int, gallery: Gallery, pause_s: float) -> None:
         """Have a gallery's file written if it is worth it: the first time, when it has grown much, and with `pause_s` 0 at any change."""
@@ -186,13 +186,22 @@ class Galleries:
             if state is not None:
                 self._bring_up(connection, collection, gallery, state)
             if state is None or gallery.removals != removals:
-                file.unlink(missing_ok=True)
+                _discard(file)
                 is_written = False
         if not is_written:
             self._saved[collection] = _Saved(at=time.monotonic())
 
     def _file(self, collection: int) -> Path:
         return self._folder / f"{collection}.gallery"
+
+
+def _discard(file: Path) -> None:
+    try:
+        file.unlink()
+    except (FileNotFoundError, NotADirectoryError):
+        pass
+    except OSError as error:
+        log.warning("%s holds templates and cannot be removed (%s); remove it by hand", file, error.strerror)
 
 
 def rows_of(connection: sa.Connection, query: sa.Select[Any], numbers: Sequence[int]) -> list[Any]:

@@ -1,0 +1,200 @@
+"""Galleries in memory and their files: caches that nobody notices but by the time they save."""
+
+from __future__ import annotations
+
+import logging
+
+import numpy as np
+import pytest
+import sqlalchemy as sa
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from test_templates import Gallery as Store
+from test_templates import check, directions
+
+from aboveboard.storage import collections, galleries
+from aboveboard.storage.database import COLLECTIONS, FACES, Database
+from aboveboard.storage.gallery import Gallery
+from aboveboard.storage.subjects import Subjects
+from aboveboard.storage.templates import Templates
+
+PROBE = directions(99, 1, 1.0)[0]
+
+
+@pytest.fixture
+def store(tmp_path, monkeypatch):
+    """A collection of 300 faces whose gallery is worth a file."""
+    monkeypatch.setattr(galleries, "_WORTH_SAVING", 10)
+    made = Store(tmp_path)
+    made.add(directions(1, 300, 1.0))
+    return made
+
+
+def restarted(store):
+    """Another process over the same folder, after this one ended."""
+    store.stores[0].close()
+    store.stores[0] = Templates(Database(store.database.file))
+    return store.stores[0]
+
+
+def files(store):
+    return sorted(file.name for file in (store.database.file.parent / "cache").glob("*"))
+
+
+def search(store):
+    check(store, store.stores[0], PROBE, -1.0, 20)
+
+
+def templates_read(store, monkeypatch):
+    """How many templates were quantised, that is read from the database to be scanned, from now on."""
+    read = []
+    append = Gallery.append
+    monkeypatch.setattr(Gallery, "append", lambda self, numbers, *rest: (read.append(len(numbers)), append(self, numbers, *rest))[1])
+    return read
+
+
+def test_the_next_start_reads_the_file_and_only_what_came_since(store, monkeypatch):
+    search(store)
+    restarted(store)
+    assert files(store) == [f"{store.n}.gallery"]
+    store.add(directions(2, 7, 1.0))
+    read = templates_read(store, monkeypatch)
+    search(store)
+    assert read == [7]
+
+
+def test_a_face_that_is_removed_stays_in_no_file(store):
+    search(store)
+    restarted(store)
+    search(store)
+    store.remove(sorted(store.truth)[:3])
+    store.stores[0].refresh(store.n)
+    assert files(store) == []
+    restarted(store)
+    search(store)
+
+
+def test_removals_that_a_file_does_not_know_are_made_up_for(store, monkeypatch):
+    """As after a crash between a removal and the deletion of the file: by the log, or, where that was cut, all anew."""
+    for kept in (1000, 1):
+        search(store)
+        restarted(store)
+        monkeypatch.setattr(collections, "TOUCHES_KEPT", kept)
+        monkeypatch.setattr(collections, "TOUCHES_PER_TRIM", 1)
+        store.remove(sorted(store.truth)[:5])
+        read = templates_read(store, monkeypatch)
+        search(store)
+        assert read == ([] if kept > 1 else [len(store.truth)])
+
+
+@pytest.mark.parametrize("damage", ["a byte", "the head", "its end", "nothing left"])
+def test_a_damaged_file_is_told_and_made_anew(store, damage, caplog):
+    search(store)
+    restarted(store)
+    file = store.database.file.parent / "cache" / f"{store.n}.gallery"
+    data = bytearray(file.read_bytes())
+    if damage == "a byte":
+        data[2000] ^= 1
+    elif damage == "the head":
+        data[:40] = b"x" * 40
+    file.write_bytes({"its end": data[:-5], "nothing left": b""}.get(damage, data))
+    with caplog.at_level(logging.WARNING):
+        search(store)
+    assert "made anew from the database" in caplog.text
+    restarted(store)
+    caplog.clear()
+    search(store)
+    assert not caplog.records
+
+
+def test_a_file_from_the_future_is_not_used(store, caplog):
+    """A database that was put back to an earlier state by hand."""
+    search(store)
+    restarted(store)
+    late = sorted(store.truth)[200:]
+    with store.database.write() as connection:
+        connection.execute(sa.delete(FACES).where(FACES.c.face_id.in_(late)))
+        connection.execute(sa.update(COLLECTIONS).values(generation=0, face_count=200))
+    store.truth = {face_id: vector for face_id, vector in store.truth.items() if face_id not in late}
+    with caplog.at_level(logging.WARNING):
+        search(store)
+    assert "made anew from the database" in caplog.text
+
+
+def test_files_of_collections_that_are_gone_go_too(store):
+    search(store)
+    restarted(store)
+    search(store)
+    with store.database.write() as connection:
+        other = store.collections.create(connection, "b", "1.0", "m", {})
+        store.collections.delete(connection, store.collections.get("a", connection))
+    store.n = other
+    store.truth = {}
+    search(store)
+    assert files(store) == []
+
+
+def test_whose_faces_are_is_in_the_file_and_followed_face_by_face(store, monkeypatch):
+    subjects, face_ids = Subjects(store.database), sorted(store.truth)
+    with store.database.write() as connection:
+        subjects.enrol(connection, store.collections.get("a", connection), {f"p{i}": face_ids[i : i + 1] for i in range(50)})
+
+    def people():
+        seen = store.stores[0].search_subjects(store.permit(-1, 500), PROBE[None], lambda score, _: score)
+        return {handle: score for handle, score, _ in seen.found}
+
+    before = people()
+    assert len(before) == 50
+    restarted(store)
+    read = templates_read(store, monkeypatch)
+    assert people() == before
+    assert read == []
+    with store.database.write() as connection:
+        collection = store.collections.get("a", connection)
+        subjects.give(connection, collection, face_ids[50:60], subjects.get(collection, "p3", connection))
+        subjects.delete(connection, collection, subjects.get(collection, "p4", connection))
+    after = people()
+    assert len(after) == 49
+    assert read == []
+    assert before.keys() - after.keys()
+
+
+def test_where_no_file_can_be_written_searches_go_on(store):
+    folder = store.database.file.parent / "cache"
+    folder.write_text("in the way")
+    search(store)
+    restarted(store)
+    search(store)
+
+
+@given(st.lists(st.tuples(st.sampled_from(["add", "remove", "move"]), st.integers(0, 10**6), st.integers(1, 30)), max_size=8))
+@settings(max_examples=40, deadline=None)
+def test_a_gallery_holds_what_came_and_nothing_of_what_went(steps):
+    """Against a dictionary; and behind the last row there are only zeros."""
+    gallery, truth, last = Gallery(("1", "m")), {}, 0
+    for kind, seed, count in steps:
+        random = np.random.default_rng(seed)
+        if kind == "add":
+            vectors = directions(seed, count, 1.0)
+            owners = [int(one) or None for one in random.integers(0, 5, count)]
+            numbers = list(range(last + 1, last + 1 + count))
+            gallery.append(numbers, owners, vectors)
+            truth.update(zip(numbers, zip(owners, vectors, strict=True), strict=True))
+            last += count
+        elif kind == "remove":
+            gone = [n for n in truth if random.random() < 0.4]
+            gallery.remove(gone)
+            truth = {n: one for n, one in truth.items() if n not in gone}
+        else:
+            moved = {n: int(random.integers(1, 9)) for n in truth if random.random() < 0.3}
+            gallery.give(moved)
+            truth = {n: (moved.get(n, owner), vector) for n, (owner, vector) in truth.items()}
+        assert sorted(gallery.numbers.tolist()) == sorted(truth)
+        rows = gallery.rows
+        for place, n in enumerate(gallery.numbers.tolist()):
+            owner, vector = truth[n]
+            assert (gallery.subjects[gallery.slots[place]] if gallery.slots[place] >= 0 else None) == owner
+            code = rows.codes[place, : len(vector)].astype(np.float64) * np.float64(rows.scales[place])
+            assert np.linalg.norm(code - vector.astype(np.float64)) <= rows.errors[place] < 0.02
+        for column in gallery._columns.values():
+            assert not column.all[gallery.size :].any()
