@@ -151,7 +151,7 @@ def test_a_gallery_like_the_calibration_has_a_factor_of_one(known):
         factors.append(own.factor(THEORY).value)
     assert told >= 15 * (5 if known else 1)
     assert held >= 0.88 * told
-    assert np.mean(factors) == pytest.approx(1, abs=0.05)
+    assert np.mean(factors) == pytest.approx(1, abs=0.12)
 
 
 def test_faces_that_are_more_alike_than_promised_have_a_higher_factor_the_stricter_the_level():
