@@ -46,6 +46,10 @@ class Faces(NamedTuple):
         """Whose each face is: its subject, or, as a number below 0, its own. Faces of one owner are not compared."""
         return np.where(self.subjects > 0, self.subjects, -self.numbers)
 
+    def at(self, which: NDArray[np.int64] | slice) -> Faces:
+        """Some of them."""
+        return Faces(self.numbers[which], self.rows[which], self.scales[which], self.subjects[which])
+
 
 def histogram(scores: NDArray[np.floating]) -> NDArray[np.int64]:
     """How many of the scores lie in each bin, (BINS,)."""
@@ -173,6 +177,22 @@ class Point:
     found: float
 
 
+@dataclass(frozen=True, slots=True)
+class GalleryCheck:
+    """A gallery beside its calibration: `faces` of its `size` were sampled, `pairs` compared, each once.
+
+    `points` show the whole distribution; where mates are not known, they are in it.
+    """
+
+    size: int
+    faces: int
+    pairs: int
+    knows_mates: bool
+    factor: Factor | None
+    levels: tuple[Level, ...]
+    points: tuple[Point, ...]
+
+
 @dataclass(frozen=True, eq=False)
 class OwnScores:
     """Scores among a gallery's own faces: `counts` (members, BINS) of each sampled face with all faces of other owners.
@@ -225,6 +245,12 @@ class OwnScores:
             self._levels[calibration.sha256] = self._compared(calibration)
         return self._levels[calibration.sha256]
 
+    def check(self, calibration: Calibration) -> GalleryCheck:
+        """All of it, for people to read."""
+        faces = int(np.count_nonzero(self._chosen))
+        levels, points = self.levels(calibration), self.points(calibration)
+        return GalleryCheck(self.size, faces, self.pairs, self.knows_mates, self.factor(calibration), levels, points)
+
     def factor(self, calibration: Calibration) -> Factor | None:
         """The ratio at the strictest level that can be told; None where none can."""
         return next((_factor(level) for level in reversed(self.levels(calibration)) if level.ratio is not None), None)
@@ -246,10 +272,10 @@ class OwnScores:
     def points(self, calibration: Calibration) -> tuple[Point, ...]:
         """The distribution beside the promise, at every fifth similarity; unknown mates are in it."""
         found = []
-        for similarity in range(0, 101, 5):
-            edge = _edge(calibration.score_at(similarity)) if similarity else 0
-            promised = fmr_at(calibration.similarity(float(EDGES[edge]))) if similarity else 1.0
-            found.append(Point(similarity, promised, int(self._reached[edge]) / max(int(self._reached[0]), 1)))
+        for similarity in range(5, 101, 5):
+            edge = _edge(calibration.score_at(similarity))
+            promised = fmr_at(calibration.similarity(float(EDGES[edge])))
+            found.append(Point(similarity, promised, int(self._reached[edge]) / int(self._reached[0])))
         return tuple(found)
 
     def _compared(self, calibration: Calibration) -> tuple[Level, ...]:
@@ -314,6 +340,13 @@ class OwnScores:
         faces = float(np.mean(self.size - trials))
         variance = (people**2).sum(axis=0) * n / (n - 1) * (1 + 3 * len(trials) * faces / self.size)
         return np.asarray(np.sqrt(variance) / np.maximum(found, 1))
+
+
+def mean_and_spread(counts: NDArray[np.int64]) -> tuple[float, float]:
+    """Mean and standard deviation of the scores of a histogram (BINS,)."""
+    centres, n = (EDGES[:-1] + EDGES[1:]) / 2, int(counts.sum())
+    mean = float(counts @ centres) / n
+    return mean, math.sqrt(max(float(counts @ centres**2) / n - mean**2, 0.0))
 
 
 def _factor(level: Level) -> Factor:
