@@ -43,7 +43,7 @@ def enrol(server: Server, collection_id: str, vectors: np.ndarray, users: bool =
         if users:
             connection.exec_driver_sql(
                 "INSERT INTO subjects (collection, subject_id, handle, created_at) "
-                "SELECT collection, face_id, face_id, '' FROM faces WHERE collection = ? AND subject IS NULL",
+                "SELECT collection, face_id, collection || face_id, '' FROM faces WHERE collection = ? AND subject IS NULL",
                 (collection.n,),
             )
             connection.exec_driver_sql(

@@ -68,7 +68,7 @@ def show(console: Console, answers: Sequence[Candidates], calibration: Calibrati
         f"FMR {number(basis.fmr)} per comparison, E = {number(basis.expected_false)} per search, FPIR {percent(basis.fpir)}{star}",
     )
     if basis.gallery_factor is not None:
-        own = f", E = {number(basis.expected_false_own)} with it" if basis.expected_false_own is not None else ""
+        own = f", E = {number(basis.expected_false_own)} with its own FMR" if basis.expected_false_own is not None else ""
         counted = f"counted at similarity {basis.gallery_factor.similarity}"
         rows.add_row("gallery factor", f"{distribution.spread(basis.gallery_factor)}, {counted}{own}")
     rows.add_row("misses", f"FNIR {percent(basis.fnir)}{star} of the searches for somebody enrolled")

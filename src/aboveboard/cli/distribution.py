@@ -115,7 +115,8 @@ def warn(console: Console, factor: Factor, expected: float | None = None) -> Non
         reckon = "" if expected is None else f" Reckon with E = {number(expected)} false candidates per search."
         console.print(
             f"These faces are unlike those of the calibration: two people are taken for one {number(factor.value)} times as often as "
-            f"promised at similarity {factor.similarity}, and at higher ones perhaps more.{reckon} Calibrate on photographs like these.",
+            f"promised at similarity {factor.similarity}, and at higher ones perhaps more.{reckon} Calibrate on photographs like these; "
+            "or people are enrolled under two ids: collection check lists the most alike.",
             style="yellow",
         )
 

@@ -343,21 +343,20 @@ def _searched_json(photograph: Photograph, searched: Searched, calibration: Cali
 
 def _show_search(searched: Searched, calibration: Calibration | None) -> None:
     is_large = any(candidate.own_share for candidate in searched.candidates)
-    table = columns("rank", "similarity", *(("own pairs", "above the rest") if is_large else ()), "ExternalImageId", "FaceId")
+    table = columns("rank", "similarity", *(("own pairs",) if is_large else ()), "ExternalImageId", "FaceId")
     for candidate, row in searched.rows:
         name = Text(WITHHELD, "yellow") if searched.candidates.identities_withheld else row.external_image_id or ""
-        stands = _stands(candidate) if is_large else ()
+        stands = (_share(candidate),) if is_large else ()
         table.add_row(str(candidate.rank), _similarity(candidate.similarity, calibration), *stands, name, candidate.reference)
     console = out()
     console.print(table if searched.rows else Text("nobody in the collection is a candidate", "bold"))
     basis.show(console, [searched.candidates], calibration)
 
 
-def _stands(candidate: Candidate) -> tuple[str, str]:
-    """Where a candidate stands: the share of the gallery's own pairs that scores as high, and how far above the rest of this search."""
-    share, above = candidate.own_share, candidate.above_rest
-    own = "" if share is None else f"{'<' if share.is_bound else ''}{number(share.value)}"
-    return own, "" if above is None else f"{above:.1f} sd"
+def _share(candidate: Candidate) -> str:
+    """The share of the gallery's own pairs that scores as high as a candidate."""
+    share = candidate.own_share
+    return "" if share is None else f"{'<' if share.is_bound else ''}{number(share.value)}"
 
 
 def _add_rows(table: Table, photograph: Photograph, searched: Searched, calibration: Calibration | None) -> None:
