@@ -29,7 +29,7 @@ WARN = 3.0
 """The gallery factor above which people are warned."""
 _KNOWN = 0.9
 _ERRORS = 30
-_FEW, _FEW_KNOWN = 3.0, 0.01
+_FEW = 3
 _BLOCK = 512
 
 
@@ -211,7 +211,7 @@ class OwnScores:
         """Whether most of the faces have a subject, so that nearly all that are compared are of two people."""
         return bool(np.mean(self.owners > 0) >= _KNOWN)
 
-    @property
+    @cached_property
     def pairs(self) -> int:
         """How many pairs of faces were counted, each once."""
         return round(int(self._reached[0]) * self._once)
@@ -237,9 +237,8 @@ class OwnScores:
         The estimator: errors of all sampled faces / (their comparisons x promised FMR), of scores from the level's edge up to a `top`.
         Known mates are not compared. With subjects known, the top is the scale's end (FMR 1e-12): beyond it are copies and mates under
         two ids. Without, it is where the promise has fallen to a hundredth of the level's, and a level counts only where 10 errors a
-        face are promised: three mates a face below the top would raise the ratio by at most 3/10. The interval's low end allows for
-        those three, or, with subjects known, for a mate under another id of one face in a hundred. A ratio needs 30 errors, found or
-        promised, each pair counted once.
+        face are promised: three mates a face below the top would raise the ratio by at most 3/10, and the interval's low end allows
+        for them. A ratio needs 30 errors, found or promised, each pair counted once.
         The interval: people as clusters, on both sides of the comparisons. See docs/gallery-factor.md.
         """
         if calibration.sha256 not in self._levels:
@@ -264,10 +263,9 @@ class OwnScores:
 
     def share(self, score: float) -> Share:
         """The share of the gallery's own pairs whose score lies in the bin of this one or higher, unknown mates among them."""
-        reached = self._reached
-        errors = int(reached[int(_bins(np.array([score]))[0])])
+        errors = int(self._reached[min(max(int((score + 1) * (BINS / 2)), 0), BINS - 1)])
         if errors:
-            return Share(errors / int(reached[0]), False)
+            return Share(errors / int(self._reached[0]), False)
         return Share(-math.expm1(math.log(0.05) / max(self.pairs, 1)), True)
 
     def points(self, calibration: Calibration) -> tuple[Point, ...]:
@@ -309,8 +307,8 @@ class OwnScores:
             # Without an error the rule of 3 of the pairs.
             high = float(errors / expected[i] * math.exp(1.96 * spread[i])) if errors else 3 / float(expected[i] * once)
             low = float(ratios[i] * math.exp(-1.96 * spread[i])) if not lacks else 0.0
-            if found[i]:
-                low *= max(1 - (_FEW_KNOWN if knows else _FEW) * len(trials) / float(found[i]), 0.0)
+            if not knows and found[i]:
+                low *= max(1 - _FEW * len(trials) / float(found[i]), 0.0)
             levels.append(
                 Level(
                     similarity=similarity,
