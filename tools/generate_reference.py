@@ -59,6 +59,11 @@ HEADERS = {
     "x-aboveboard-fnir": "Share of searches for somebody enrolled with one face that miss him at that threshold, in the calibration set.",
     "x-aboveboard-calibration": "Id of the calibration that these rates come from.",
     "x-aboveboard-extrapolated": "`true` where the threshold lies beyond the smallest FMR that the calibration measured.",
+    "x-aboveboard-gallery-factor": "How the FMR among this gallery's own faces is to the promised one: value, 95 % interval, and the "
+    "similarity it was counted at, as in `1.1;low=0.9;high=1.3;similarity=60`. Absent where it cannot be told: "
+    "[gallery-factor.md](gallery-factor.md).",
+    "x-aboveboard-own-shares": "Of the first 10 candidates, best first: which share of the gallery's own pairs of faces scores as high; "
+    "`<` marks the upper 95 % bound where none does. Absent below 500 faces.",
     "x-aboveboard-not-assessed": "Attributes that were asked for and that this server does not assess.",
 }
 HANDSHAKE = {
@@ -181,9 +186,12 @@ def header_rows() -> str:
     basis = Basis("", 0, "none", 0, 0, 0, 0, 0, 0, "", False)
     scored = list(basis_headers("", basis))
     names = [*scored, *(name for name in HEADERS if name not in scored)]
+    searches = "SearchFaces, SearchFacesByImage, SearchUsers, SearchUsersByImage"
     where = "AssociateFaces, CompareFaces, SearchFaces, SearchFacesByImage, SearchUsers, SearchUsersByImage"
     places = {
         "x-aboveboard-policy": f"{where}, CreateCollection, DescribeCollection",
+        "x-aboveboard-gallery-factor": searches,
+        "x-aboveboard-own-shares": searches,
         "x-aboveboard-not-assessed": "DetectFaces, IndexFaces",
     }
     return rows(("header", "on", "what it says"), ((code(name), places.get(name, where), HEADERS[name]) for name in names))

@@ -58,7 +58,15 @@ GATE, LOOKS = "aboveboard.accountability.gate", "aboveboard.accountability.looks
 
 @pytest.mark.parametrize(
     ("name", "maker"),
-    [("Permit", GATE), ("SearchLook", GATE), ("CheckLook", GATE), ("Candidates", LOOKS), ("Association", LOOKS), ("Findings", LOOKS)],
+    [
+        ("Permit", GATE),
+        ("SearchLook", GATE),
+        ("CheckLook", GATE),
+        ("Candidates", LOOKS),
+        ("Association", LOOKS),
+        ("Findings", LOOKS),
+        ("GalleryScores", LOOKS),
+    ],
 )
 def test_permits_are_made_by_the_gate_and_candidates_by_its_looks_only(name, maker):
     """Locks 2 and 4: no other module constructs one, nor copies one with other values."""
@@ -74,7 +82,7 @@ def test_the_template_store_is_imported_by_the_gate_its_looks_and_the_wiring_onl
     assert importers("aboveboard.storage.templates") == {GATE, LOOKS, "aboveboard.bootstrap"}
 
 
-@pytest.mark.parametrize("method", ["pairs", "apart", "search", "search_subjects", "of_faces"])
+@pytest.mark.parametrize("method", ["pairs", "apart", "scores", "search", "search_subjects", "of_faces"])
 def test_templates_are_searched_by_looks_only(method):
     """Whatever else holds the store adds to it or forgets."""
     found = set()

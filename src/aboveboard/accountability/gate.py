@@ -15,10 +15,11 @@ from contextlib import contextmanager
 from functools import partial
 from typing import Any, NoReturn
 
-from aboveboard.accountability.looks import AssociateLook, Check, CheckLook, CompareLook, Kind, Look, Probe, SearchLook
+from aboveboard.accountability.looks import AssociateLook, Check, CheckLook, CompareLook, Kind, Look, Probe, ScoresLook, SearchLook
 from aboveboard.accountability.operators import Session
 from aboveboard.accountability.policy import Asked, Decision, Pack, Policies, decide
 from aboveboard.biometrics.calibration import Calibration, similarity_for
+from aboveboard.biometrics.vocabulary import GalleryScores
 from aboveboard.errors import BadRequest, Busy, Error, Refused
 from aboveboard.storage.collections import Collection, Collections
 from aboveboard.storage.ledger import Ledger
@@ -87,6 +88,13 @@ class Gate:
             same = max(look.pack.threshold.absent, look.pack.threshold.floor)
             permits = self._permit(look, collection), self._permit(look, collection, same)
             yield CheckLook(look, self._templates, *permits, same, partial(self._still_stands, look, collection))
+
+    def gallery_scores(self, session: Session, collection: Collection) -> GalleryScores:
+        """How the scores among a collection's own faces lie, as counts, for the laboratory: a look of its own, on record."""
+        with self._look(session, "collection.scores", collection, None, 0, Probe()) as look:
+            # Nothing but counts: no score of a pair may leave the store.
+            permit = self._permit(look, collection, 100.0)
+            return ScoresLook(look, self._templates, permit, partial(self._still_stands, look, collection)).scores()
 
     def _permit(self, look: Look, collection: Collection, threshold: float | None = None) -> Permit:
         must_agree(self._models.card, collection)

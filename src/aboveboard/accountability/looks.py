@@ -10,15 +10,17 @@ import hmac
 import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from concurrent.futures import Future
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from typing import Any, Literal
 
 import numpy as np
+from numpy.typing import NDArray
 
 from aboveboard.accountability.policy import Decision, Pack
 from aboveboard.biometrics.calibration import Calibration, alone, expected_false, fmr_at, fpir
+from aboveboard.biometrics.gallery import LEAST, Factor, OwnScores, mean_and_spread
 from aboveboard.biometrics.matching import comparison_scores
-from aboveboard.biometrics.vocabulary import Association, Basis, Candidate, Candidates, Findings, Pair, Stranger, Template
+from aboveboard.biometrics.vocabulary import Association, Basis, Candidate, Candidates, Findings, GalleryScores, Pair, Stranger, Template
 from aboveboard.storage.ledger import Ledger
 from aboveboard.storage.templates import Apart, PairScan, Permit, Templates
 
@@ -80,21 +82,40 @@ class Look:
         cut = math.floor(similarity * 1e4) / 1e4
         return max(cut, self.decision.threshold) if similarity >= self.decision.threshold else cut
 
-    def answer(self, scored: Iterable[Scored], gallery_size: int, kind: Kind = "face", best_of: int = 1) -> Candidates:
+    def answer(
+        self,
+        scored: Iterable[Scored],
+        gallery_size: int,
+        kind: Kind = "face",
+        best_of: int = 1,
+        own: OwnScores | None = None,
+        histogram: NDArray[np.int64] | None = None,
+    ) -> Candidates:
         """Those at or above the threshold as candidates, best first, once their outcome is on the disk.
 
-        `kind`: what a reference is; `best_of`: the most comparisons that one reference's score was the best of.
+        `kind`: what a reference is; `best_of`: the most comparisons that one reference's score was the best of; `own`: the scores among
+        the gallery's own faces; `histogram`: of all scores of this search.
         """
         reached = [(reference, self.calibration.similarity_of_best(score, m), score) for reference, score, m in scored]
         kept = [item for item in reached if item[1] >= self.decision.threshold]
         kept.sort(key=lambda item: (-item[1], -item[2], item[0]))
+        # How far above the rest says something only where there is a rest.
+        mean, spread = mean_and_spread(histogram) if histogram is not None and histogram.sum() >= LEAST else (0.0, 0.0)
         items = tuple(
-            Candidate(rank, reference, self.shown(similarity), score)
+            Candidate(
+                rank,
+                reference,
+                self.shown(similarity),
+                score,
+                own.share(score) if own else None,
+                (score - mean) / spread if spread else None,
+            )
             for rank, (reference, similarity, score) in enumerate(kept[: self.decision.limit], 1)
         )
         named = "face_id" if kind == "face" else kind
         answered = [{named: item.reference, "similarity": item.similarity} for item in items]
-        basis = self._close(gallery_size, {"candidates": answered, "identities_withheld": self.decision.withhold_identities}, None, best_of)
+        found = {"candidates": answered, "identities_withheld": self.decision.withhold_identities}
+        basis = self._close(gallery_size, found, None, best_of, own)
         return Candidates(self.audit_id, basis, self.decision.withhold_identities, items)
 
     def associated(self, accepted: Sequence[str], refused: Mapping[str, float]) -> Association:
@@ -107,7 +128,9 @@ class Look:
         basis = self._close(1, {"accepted": list(accepted), "below_threshold": named})
         return Association(self.audit_id, basis, tuple(accepted), tuple(below))
 
-    def checked(self, scan: PairScan, strangers: Sequence[Apart], subject_faces: int, subject_threshold: float) -> Findings:
+    def checked(
+        self, scan: PairScan, strangers: Sequence[Apart], subject_faces: int, subject_threshold: float, own: OwnScores | None
+    ) -> Findings:
         """What a check of a gallery brought up, at most the limit of each kind, once that is on the disk."""
         similarity, limit = self.calibration.similarity, self.decision.limit
         pairs = tuple(
@@ -129,19 +152,38 @@ class Look:
             "faces": [one.face_id for one in odd],
             "identities_withheld": self.decision.withhold_identities,
         }
-        basis = self._close(scan.size, found, comparisons)
+        basis = self._close(scan.size, found, comparisons, own=own)
         withheld, counts = self.decision.withhold_identities, (comparisons, scan.near, scan.under_two_ids)
-        return Findings(self.audit_id, basis, withheld, *counts, pairs, subject_threshold, fnmr, subject_faces, len(strangers), odd)
+        gallery = own.check(self.calibration) if own else None
+        return Findings(
+            self.audit_id, basis, withheld, *counts, pairs, subject_threshold, fnmr, subject_faces, len(strangers), odd, gallery
+        )
 
-    def _close(self, gallery_size: int, found: Mapping[str, Any], comparisons: int | None = None, best_of: int = 1) -> Basis:
+    def measured(self, own: OwnScores | None) -> GalleryScores:
+        """The scores among a gallery's own faces, once it is on the disk that they were given out."""
+        gallery = own.check(self.calibration) if own else None
+        found = {"sampled_faces": gallery.faces, "pairs": gallery.pairs} if gallery else {"sampled_faces": 0, "pairs": 0}
+        self._record({**found, **_factor(gallery.factor if gallery else None)})
+        return GalleryScores(self.audit_id, self.calibration.id, self.calibration.model_version, own, gallery)
+
+    def _close(
+        self,
+        gallery_size: int,
+        found: Mapping[str, Any],
+        comparisons: int | None = None,
+        best_of: int = 1,
+        own: OwnScores | None = None,
+    ) -> Basis:
         """Write the outcome; returns what it rests on. A search makes one comparison with each face of the gallery."""
-        intent = self.wait_for_intent()
-        basis = self._basis(gallery_size, gallery_size if comparisons is None else comparisons, best_of)
+        basis = self._basis(gallery_size, gallery_size if comparisons is None else comparisons, best_of, own)
         rates = {"fmr": basis.fmr, "expected_false": basis.expected_false, "fpir": basis.fpir, "fnir": basis.fnir}
-        self._is_closed = True
-        outcome = {"audit_id": self.audit_id, "intent": intent, "looked": True, "gallery_size": gallery_size, **rates, **found}
-        self._ledger.record("look.outcome", outcome)
+        self._record({"gallery_size": gallery_size, **rates, **_factor(basis.gallery_factor), **found})
         return basis
+
+    def _record(self, found: Mapping[str, Any]) -> None:
+        intent = self.wait_for_intent()
+        self._is_closed = True
+        self._ledger.record("look.outcome", {"audit_id": self.audit_id, "intent": intent, "looked": True, **found})
 
     def not_looked(self, reason: str) -> None:
         """Record that no comparison was answered, unless one was."""
@@ -150,8 +192,9 @@ class Look:
             intent = self.wait_for_intent()
             self._ledger.record("look.outcome", {"audit_id": self.audit_id, "intent": intent, "looked": False, "reason": reason})
 
-    def _basis(self, gallery_size: int, comparisons: int, best_of: int) -> Basis:
+    def _basis(self, gallery_size: int, comparisons: int, best_of: int, own: OwnScores | None) -> Basis:
         threshold = self.decision.threshold
+        ratio = own.ratio_at(self.calibration, threshold) if own and threshold > 0 else None
         # Without a threshold every comparison is answered, whatever its score.
         fmr = fmr_at(threshold) if threshold > 0 else 1.0
         return Basis(
@@ -166,6 +209,8 @@ class Look:
             fnir=self.calibration.fnmr(alone(threshold, best_of)) if threshold > 0 else 0.0,
             calibration=self.calibration.id,
             extrapolated=self.calibration.extrapolated(threshold),
+            gallery_factor=own.factor(self.calibration) if own else None,
+            expected_false_own=None if ratio is None else expected_false(min(ratio * fmr, 1.0), comparisons),
         )
 
 
@@ -188,12 +233,13 @@ class SearchLook:
         if self.kind == "face":
             faces = self.templates.search(self.permit, vectors[0], face_ids)
             self.check(faces.generation)
-            return self.look.answer(((face_id, score, 1) for face_id, score in faces.found), faces.size)
+            found = ((face_id, score, 1) for face_id, score in faces.found)
+            return self.look.answer(found, faces.size, "face", 1, faces.own, faces.histogram)
         # A person as probe is left out whole; a face as probe only itself.
         left_out = face_ids[0] if face_ids and not subject else ""
         people = self.templates.search_subjects(self.permit, vectors, self.look.calibration.alone, left_out, subject)
         self.check(people.generation)
-        return self.look.answer(people.found, people.size, "subject", people.comparisons)
+        return self.look.answer(people.found, people.size, "subject", people.comparisons, people.own)
 
 
 @dataclass(frozen=True, slots=True)
@@ -247,9 +293,27 @@ class CheckLook:
         self.look.wait_for_intent()
         scan = self.templates.pairs(self.permit, NEAR, progress)
         strangers, judged = self.templates.apart(self.subject_permit)
+        own = self.templates.scores(self.permit)
         # The scan may last minutes: ask always, not only where the generation that it began with is another.
         self.still_stands()
-        return self.look.checked(scan, strangers, judged, self.subject_threshold)
+        return self.look.checked(scan, strangers, judged, self.subject_threshold, own)
+
+
+@dataclass(frozen=True, slots=True)
+class ScoresLook:
+    """A permitted look at how the scores among one collection's faces lie: counts, no pair of them."""
+
+    look: Look
+    templates: Templates
+    permit: Permit
+    still_stands: Callable[[], None]
+
+    def scores(self) -> GalleryScores:
+        """The counts, and what they say of the calibration."""
+        self.look.wait_for_intent()
+        own = self.templates.scores(self.permit)
+        self.still_stands()
+        return self.look.measured(own)
 
 
 @dataclass(frozen=True, slots=True)
@@ -266,6 +330,10 @@ class CompareLook:
         scores = [float(comparison_scores(probe.vector, reference.vector[None])[0]) for reference in references]
         # Padded, so that ties keep the order of the references.
         return self.look.answer(((f"{i:04d}", score, 1) for i, score in enumerate(scores)), len(scores))
+
+
+def _factor(factor: Factor | None) -> dict[str, Any]:
+    return {} if factor is None else {"gallery_factor": asdict(factor)}
 
 
 def commitments(key: bytes, images: Sequence[bytes]) -> list[str]:

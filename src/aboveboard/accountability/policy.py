@@ -27,6 +27,7 @@ DUTIES: Mapping[str, tuple[str, ...]] = {
     "collection.tag": ("admin",),
     "collection.reindex": ("admin",),
     "collection.check": ("admin", "enroller"),
+    "collection.scores": ("admin", "auditor"),
     "face.list": ROLES,
     "face.enrol": ("enroller",),
     "face.remove": ("enroller",),

@@ -8,6 +8,8 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from aboveboard.biometrics.gallery import Factor, GalleryCheck, OwnScores, Share
+
 Vector = NDArray[np.float32]
 
 
@@ -74,12 +76,18 @@ class Template:
 @dataclass(frozen=True, slots=True)
 class Candidate:
     """A returned reference, by its id (a face's, a user's handle): `rank` counts from 1, `similarity` is calibrated 0-100,
-    `comparison_score` the raw cosine."""
+    `comparison_score` the raw cosine.
+
+    `own_share` says how many of the gallery's own pairs score as high, `above_rest` how many standard deviations above the mean of all
+    scores of this search this one lies; None where the gallery is too small to say.
+    """
 
     rank: int
     reference: str
     similarity: float
     comparison_score: float
+    own_share: Share | None = None
+    above_rest: float | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -88,6 +96,8 @@ class Basis:
 
     `fmr` is the false match rate per comparison, `expected_false = N x fmr`, `fpir = 1 - (1 - fmr)^N`, `fnir` the share of
     mated searches missed at this threshold in the calibration set. `extrapolated`: the threshold lies beyond what was measured.
+    `gallery_factor`: how the FMR among this gallery's own faces is to the promised one, and `expected_false_own` what it makes of
+    `expected_false`; None where that cannot be told.
     """
 
     policy: str
@@ -101,6 +111,8 @@ class Basis:
     fnir: float
     calibration: str
     extrapolated: bool
+    gallery_factor: Factor | None = None
+    expected_false_own: float | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -144,7 +156,7 @@ class Findings:
 
     `basis.expected_false` is of all `comparisons`. `pairs` are the most alike of `near_duplicates` + `under_two_ids` that were found.
     `strangers` are those of `strangers_found` among the `subject_faces` of subjects with several faces, at `subject_threshold`, which
-    `subject_fnmr` of mated comparisons miss.
+    `subject_fnmr` of mated comparisons miss. `gallery` is the gallery beside its calibration, None where it is too small.
     """
 
     audit_id: str
@@ -159,6 +171,18 @@ class Findings:
     subject_faces: int
     strangers_found: int
     strangers: tuple[Stranger, ...]
+    gallery: GalleryCheck | None
+
+
+@dataclass(frozen=True, slots=True)
+class GalleryScores:
+    """The scores among a gallery's own faces, for the laboratory; None where it is too small. Made by the gate's looks only."""
+
+    audit_id: str
+    calibration: str
+    model_version: str
+    own: OwnScores | None
+    gallery: GalleryCheck | None
 
 
 @dataclass(frozen=True, slots=True)

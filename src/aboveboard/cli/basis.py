@@ -12,6 +12,7 @@ from rich.table import Table
 
 from aboveboard.biometrics.calibration import Calibration, fmr_at, similarity_for
 from aboveboard.biometrics.vocabulary import Basis, Candidates
+from aboveboard.cli import distribution
 from aboveboard.cli.common import number, percent
 
 TOO_MANY, FEW = 0.1, 0.01
@@ -66,11 +67,17 @@ def show(console: Console, answers: Sequence[Candidates], calibration: Calibrati
         "false candidates",
         f"FMR {number(basis.fmr)} per comparison, E = {number(basis.expected_false)} per search, FPIR {percent(basis.fpir)}{star}",
     )
+    if basis.gallery_factor is not None:
+        own = f", E = {number(basis.expected_false_own)} with its own FMR" if basis.expected_false_own is not None else ""
+        counted = f"counted at similarity {basis.gallery_factor.similarity}"
+        rows.add_row("gallery factor", f"{distribution.spread(basis.gallery_factor)}, {counted}{own}")
     rows.add_row("misses", f"FNIR {percent(basis.fnir)}{star} of the searches for somebody enrolled")
     rows.add_row("calibration", basis.calibration)
     if len(answers) == 1:
         rows.add_row("audit id", answers[0].audit_id)
     console.print(rows)
+    if basis.gallery_factor is not None:
+        distribution.warn(console, basis.gallery_factor, basis.expected_false_own)
     shown = [basis.threshold, *(candidate.similarity for answer in answers for candidate in answer)]
     better = better_similarity(basis)
     if better is not None:

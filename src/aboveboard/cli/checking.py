@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 from rich.table import Table
 
-from aboveboard.cli import basis
+from aboveboard.cli import basis, distribution
 from aboveboard.cli.common import (
     DONE,
     NOTHING,
@@ -67,6 +67,8 @@ def check(
     as_json: Json = False,
 ) -> None:
     """Compare every face with every other: copies, one person under two ids, two persons under one subject.
+
+    First it shows whether the calibration's promise holds among these faces: the gallery factor.
 
     It is a look, recorded like a search and bound by the collection's policy. What it finds are leads for whoever keeps the records.
     Exit code 0 where something was found, 1 where nothing was. --json prints one line per finding and, last, one with the key "summary".
@@ -137,11 +139,14 @@ def _summary(checked: Checked) -> dict[str, Any]:
         "subject_faces": findings.subject_faces,
         "strangers": findings.strangers_found,
         "strangers_listed": len(findings.strangers),
+        "gallery": distribution.document(findings.gallery),
     }
 
 
 def _show(checked: Checked, rows: list[dict[str, Any]]) -> None:
     findings, console = checked.findings, out()
+    distribution.show(console, findings.gallery)
+    console.print()
     if rows:
         table = columns("finding", "similarity", "FaceId")
         for row in rows[:_SHOWN]:

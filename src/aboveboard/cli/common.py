@@ -65,7 +65,7 @@ _CODES: tuple[tuple[type[Error], int], ...] = (
 
 _NARROWEST = 80
 """Columns of a terminal from which on ids stand on one line."""
-_WHOLE = ("FaceId", "access key", "photograph and audit id", "face", "yaw/pitch/roll", "light/sharp")
+_WHOLE = ("FaceId", "own pairs", "access key", "photograph and audit id", "face", "yaw/pitch/roll", "light/sharp")
 
 
 class Verbs(TyperGroup):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
@@ -11,7 +12,7 @@ import typer
 from rich.table import Table
 from rich.text import Text
 
-from aboveboard.biometrics.vocabulary import Box, Candidates, Face
+from aboveboard.biometrics.vocabulary import Box, Candidate, Candidates, Face
 from aboveboard.cli import basis
 from aboveboard.cli.common import (
     DONE,
@@ -25,6 +26,7 @@ from aboveboard.cli.common import (
     counted,
     existing,
     listing,
+    number,
     open_as,
     out,
     printable,
@@ -325,6 +327,8 @@ def _searched_json(photograph: Photograph, searched: Searched, calibration: Cali
             "external_image_id": row.external_image_id,
             "similarity": candidate.similarity,
             "extrapolated": _beyond(calibration, candidate.similarity),
+            "own_share": asdict(candidate.own_share) if candidate.own_share else None,
+            "above_rest": candidate.above_rest,
             "box": box_json(row.box),
         }
         for candidate, row in searched.rows
@@ -338,13 +342,21 @@ def _searched_json(photograph: Photograph, searched: Searched, calibration: Cali
 
 
 def _show_search(searched: Searched, calibration: Calibration | None) -> None:
-    table = columns("rank", "similarity", "ExternalImageId", "FaceId")
+    is_large = any(candidate.own_share for candidate in searched.candidates)
+    table = columns("rank", "similarity", *(("own pairs",) if is_large else ()), "ExternalImageId", "FaceId")
     for candidate, row in searched.rows:
         name = Text(WITHHELD, "yellow") if searched.candidates.identities_withheld else row.external_image_id or ""
-        table.add_row(str(candidate.rank), _similarity(candidate.similarity, calibration), name, candidate.reference)
+        stands = (_share(candidate),) if is_large else ()
+        table.add_row(str(candidate.rank), _similarity(candidate.similarity, calibration), *stands, name, candidate.reference)
     console = out()
     console.print(table if searched.rows else Text("nobody in the collection is a candidate", "bold"))
     basis.show(console, [searched.candidates], calibration)
+
+
+def _share(candidate: Candidate) -> str:
+    """The share of the gallery's own pairs that scores as high as a candidate."""
+    share = candidate.own_share
+    return "" if share is None else f"{'<' if share.is_bound else ''}{number(share.value)}"
 
 
 def _add_rows(table: Table, photograph: Photograph, searched: Searched, calibration: Calibration | None) -> None:

@@ -9,6 +9,7 @@ import numpy as np
 import sqlalchemy as sa
 from numpy.typing import NDArray
 
+from aboveboard.biometrics.gallery import LEAST, SAMPLE, Faces, OwnScores, Sample
 from aboveboard.biometrics.matching import best_first, comparison_scores, pair_scores
 from aboveboard.biometrics.scan import BINS, Scanner
 from aboveboard.biometrics.vocabulary import Vector
@@ -41,6 +42,8 @@ class Scan:
     size: int
     generation: int
     histogram: NDArray[np.int64]
+    own: OwnScores | None
+    """The scores among the gallery's own faces; None where it is too small."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,6 +56,7 @@ class SubjectScan:
     generation: int
     comparisons: int
     """The most that were made with one person."""
+    own: OwnScores | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -103,6 +107,7 @@ _OF_FACES = (
 _NUMBERS_OF = sa.select(FACES.c.n).where(
     FACES.c.collection == sa.bindparam("collection"), FACES.c.face_id.in_(sa.bindparam("face_ids", expanding=True))
 )
+_SMALLEST = sa.select(FACES.c.n).where(FACES.c.collection == sa.bindparam("collection")).order_by(FACES.c.face_id).limit(SAMPLE)
 _NUMBER_OF_SUBJECT = sa.select(SUBJECTS.c.n).where(SUBJECTS.c.handle == sa.bindparam("handle"))
 
 _TOGETHER = 256
@@ -159,6 +164,7 @@ class Templates:
         self._database = database
         self._galleries = Galleries(database)
         self._scanner = Scanner()
+        self._own: dict[int, tuple[int, OwnScores]] = {}
         self.refresh, self.forget = self._galleries.refresh, self._galleries.forget
 
     def of_faces(self, permit: Permit, face_ids: Sequence[str]) -> NDArray[np.float32]:
@@ -171,6 +177,26 @@ class Templates:
             raise NoSuch("a face was removed from the collection while it was searched for; ask again")
         return np.stack([found[face_id] for face_id in face_ids])
 
+    def scores(self, permit: Permit) -> OwnScores | None:
+        """The scores among the permit's collection's own faces, counted; None where it is too small to say anything."""
+        with self._galleries.opened(permit.collection, permit.model) as (gallery, connection):
+            return self._own_scores(connection, permit.collection, gallery)
+
+    def _own_scores(self, connection: sa.Connection, collection: int, gallery: Gallery) -> OwnScores | None:
+        # Counted anew at each generation; Sample.move and .choose do it face by face.
+        if gallery.size < LEAST:
+            return None
+        generation, own = self._own.get(collection, (-1, None))
+        if own is None or generation != gallery.state.generation:
+            subjects = np.append(np.array(gallery.subjects, np.int64), 0)[gallery.slots]
+            faces = Faces(gallery.numbers, gallery.rows.codes, gallery.rows.scales, subjects)
+            chosen = connection.execute(_SMALLEST, {"collection": collection}).scalars().all()
+            sample = Sample(gallery.rows.codes.shape[1])
+            sample.choose(faces.at(np.flatnonzero(np.isin(gallery.numbers, chosen))), lambda: [faces])
+            own = sample.scores(gallery.size)
+            self._own[collection] = gallery.state.generation, own
+        return own
+
     def search(self, permit: Permit, probe: Vector, excluded: Iterable[str] = ()) -> Scan:
         """Face ids and comparison scores at or above the permit's floor, best first, at most its limit.
 
@@ -180,14 +206,15 @@ class Templates:
         with self._galleries.opened(permit.collection, permit.model) as (gallery, connection):
             size = gallery.size - len(left_out)
             if not gallery.size:
-                return Scan((), 0, gallery.state.generation, np.zeros(BINS, np.int64))
+                return Scan((), 0, gallery.state.generation, np.zeros(BINS, np.int64), None)
             rough = self._scanner.scan(gallery.rows, probe)
             near = rough.best(permit.limit + len(left_out), permit.floor) if permit.limit > 0 else np.empty(0, np.int64)
             face_ids, vectors = _read(connection, gallery.numbers[near])
             scored = zip(face_ids, comparison_scores(probe, vectors).tolist() if face_ids else [], strict=True)
             kept = [(face_id, score) for face_id, score in scored if score >= permit.floor and face_id not in left_out]
             order = best_first([score for _, score in kept], [face_id for face_id, _ in kept], permit.limit)
-            return Scan(tuple(kept[i] for i in order), max(size, 0), gallery.state.generation, rough.histogram)
+            own = self._own_scores(connection, permit.collection, gallery)
+            return Scan(tuple(kept[i] for i in order), max(size, 0), gallery.state.generation, rough.histogram, own)
 
     def search_subjects(
         self, permit: Permit, probes: NDArray[np.float32], alone: Alone, face_id: str = "", subject: str = ""
@@ -205,7 +232,7 @@ class Templates:
             faces = np.bincount(slots[slots >= 0], minlength=len(gallery.subjects))
             size, most = int(np.count_nonzero(faces)), int(faces.max(initial=0)) * len(probes)
             if not size:
-                return SubjectScan((), 0, gallery.state.generation, 0)
+                return SubjectScan((), 0, gallery.state.generation, 0, None)
             near, reach, peaks = self._scanner.best_of_groups(gallery.rows, probes, slots, len(faces), permit.floor)
             peaks = peaks[faces > 0]
             if size > permit.limit > 0:
@@ -221,7 +248,7 @@ class Templates:
                 for slot, score in best.items()
                 if score >= permit.floor
             )
-            return SubjectScan(found, size, gallery.state.generation, most)
+            return SubjectScan(found, size, gallery.state.generation, most, self._own_scores(connection, permit.collection, gallery))
 
     def pairs(self, permit: Permit, near: float, progress: Callable[[int, int], None]) -> PairScan:
         """Pairs of faces at or above the permit's floor under two ids, or under one and at or above `near`, at most its limit, best first.

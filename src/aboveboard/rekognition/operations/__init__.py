@@ -8,12 +8,15 @@ from types import MappingProxyType
 from typing import Any, TypeVar, cast
 
 from aboveboard.accountability.operators import Session
-from aboveboard.biometrics.vocabulary import Basis
+from aboveboard.biometrics.gallery import Factor
+from aboveboard.biometrics.vocabulary import Basis, Candidates
 from aboveboard.rekognition.codec import service_model
 from aboveboard.service.app import App
 
 Headers = Mapping[str, str]
 R = TypeVar("R")
+FIRST = 10
+"""Of how many candidates headers say something; there is room for no more."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,6 +54,8 @@ def basis_headers(audit_id: str, basis: Basis | None) -> dict[str, str]:
     """What an answer rests on, as headers: AWS's model has no members for it. Without a basis nothing was compared."""
     if basis is None:
         return {"x-aboveboard-audit-id": audit_id}
+    factor = basis.gallery_factor
+    own = {} if factor is None else {"x-aboveboard-gallery-factor": _factor(factor)}
     return {
         "x-aboveboard-audit-id": audit_id,
         "x-aboveboard-policy": basis.policy,
@@ -64,4 +69,18 @@ def basis_headers(audit_id: str, basis: Basis | None) -> dict[str, str]:
         "x-aboveboard-fnir": f"{basis.fnir:.3g}",
         "x-aboveboard-calibration": basis.calibration,
         "x-aboveboard-extrapolated": "true" if basis.extrapolated else "false",
+        **own,
     }
+
+
+def candidates_headers(candidates: Candidates) -> dict[str, str]:
+    """The headers of a search: its basis, and of its first candidates which share of the gallery's own pairs scores as high."""
+    shares = [one.own_share for one in candidates.items[:FIRST] if one.own_share is not None]
+    told = ", ".join(f"{'<' if share.is_bound else ''}{share.value:.3g}" for share in shares)
+    return basis_headers(candidates.audit_id, candidates.basis) | ({"x-aboveboard-own-shares": told} if told else {})
+
+
+def _factor(factor: Factor) -> str:
+    """As a structured field (RFC 9651), whose decimals know no exponent: the value; its interval and where it was counted as parameters."""
+    value, low, high = (f"{one:.3f}".rstrip("0").rstrip(".") for one in (factor.value, factor.low, factor.high))
+    return f"{value};low={low};high={high};similarity={factor.similarity}"

@@ -9,7 +9,7 @@ from aboveboard.accountability.operators import Session
 from aboveboard.biometrics.vocabulary import Box, Face
 from aboveboard.errors import BadRequest
 from aboveboard.rekognition import shapes
-from aboveboard.rekognition.operations import Answer, basis_headers, operation
+from aboveboard.rekognition.operations import Answer, basis_headers, candidates_headers, operation
 from aboveboard.service import analyse, enrol, identify
 from aboveboard.service.app import App
 from aboveboard.service.samples import Sample, Stored
@@ -103,7 +103,7 @@ def search_faces_by_image(app: App, session: Session, request: shapes.SearchFace
         "FaceMatches": _face_matches(app, searched),
         "FaceModelVersion": app.models.card.model_version,
     }
-    return Answer(body, basis_headers(searched.candidates.audit_id, searched.candidates.basis))
+    return Answer(body, candidates_headers(searched.candidates))
 
 
 @operation("SearchFaces")
@@ -115,7 +115,7 @@ def search_faces(app: App, session: Session, request: shapes.SearchFacesRequest)
         "FaceMatches": _face_matches(app, searched),
         "FaceModelVersion": app.models.card.model_version,
     }
-    return Answer(body, basis_headers(searched.candidates.audit_id, searched.candidates.basis))
+    return Answer(body, candidates_headers(searched.candidates))
 
 
 def sample(image: shapes.Image) -> Sample:

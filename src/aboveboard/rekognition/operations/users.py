@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from aboveboard.accountability.operators import Session
 from aboveboard.errors import BadRequest
 from aboveboard.rekognition import pages, shapes
-from aboveboard.rekognition.operations import Answer, basis_headers, operation
+from aboveboard.rekognition.operations import Answer, basis_headers, candidates_headers, operation
 from aboveboard.rekognition.operations.images import REASONS, face_detail, sample
 from aboveboard.service import analyse, galleries, identify, subjects
 from aboveboard.service.app import App
@@ -119,7 +119,7 @@ def search_users_by_image(app: App, session: Session, request: shapes.SearchUser
 
 
 def _headers(searched: SearchedSubjects) -> dict[str, str]:
-    return basis_headers(searched.audit_id, None if searched.candidates is None else searched.candidates.basis)
+    return basis_headers(searched.audit_id, None) if searched.candidates is None else candidates_headers(searched.candidates)
 
 
 def _status(has_faces: bool) -> shapes.UserStatus:
