@@ -8,9 +8,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from aboveboard.biometrics import kernels
+from aboveboard.biometrics.gallery import BINS
 from aboveboard.biometrics.kernels import NUMPY
 from aboveboard.biometrics.matching import comparison_scores
-from aboveboard.biometrics.scan import BINS, Rows, Scanner, quantise
+from aboveboard.biometrics.scan import Rows, Scanner, quantise
 
 COMPILED = kernels.compiled()
 LOOPS = {"numpy": NUMPY, "compiled": COMPILED}

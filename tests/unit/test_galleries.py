@@ -159,6 +159,35 @@ def test_whose_faces_are_is_in_the_file_and_followed_face_by_face(store, monkeyp
     assert before.keys() - after.keys()
 
 
+def own_scores(templates, store):
+    """Per sampled face, by its number, how its scores with all others lie; and whose it is."""
+    own = templates.scores(store.permit(1, 0))
+    return sorted(zip(own.owners.tolist(), own.counts.tolist(), strict=True)), own.size
+
+
+def test_own_scores_are_a_recounts_whatever_came_and_went(tmp_path, monkeypatch):
+    """Faces come, go, become people's and nobody's, more than are sampled; the store restarts in between, from its file."""
+    monkeypatch.setattr(galleries, "_WORTH_SAVING", 10)
+    store, subjects = Store(tmp_path), Subjects(Database(tmp_path / "a.db"))
+    store.add(directions(1, 560, 1.0))
+    for step in range(6):
+        own_scores(store.stores[0], store)
+        random = np.random.default_rng(step)
+        face_ids = sorted(store.truth)
+        chosen = [face_id for face_id in face_ids if random.random() < 0.03]
+        with store.database.write() as connection:
+            collection = store.collections.get("a", connection)
+            subjects.enrol(connection, collection, {f"p{step}": chosen[:3], f"q{step}": [face_ids[step]]})
+            if step > 2:
+                subjects.delete(connection, collection, subjects.get(collection, f"p{step - 2}", connection))
+        store.remove([one for one in chosen[3:] if random.random() < 0.7])
+        store.add(directions(step + 50, 12, 1.0))
+        if step % 2:
+            own_scores(store.stores[0], store)
+            restarted(store)
+        assert own_scores(store.stores[0], store) == own_scores(Templates(Database(tmp_path / "a.db")), store)
+
+
 def test_where_no_file_can_be_written_searches_go_on(store):
     folder = store.database.file.parent / "cache"
     folder.write_text("in the way")

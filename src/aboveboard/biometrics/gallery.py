@@ -99,6 +99,11 @@ class Sample:
         """(members, BINS), in the members' order: with the members all that is needed to go on after a restart. Not to be written to."""
         return self._counts
 
+    @property
+    def members(self) -> NDArray[np.int64]:
+        """Their numbers."""
+        return self._numbers
+
     def restore(self, members: Faces, counts: NDArray[np.int32]) -> None:
         """Go on with members and counts that were kept."""
         self._hold(members, counts.copy())

@@ -9,12 +9,12 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from aboveboard.biometrics.gallery import BINS
+
 LANES = 32
 """Codes of a row come in multiples of this many: one vector register of 16-bit products."""
 CHUNK = 64
 """Rows whose best bounds are kept together, so that most rows are passed over without being looked at singly."""
-BINS = 1000
-"""Bins of a histogram of scores over [-1, 1]."""
 
 Scan = Callable[..., None]
 """(codes, scales, errors, query, factor, per_error, constant, rough, low, high, counts): fills the last four; see `scan_numpy`."""

@@ -19,7 +19,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from aboveboard.biometrics import kernels
-from aboveboard.biometrics.kernels import BINS as BINS
+from aboveboard.biometrics.gallery import BINS
 from aboveboard.biometrics.kernels import CHUNK, LANES, NUMPY, Kernels
 from aboveboard.biometrics.vocabulary import Vector
 

@@ -10,7 +10,7 @@ import mmap
 import os
 import threading
 import zlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -18,6 +18,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from aboveboard.biometrics.gallery import BINS, LEAST, Faces, OwnScores, Sample
 from aboveboard.biometrics.scan import Rows, quantise, width
 
 _HEADER = 512
@@ -78,7 +79,7 @@ class Gallery:
 
     def __init__(self, model: tuple[str, str]) -> None:
         self.lock = threading.RLock()
-        self.removals = 0
+        self.removals = self._changes = 0
         self.clear(model)
 
     def clear(self, model: tuple[str, str]) -> None:
@@ -86,6 +87,9 @@ class Gallery:
         self.state = State(model)
         self.size, self.dimension = 0, -1
         self.removals += 1
+        self._changes += 1
+        self._sample: Sample | None = None
+        self._own: tuple[int, OwnScores] | None = None
         self.subjects: list[int] = []
         self._slot_of: dict[int, int] = {}
         self._columns: dict[str, _Column] = {}
@@ -118,19 +122,26 @@ class Gallery:
                 column = self._columns[name]
                 column.reach(end)
                 column.all[self.size : end] = values
-            self.size = end
+            self.size, before = end, self.size
+            if self._sample:
+                self._sample.move(None, self._faces(slice(before, end)))
 
     def give(self, subjects: Mapping[int, int | None]) -> None:
         """Make faces, by their numbers, subjects' or nobody's."""
         places = self._places(list(subjects))
-        numbers = self.numbers[places].tolist()
-        self.slots[places] = [self._slot(subjects[number]) for number in numbers]
+        before = self._faces(places)
+        self.slots[places] = [self._slot(subjects[number]) for number in before.numbers.tolist()]
+        self._changes += 1
+        if self._sample:
+            self._sample.move(before, self._faces(places))
 
     def remove(self, numbers: Sequence[int]) -> None:
         """Take faces out; nothing of them stays."""
         gone = self._places(numbers)
         if not gone.size:
             return
+        if self._sample:
+            self._sample.move(self._faces(gone), None)
         left = self.size - gone.size
         holes = gone[gone < left]
         movers = np.setdiff1d(np.arange(left, self.size), gone, assume_unique=True)
@@ -139,6 +150,23 @@ class Gallery:
             column.all[left : self.size] = 0
         self.size = left
         self.removals += 1
+        self._changes += 1
+
+    def own_scores(self, smallest: Callable[[], Sequence[int]]) -> OwnScores | None:
+        """How the scores among the gallery's own faces lie, None where it is too small; `smallest`: the faces with the smallest ids."""
+        if self.size < LEAST:
+            self._sample = self._own = None
+            return None
+        if self._own is None or self._own[0] != self.state.generation:
+            members = self._faces(self._places(smallest()))
+            self._sample = self._sample or Sample(self.rows.codes.shape[1])
+            self._sample.choose(members, lambda: [self._faces(slice(0, self.size))])
+            self._own = self.state.generation, self._sample.scores(self.size)
+        return self._own[1]
+
+    def _faces(self, which: slice | NDArray[np.int64]) -> Faces:
+        owners = np.array([*self.subjects, 0], np.int64)[self.slots[which]]
+        return Faces(self.numbers[which], self.rows.codes[which], self.rows.scales[which], owners)
 
     def _of(self, name: str) -> NDArray[Any]:
         return self._columns[name].all[: self.size]
@@ -167,27 +195,33 @@ class Gallery:
         return np.flatnonzero(np.isin(self.numbers, np.asarray(numbers, np.int64)))
 
     def save(self, file: Path) -> bool:
-        """Write the gallery beside `file`, then put it in its place; False where a face was removed meanwhile, or the disk failed.
+        """Write the gallery beside `file`, then put it in its place; False where a face changed meanwhile, or the disk failed.
 
         The lock is held for a piece at a time, so that searches go on.
         """
         with self.lock:
-            removals, size, state = self.removals, self.size, self.state
+            changes, size, state = self._changes, self.size, self.state
             head = {"format": _FORMAT, **{name: getattr(state, name) for name in State.__slots__}}
             head |= {"size": size, "dimension": self.dimension, "subjects": len(self.subjects)}
-            subjects = np.array(self.subjects, np.int64).tobytes()
+            members, counts = (
+                (self._sample.members, self._sample.counts) if self._sample else (np.empty(0, np.int64), np.empty(0, np.int32))
+            )
+            head["members"] = len(members)
+            small = [np.array(self.subjects, np.int64).tobytes(), members.tobytes(), counts.tobytes()]
         new = file.with_name(f"{file.name}.{os.getpid()}.new")
         try:
             file.parent.mkdir(mode=0o700, exist_ok=True)
             with os.fdopen(os.open(new, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600), "wb") as out:
                 out.seek(_HEADER)
-                check = zlib.crc32(subjects)
-                out.write(subjects)
+                check = 0
+                for piece in small:
+                    check = zlib.crc32(piece, check)
+                    out.write(piece)
                 for column in self._columns.values():
                     step = max(_PIECE // (column.all[:1].nbytes or 1), 1)
                     for start in range(0, size, step):
                         with self.lock:
-                            if self.removals != removals:
+                            if self._changes != changes:
                                 return False
                             piece = column.all[start : min(start + step, size)].tobytes()
                         check = zlib.crc32(piece, check)
@@ -195,7 +229,7 @@ class Gallery:
                 out.seek(0)
                 out.write(json.dumps({**head, "crc": check}).encode().ljust(_HEADER))
             with self.lock:
-                if self.removals != removals:
+                if self._changes != changes:
                     return False
                 new.replace(file)
         except OSError:
@@ -210,14 +244,15 @@ class Gallery:
             head = json.loads(source.read(_HEADER))
             if head["format"] != _FORMAT or tuple(head["model"]) != self.state.model:
                 raise ValueError("it is of another format or model")
-            size, subjects = head["size"], head["subjects"]
-            if file.stat().st_size != _HEADER + 8 * subjects + size * (width(head["dimension"]) + 20):
+            size, subjects, members = head["size"], 8 * head["subjects"], head["members"]
+            sampled = members * (8 + 4 * BINS)
+            if file.stat().st_size != _HEADER + subjects + sampled + size * (width(head["dimension"]) + 20):
                 raise ValueError("it is of another length than it says")
             self.clear(self.state.model)
             self._make(head["dimension"])
-            data = source.read(8 * subjects)
-            check = zlib.crc32(data)
-            for subject in np.frombuffer(data, np.int64).tolist():
+            small = source.read(subjects + sampled)
+            check = zlib.crc32(small)
+            for subject in np.frombuffer(small[:subjects], np.int64).tolist():
                 self._slot(subject)
             for column in self._columns.values():
                 column.reach(size)
@@ -230,3 +265,12 @@ class Gallery:
                 raise ValueError("its checksum is wrong")
             self.size = size
             self.state = State(self.state.model, head["generation"], head["touches"], head["last"])
+            if members:
+                numbers = np.frombuffer(small, np.int64, members, subjects)
+                places = self._places(numbers.tolist())
+                sorter = np.argsort(self.numbers[places])
+                places = places[sorter[np.searchsorted(self.numbers[places], numbers, sorter=sorter)]]
+                self._sample = Sample(self.rows.codes.shape[1])
+                self._sample.restore(
+                    self._faces(places), np.frombuffer(small, np.int32, members * BINS, subjects + 8 * members).reshape(-1, BINS)
+                )

@@ -9,9 +9,9 @@ import numpy as np
 import sqlalchemy as sa
 from numpy.typing import NDArray
 
-from aboveboard.biometrics.gallery import LEAST, SAMPLE, Faces, OwnScores, Sample
+from aboveboard.biometrics.gallery import BINS, SAMPLE, OwnScores
 from aboveboard.biometrics.matching import best_first, comparison_scores, pair_scores
-from aboveboard.biometrics.scan import BINS, Scanner
+from aboveboard.biometrics.scan import Scanner
 from aboveboard.biometrics.vocabulary import Vector
 from aboveboard.errors import NoSuch
 from aboveboard.storage.database import FACES, SUBJECTS, TEMPLATES, Database
@@ -164,7 +164,6 @@ class Templates:
         self._database = database
         self._galleries = Galleries(database)
         self._scanner = Scanner()
-        self._own: dict[int, tuple[int, OwnScores]] = {}
         self.refresh, self.forget = self._galleries.refresh, self._galleries.forget
 
     def of_faces(self, permit: Permit, face_ids: Sequence[str]) -> NDArray[np.float32]:
@@ -182,20 +181,9 @@ class Templates:
         with self._galleries.opened(permit.collection, permit.model) as (gallery, connection):
             return self._own_scores(connection, permit.collection, gallery)
 
-    def _own_scores(self, connection: sa.Connection, collection: int, gallery: Gallery) -> OwnScores | None:
-        # Counted anew at each generation; Sample.move and .choose do it face by face.
-        if gallery.size < LEAST:
-            return None
-        generation, own = self._own.get(collection, (-1, None))
-        if own is None or generation != gallery.state.generation:
-            subjects = np.append(np.array(gallery.subjects, np.int64), 0)[gallery.slots]
-            faces = Faces(gallery.numbers, gallery.rows.codes, gallery.rows.scales, subjects)
-            chosen = connection.execute(_SMALLEST, {"collection": collection}).scalars().all()
-            sample = Sample(gallery.rows.codes.shape[1])
-            sample.choose(faces.at(np.flatnonzero(np.isin(gallery.numbers, chosen))), lambda: [faces])
-            own = sample.scores(gallery.size)
-            self._own[collection] = gallery.state.generation, own
-        return own
+    @staticmethod
+    def _own_scores(connection: sa.Connection, collection: int, gallery: Gallery) -> OwnScores | None:
+        return gallery.own_scores(lambda: connection.execute(_SMALLEST, {"collection": collection}).scalars().all())
 
     def search(self, permit: Permit, probe: Vector, excluded: Iterable[str] = ()) -> Scan:
         """Face ids and comparison scores at or above the permit's floor, best first, at most its limit.
