@@ -164,7 +164,6 @@ class Templates:
         self._database = database
         self._galleries = Galleries(database)
         self._scanner = Scanner()
-        self.refresh, self.forget = self._galleries.refresh, self._galleries.forget
 
     def of_faces(self, permit: Permit, face_ids: Sequence[str]) -> NDArray[np.float32]:
         """The templates (n, d) of these faces in the permit's collection, a few hundred at most, for use in this look; raises NoSuch."""
@@ -292,6 +291,14 @@ class Templates:
             main = _largest_group(scores >= permit.floor)
             found += [(row.n, Apart(row.face_id, float(scores[i, main].max()), len(there))) for i, row in enumerate(there) if i not in main]
         return [one for _, one in sorted(found, key=lambda item: item[0])], judged
+
+    def refresh(self, collection: int) -> None:
+        """See what was written to a collection now; whoever removed a face calls it before that is acknowledged."""
+        self._galleries.refresh(collection)
+
+    def forget(self, collection: int) -> None:
+        """Drop a collection from memory, and its file."""
+        self._galleries.forget(collection)
 
     def close(self) -> None:
         """Keep what is in memory for the next start."""
