@@ -135,7 +135,7 @@ def test_an_unlike_gallery_is_warned_of_and_shown(own_server: Server, run: Calla
     factor = found["gallery_factor"]
     assert factor["value"] > 3
     page = run("collection", "check", "unlike").stdout
-    assert page.index("FMR promised") < page.index("near-duplicates")
+    assert page.index("found / promised") < page.index("near-duplicates")
     assert "░" in page, "bars above the promise"
     assert "Calibrate on photographs like these" in " ".join(page.split())
     last = json.loads(run("collection", "check", "unlike", "--json").stdout.splitlines()[-1])["summary"]
@@ -152,7 +152,7 @@ def test_a_gallery_without_users_tells_low_levels_only(own_server: Server, run: 
     vectors = np.repeat(boards(5, 500), 4, axis=0)
     enrol(own_server, "mates", normalise(vectors + 0.04 * random.normal(size=vectors.shape)), users=False)
     page = run("collection", "check", "mates", "-t", "99").stdout
-    assert "mates unknown" in page
+    assert "with mates" in page
     last = json.loads(run("collection", "check", "mates", "-t", "99", "--json").stdout.splitlines()[-1])["summary"]
     assert last["gallery"]["factor"]["similarity"] <= 30
     assert last["gallery"]["factor"]["value"] == pytest.approx(1, abs=0.2)

@@ -77,12 +77,10 @@ def show(console: Console, gallery: GalleryCheck | None) -> None:
     if gallery is None:
         console.print(TOO_SMALL, style="dim")
         return
-    table = columns("similarity", "FMR promised", "found (95 %)", "errors", "of pairs", "found / promised (95 %)")
+    table = columns("similarity", "promised", "FMR found", "errors", "found / promised (95 %)")
     for level in gallery.levels:
         star = "*" if level.extrapolated else ""
-        table.add_row(
-            str(level.similarity), f"{number(level.promised)}{star}", _found(level), f"{level.errors:,}", f"{level.pairs:,}", _ratio(level)
-        )
+        table.add_row(str(level.similarity), f"{number(level.promised)}{star}", _found(level), f"{level.errors:,}", _ratio(level))
     console.print(table)
     console.print(_plot(gallery))
     sample = f"{gallery.faces:,} of {gallery.size:,} faces, each with all others: {gallery.pairs:,} pairs"
@@ -122,17 +120,12 @@ def warn(console: Console, factor: Factor, expected: float | None = None) -> Non
 
 
 def _found(level: Level) -> str:
-    if level.ratio is None:
-        return f"at most {number(level.high * level.promised)}"
-    low, high = (number(rate * level.promised) for rate in (level.low, level.high))
-    return f"{number(level.ratio * level.promised)} ({low} to {high})"
+    return number(level.ratio * level.promised) if level.ratio is not None else f"at most {number(level.high * level.promised)}"
 
 
 def _ratio(level: Level) -> str:
-    if level.lacks == "errors":
-        return f"too few errors; at most {number(level.high)}"
     if level.ratio is None:
-        return f"mates unknown; at most {number(level.high)}"
+        return f"at most {number(level.high)}{' with mates' if level.lacks == 'subjects' else ''}"
     return f"{number(level.ratio)} ({number(level.low)} to {number(level.high)})"
 
 
