@@ -45,7 +45,7 @@ def backup(
         return
     size = sum(one.bytes for one in made.files)
     out().print(f"{to} holds {', '.join(one.file for one in made.files)}: {size / 1e6:,.1f} MB, checked")
-    out().print(f"ledger: {made.size:,} entries, root {made.root}")
+    typer.echo(f"ledger: {made.size:,} entries, root {made.root}")
     key = f"and the master key{'' if made.has_key else ' is NOT in it: keep it elsewhere, nothing can be restored without it'}"
     out().print(f"it has names and templates, {key}; anybody who can read it can read them", style="yellow")
     out().print(f"the model pack '{made.pack}' is not in it; its settings may name folders that are not either", style="dim")
@@ -108,14 +108,16 @@ def doctor(data: Data = None, as_json: Json = False) -> None:
 
     It may run beside a server, and on a copy that can only be read. Exit code 1 where something is wrong.
     """
-    from aboveboard.service import keep
+    from aboveboard.service.examine import examine
 
-    found = list(keep.examine(configuration.load(data)))
+    found = list(examine(configuration.load(data)))
     is_well = all(one.state != "wrong" for one in found)
     if as_json:
         show_json({"is_well": is_well, "findings": [asdict(one) for one in found]})
     else:
         table = Table.grid(padding=(0, 2))
+        for wrap in (False, False, True):
+            table.add_column(no_wrap=not wrap, overflow="fold")
         for one in found:
             table.add_row(one.check, Text(one.state, _STYLES[one.state]), Text(one.found + (f"\n-> {one.mend}" if one.mend else "")))
         out().print(table)

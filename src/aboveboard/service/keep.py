@@ -1,4 +1,4 @@
-"""Keep a deployment: back it up while it is in use, put a backup in its place, examine it."""
+"""Keep a deployment: back it up while it is in use, put a backup in its place."""
 
 from __future__ import annotations
 
@@ -7,7 +7,6 @@ import hashlib
 import json
 import os
 import shutil
-import stat
 from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import closing, contextmanager
@@ -15,21 +14,16 @@ from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 from tempfile import mkdtemp
-from typing import Literal
 
 import sqlalchemy as sa
 
 from aboveboard import __version__, strict
 from aboveboard.accountability.gate import actor
-from aboveboard.accountability.operators import Operators, Session
-from aboveboard.errors import BadRequest, Error, NoSuch, Unavailable
+from aboveboard.accountability.operators import Session
+from aboveboard.errors import BadRequest, Unavailable
 from aboveboard.service.app import App
-from aboveboard.settings import Settings
-from aboveboard.storage.database import COLLECTIONS, FACES, SCHEMA, SUBJECTS, VERSION, Database, damage, now
+from aboveboard.storage.database import SCHEMA, VERSION, Database, damage, now
 from aboveboard.storage.ledger import Ledger
-from aboveboard.storage.secrets import Keyring
-from aboveboard.storage.templates import examine as examine_templates
-from aboveboard.vision.packs import PackFolder
 
 DATABASE, MASTER_KEY, SETTINGS, MANIFEST = "aboveboard.db", "master.key", "settings.toml", "manifest.json"
 CACHE = "cache"
@@ -39,10 +33,7 @@ ASIDE = "before-restore-"
 """What a restore puts aside what was there under, with the time."""
 UNDER_WAY, UNREADY = ".restoring-", ".unready-restore-"
 """A restore that has begun to change the folder, and one that is only being prepared."""
-LITTLE_ROOM = 100_000_000
-"""Free bytes of a disk below which it is said that it fills up."""
 Progress = Callable[[int, int], None]
-State = Literal["well", "wrong", "note"]
 
 
 @dataclass(frozen=True)
@@ -73,16 +64,6 @@ class Manifest:
 
     def dumps(self) -> bytes:
         return json.dumps(asdict(self), indent=2).encode() + b"\n"
-
-
-@dataclass(frozen=True)
-class Finding:
-    """One thing that was examined: how it is, what was found and, where something is to be done, what."""
-
-    check: str
-    state: State
-    found: str
-    mend: str = ""
 
 
 # --- back up -----------------------------------------------------------------------------------------------------------------------
@@ -218,7 +199,7 @@ def undone(data: Path, manifest: Manifest) -> Counter[str] | None:
                     removed["access keys"] += len(entry.get("access_keys", entry.get("revoked", [])))
     except (Unavailable, ValueError):
         return None
-    return removed
+    return +removed  # without the zeros
 
 
 def admit(app: App, session: Session, manifest: Manifest) -> None:
@@ -273,7 +254,9 @@ def _finish(data: Path, ready: Path) -> Path | None:
         if (ready / name).exists():
             (ready / name).rename(data / name)
     _sync(data)
-    shutil.rmtree(ready)
+    # By its name it is nothing any more that is under way, whatever becomes of removing it.
+    done = ready.rename(data / f"{UNREADY}{ready.name.removeprefix(UNDER_WAY)}")
+    shutil.rmtree(done)
     return aside if aside.exists() else None
 
 
@@ -335,135 +318,3 @@ def _whole(file: Path) -> tuple[int, int, str]:
             raise Unavailable(f"the database is damaged, and so is the copy: {'; '.join(found[:3]) or f'the ledger: {fault}'}")
         size, root = Ledger(database).checkpoint()
         return connection.execute(sa.select(VERSION.c.version)).scalar_one(), size, root.hex()
-
-
-# --- examine -------------------------------------------------------------------------------------------------------------------------
-
-
-def examine(settings: Settings) -> Iterator[Finding]:
-    """Look at everything that a deployment rests on, changing nothing; safe beside a server and on a copy that can only be read."""
-    data = settings.data
-    yield from _files(data)
-    yield _pack(settings)
-    if not (data / DATABASE).is_file():
-        yield Finding("database", "wrong", f"{data / DATABASE} is not there", "aboveboard restore DIR puts a backup in its place")
-        return
-    try:
-        with closing(Database(data / DATABASE, read_only=True)) as database:
-            yield from _database(settings, database)
-    except Unavailable as error:
-        yield Finding("database", "wrong", error.message, "aboveboard restore DIR --replace puts a backup in its place")
-
-
-def _files(data: Path) -> Iterator[Finding]:
-    free = shutil.disk_usage(data).free if data.is_dir() else 0
-    yield (
-        Finding("room", "well", f"{free / 1e9:,.1f} GB are free")
-        if free >= LITTLE_ROOM
-        else Finding("room", "wrong", f"{free / 1e6:,.0f} MB are free", "make room: without it nothing is written, and so nothing searched")
-    )
-    private = [file for name in OWN if name != SETTINGS for file in ((data / name), *(data / name).glob("*")) if file.exists()]
-    open_to_others = [file for file in private if file.stat().st_mode & (stat.S_IRWXG | stat.S_IRWXO) and not file.is_dir()]
-    open_to_others += [
-        folder for folder in (data, data / CACHE) if folder.exists() and folder.stat().st_mode & (stat.S_IWGRP | stat.S_IWOTH)
-    ]
-    yield (
-        Finding("modes", "wrong", f"others may use {', '.join(map(str, open_to_others))}", "chmod go= each of them")
-        if open_to_others
-        else Finding("modes", "well", "only the owner may read the database and the key")
-    )
-    if pending := sorted(data.glob(f"{UNDER_WAY}*")):
-        yield Finding("leftovers", "wrong", f"a restore was interrupted: {pending[0]}", "aboveboard restore DIR ends it")
-    if left := sorted(file for pattern in (f"{UNREADY}*", f".{MASTER_KEY}.*") for file in data.glob(pattern)):
-        text = "remove them, unless a restore is running now"
-        yield Finding("leftovers", "wrong", f"something was interrupted and left {', '.join(map(str, left))}", text)
-    if old := sorted(data.glob(f"{ASIDE}*")):
-        text = "remove them once you do not need them: they hold faces and names"
-        yield Finding("leftovers", "note", f"restores put aside {', '.join(map(str, old))}", text)
-
-
-def _pack(settings: Settings) -> Finding:
-    try:
-        if PackFolder(settings.models).is_installed(settings.pack):
-            return Finding("model pack", "well", f"'{settings.pack}' is installed")
-        return Finding("model pack", "wrong", f"'{settings.pack}' is not installed in {settings.models}", "aboveboard models install")
-    except NoSuch as error:
-        return Finding("model pack", "wrong", error.message, "correct the setting 'pack'")
-
-
-def _database(settings: Settings, database: Database) -> Iterator[Finding]:
-    restoring = "aboveboard restore DIR --replace puts a backup in its place"
-    with database.read() as connection:
-        found = damage(connection, "integrity_check")
-        yield (
-            Finding("database", "wrong", "; ".join(found[:10]), restoring)
-            if found
-            else Finding("database", "well", f"{database.file} is whole")
-        )
-    with database.read() as connection:
-        yield _count(
-            "foreign keys",
-            len(connection.exec_driver_sql("PRAGMA foreign_key_check").all()),
-            "rows refer to rows that are not there",
-            restoring,
-        )
-        yield _ledger(database, connection, restoring)
-        version = connection.execute(sa.select(VERSION.c.version)).scalar_one_or_none()
-        if version != SCHEMA:
-            text = (
-                "a start of `aboveboard serve` brings it to this program's" if (version or 0) < SCHEMA else "use the release that wrote it"
-            )
-            yield Finding("schema", "wrong", f"it is {version}, this program's is {SCHEMA}", text)
-            return
-        yield _keys(settings.data, database)
-        yield from _rows(settings, connection, restoring)
-
-
-def _count(check: str, count: int, what: str, mend: str) -> Finding:
-    return Finding(check, "wrong", f"{count:,} {what}", mend) if count else Finding(check, "well", f"no {what}")
-
-
-def _ledger(database: Database, connection: sa.Connection, mend: str) -> Finding:
-    if fault := Ledger(database).fault(connection):
-        return Finding("ledger", "wrong", fault, f"it was changed or damaged: keep this folder, compare with a root you kept; {mend}")
-    size, root = Ledger(database).checkpoint()
-    return Finding("ledger", "well", f"{size:,} entries, root {root.hex()}")
-
-
-def _keys(data: Path, database: Database) -> Finding:
-    try:
-        unopened = Operators(database, Keyring.open(data / MASTER_KEY, create=False), Ledger(database)).unopened()
-    except Unavailable as error:
-        return Finding("keys", "wrong", error.message, "put master.key back from your backup")
-    return _count("keys", len(unopened), "access keys do not open with master.key", "put the master.key of this deployment back")
-
-
-def _rows(settings: Settings, connection: sa.Connection, mend: str) -> Iterator[Finding]:
-    """Counts against rows, and every face's template. One query a check, over all collections."""
-    faces = sa.select(sa.func.count()).where(FACES.c.collection == COLLECTIONS.c.n).scalar_subquery()
-    people = sa.select(sa.func.count()).where(SUBJECTS.c.collection == COLLECTIONS.c.n).scalar_subquery()
-    wrong = sa.select(sa.func.count()).where(sa.or_(COLLECTIONS.c.face_count != faces, COLLECTIONS.c.subject_count != people))
-    yield _count("counts", connection.execute(wrong).scalar_one(), "collections have another number of faces or users than they say", mend)
-    strays = sa.select(sa.func.count()).join_from(FACES, SUBJECTS).where(FACES.c.collection != SUBJECTS.c.collection)
-    yield _count("users", connection.execute(strays).scalar_one(), "faces are a user's of another collection", mend)
-    totals, size = [0, 0, 0], 0
-    for row in connection.execute(sa.select(COLLECTIONS)).all():
-        size += row.face_count
-        for i, count in enumerate(examine_templates(connection, row.n, _dimensions(settings, row.model))):
-            totals[i] += count
-    texts = ("faces have no template", "templates are not of their model's dimension", "templates are not finite or not of unit length")
-    for count, text in zip(totals, texts, strict=True):
-        if count:
-            yield Finding("templates", "wrong", f"{count:,} {text}", mend)
-    if not any(totals):
-        yield Finding("templates", "well", f"each of {size:,} faces has one that is sound")
-
-
-def _dimensions(settings: Settings, model: str) -> int:
-    """The length of a model's templates; 0 where no pack on this machine makes them."""
-    packs = PackFolder(settings.models)
-    try:
-        card = packs.card(model.partition(" ")[0])
-    except Error:
-        return 0
-    return card.recogniser.dimensions if card.model == model else 0

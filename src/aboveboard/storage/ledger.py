@@ -77,11 +77,13 @@ class Ledger:
             connection.execute(sa.insert(LEDGER_STATE).values(one=1, **values))
         return size
 
-    def checkpoint(self) -> tuple[int, bytes]:
+    def checkpoint(self, connection: sa.Connection | None = None) -> tuple[int, bytes]:
         """How many entries there are and the root over them (32 bytes)."""
-        with self._database.read() as connection:
-            size, subtrees = self._state(connection)
-            return size, root_of(subtrees)
+        if connection is None:
+            with self._database.read() as own:
+                return self.checkpoint(own)
+        size, subtrees = self._state(connection)
+        return size, root_of(subtrees)
 
     def root_at(self, size: int) -> bytes:
         """The root over the first `size` entries, computed anew; over all, where there are fewer."""
