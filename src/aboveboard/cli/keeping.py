@@ -7,15 +7,13 @@ from pathlib import Path
 from typing import Annotated
 
 import typer
-from rich.table import Table
-from rich.text import Text
 
 from aboveboard import settings as configuration
-from aboveboard.cli.common import DONE, NOTHING, Data, Json, OperatorName, advice, counted, open_as, out, show_json
+from aboveboard.cli.common import DONE, NOTHING, Data, Json, OperatorName, advice, counted, open_as, out, printable, show_json
 
 NO_MODELS = "null"
 """The pack with which these verbs open a deployment: they need no model, and work where none is installed."""
-_STYLES = {"well": "green", "wrong": "red", "note": "yellow"}
+_COLOURS = {"well": "green", "wrong": "red", "note": "yellow"}
 
 
 def backup(
@@ -115,10 +113,8 @@ def doctor(data: Data = None, as_json: Json = False) -> None:
     if as_json:
         show_json({"is_well": is_well, "findings": [asdict(one) for one in found]})
     else:
-        table = Table.grid(padding=(0, 2))
-        for wrap in (False, False, True):
-            table.add_column(no_wrap=not wrap, overflow="fold")
         for one in found:
-            table.add_row(one.check, Text(one.state, _STYLES[one.state]), Text(one.found + (f"\n-> {one.mend}" if one.mend else "")))
-        out().print(table)
+            typer.echo(f"{one.check:<10}  {typer.style(f'{one.state:<5}', _COLOURS[one.state])}  {printable(one.found)}")
+            if one.mend:
+                typer.echo(f"{'':<19}-> {printable(one.mend)}")
     raise typer.Exit(DONE if is_well else NOTHING)

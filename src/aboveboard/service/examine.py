@@ -18,7 +18,7 @@ from aboveboard.errors import Error, NoSuch, Unavailable
 from aboveboard.service.keep import ASIDE, CACHE, DATABASE, MASTER_KEY, OWN, SETTINGS, UNDER_WAY, UNREADY
 from aboveboard.settings import Settings
 from aboveboard.storage import templates
-from aboveboard.storage.database import COLLECTIONS, FACES, SCHEMA, SUBJECTS, VERSION, Database, damage
+from aboveboard.storage.database import COLLECTIONS, FACES, METADATA, SCHEMA, SUBJECTS, VERSION, Database, damage
 from aboveboard.storage.ledger import Ledger
 from aboveboard.storage.secrets import Keyring
 from aboveboard.vision.packs import PackFolder
@@ -48,7 +48,14 @@ def examine(settings: Settings) -> Iterator[Finding]:
         yield Finding("database", "wrong", f"{data / DATABASE} is not there", "aboveboard restore DIR puts a backup in its place")
         return
     with closing(Database(data / DATABASE, read_only=True)) as database:
-        for name, check in {"database": _structure, "ledger": _ledger, "keys": _keys, "rows": _rows, "templates": _templates}.items():
+        for name, check in {
+            "database": _structure,
+            "ledger": _ledger,
+            "keys": _keys,
+            "rows": _rows,
+            "values": _values,
+            "templates": _templates,
+        }.items():
             try:
                 with database.read() as connection:
                     yield from check(settings, database, connection)
@@ -127,6 +134,19 @@ def _rows(_: Settings, __: Database, connection: sa.Connection) -> Iterator[Find
         "faces are a user's of another collection": connection.execute(strays).scalar_one(),
     }
     yield _judged("rows", "counts and references agree", _counted(found))
+
+
+def _values(_: Settings, __: Database, connection: sa.Connection) -> Iterator[Finding]:
+    """Every text and every JSON document is read: SQLite's own check does not look into values."""
+    for table in METADATA.sorted_tables:
+        kept = [column for column in table.c if not isinstance(column.type, sa.LargeBinary)]
+        try:
+            for rows in connection.execution_options(yield_per=1000).execute(sa.select(*kept)).partitions():
+                del rows
+        except (ValueError, sa.exc.DatabaseError):
+            yield Finding("values", "wrong", f"{table.name}: a value that cannot be read", RESTORE)
+            return
+    yield Finding("values", "well", "each can be read")
 
 
 def _templates(settings: Settings, _: Database, connection: sa.Connection) -> Iterator[Finding]:

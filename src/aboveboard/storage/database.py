@@ -204,9 +204,10 @@ _PAGES = 1024
 """Pages of a snapshot that are copied at once (4 MiB)."""
 _WRITABLE = "the data folder must be on a disk that can be written to, and belong to the user who runs the program"
 MEND = "see what is with: aboveboard doctor, and put a backup in its place with: aboveboard restore DIR --replace"
+_DAMAGED = f"it is damaged; {MEND}; "
 _MENDS = {
-    sqlite3.SQLITE_CORRUPT: f"it is damaged; {MEND}; ",
-    sqlite3.SQLITE_NOTADB: f"it is damaged; {MEND}; ",
+    sqlite3.SQLITE_CORRUPT: _DAMAGED,
+    sqlite3.SQLITE_NOTADB: _DAMAGED,
     sqlite3.SQLITE_FULL: "make room on the disk of the data folder; ",
     sqlite3.SQLITE_READONLY: f"{_WRITABLE}; ",
     sqlite3.SQLITE_CANTOPEN: f"{_WRITABLE}; ",
@@ -272,13 +273,15 @@ class Database:
         try:
             with self._engine.connect().execution_options(immediate=immediate) as connection, connection.begin():
                 yield connection
-        except json.JSONDecodeError as error:  # in a column of JSON
-            raise Unavailable(f"the database does not answer: {self.file.name} is damaged ({error}); {MEND}") from error
+        except (json.JSONDecodeError, UnicodeDecodeError) as error:  # in a column of JSON, in the schema's text
+            raise Unavailable(f"the database does not answer ({error}); {_DAMAGED}nothing was written") from error
         except (sa.exc.OperationalError, sa.exc.DatabaseError) as error:
             if isinstance(error, sa.exc.IntegrityError):
                 raise
-            mend = _MENDS.get(getattr(error.orig, "sqlite_errorcode", 0) & 0xFF, "")
-            raise Unavailable(f"the database does not answer ({error.orig}); {mend}nothing was written") from error
+            code = getattr(error.orig, "sqlite_errorcode", None)
+            is_undecodable = code is None and "decode" in str(error.orig)  # no error of SQLite's: Python's, about a damaged text
+            mend = _DAMAGED if is_undecodable else _MENDS.get((code or 0) & 0xFF, "")
+            raise Unavailable(f"the database does not answer ({_without_values(error.orig)}); {mend}nothing was written") from error
 
     def damage(self) -> list[str]:
         """What SQLite finds wrong in the file's structure, as `table: page and fault`; takes a second for a gigabyte that is in memory.
@@ -314,6 +317,11 @@ class Database:
         self._engine.dispose()
 
 
+def _without_values(error: object) -> str:
+    """An error of the driver without the text that it could not decode: that may be a name."""
+    return str(error).partition(" with text ")[0]
+
+
 def damage(connection: sa.Connection, check: str = "quick_check") -> list[str]:
     """What SQLite's `quick_check`, or the slower `integrity_check`, finds wrong, as `table: page and fault`; empty for a whole file."""
     raw = connection.connection.dbapi_connection
@@ -322,7 +330,7 @@ def damage(connection: sa.Connection, check: str = "quick_check") -> list[str]:
         return []
     try:
         tables = raw.execute("SELECT name FROM sqlite_master WHERE type = 'table' AND rootpage > 0").fetchall()
-    except sqlite3.DatabaseError:
+    except (sqlite3.DatabaseError, UnicodeDecodeError):
         return said
     return [f"{table}: {line}" for (table,) in tables for line in _said(raw, f"{check}('{table}')") if line != "ok"] or said
 
@@ -330,7 +338,7 @@ def damage(connection: sa.Connection, check: str = "quick_check") -> list[str]:
 def _said(raw: sqlite3.Connection, check: str) -> list[str]:
     try:
         lines = [line for (text,) in raw.execute(f"PRAGMA {check}") for line in str(text).splitlines()]
-    except sqlite3.DatabaseError as error:
+    except (sqlite3.DatabaseError, UnicodeDecodeError) as error:
         return [str(error)]
     return [line for line in lines if not line.startswith("***")]
 
