@@ -275,13 +275,14 @@ class Database:
                 yield connection
         except (json.JSONDecodeError, UnicodeDecodeError) as error:  # in a column of JSON, in the schema's text
             raise Unavailable(f"the database does not answer ({error}); {_DAMAGED}nothing was written") from error
-        except (sa.exc.OperationalError, sa.exc.DatabaseError) as error:
+        except (sa.exc.DatabaseError, sqlite3.DatabaseError) as error:
             if isinstance(error, sa.exc.IntegrityError):
                 raise
-            code = getattr(error.orig, "sqlite_errorcode", None)
-            is_undecodable = code is None and "decode" in str(error.orig)  # no error of SQLite's: Python's, about a damaged text
+            said = getattr(error, "orig", error)
+            code = getattr(said, "sqlite_errorcode", None)
+            is_undecodable = code is None and "decode" in str(said)  # no error of SQLite's: Python's, about a damaged text
             mend = _DAMAGED if is_undecodable else _MENDS.get((code or 0) & 0xFF, "")
-            raise Unavailable(f"the database does not answer ({_without_values(error.orig)}); {mend}nothing was written") from error
+            raise Unavailable(f"the database does not answer ({_without_values(said)}); {mend}nothing was written") from error
 
     def damage(self) -> list[str]:
         """What SQLite finds wrong in the file's structure, as `table: page and fault`; takes a second for a gigabyte that is in memory.
@@ -338,7 +339,11 @@ def damage(connection: sa.Connection, check: str = "quick_check") -> list[str]:
 def _said(raw: sqlite3.Connection, check: str) -> list[str]:
     try:
         lines = [line for (text,) in raw.execute(f"PRAGMA {check}") for line in str(text).splitlines()]
-    except (sqlite3.DatabaseError, UnicodeDecodeError) as error:
+    except UnicodeDecodeError as error:
+        return [str(error)]
+    except sqlite3.DatabaseError as error:
+        if getattr(error, "sqlite_errorcode", 0) & 0xFF not in (sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB):
+            raise
         return [str(error)]
     return [line for line in lines if not line.startswith("***")]
 
