@@ -82,9 +82,7 @@ def test_the_template_store_is_imported_by_the_gate_its_looks_and_the_wiring_onl
     examiner = "aboveboard.service.examine"
     assert importers("aboveboard.storage.templates") == {GATE, LOOKS, "aboveboard.bootstrap", examiner}
     used = {
-        node.attr
-        for node in ast.walk(TREES[examiner])
-        if isinstance(node, ast.Attribute) and getattr(node.value, "id", "") == "templates"
+        node.attr for node in ast.walk(TREES[examiner]) if isinstance(node, ast.Attribute) and getattr(node.value, "id", "") == "templates"
     }
     assert used == {"examine"}
 

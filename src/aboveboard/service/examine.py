@@ -121,19 +121,21 @@ def _keys(settings: Settings, database: Database, _: sa.Connection) -> Iterator[
     except Unavailable as error:
         yield Finding("keys", "wrong", error.message, mend)
     else:
-        bad = f"{len(unopened):,} access keys do not open with {MASTER_KEY}" if unopened else ""
+        bad = f"access keys that do not open with {MASTER_KEY}: {len(unopened):,}" if unopened else ""
         yield _judged("keys", f"every access key opens with {MASTER_KEY}", bad, mend)
 
 
 def _rows(_: Settings, __: Database, connection: sa.Connection) -> Iterator[Finding]:
     faces = sa.select(sa.func.count()).where(FACES.c.collection == COLLECTIONS.c.n).scalar_subquery()
     people = sa.select(sa.func.count()).where(SUBJECTS.c.collection == COLLECTIONS.c.n).scalar_subquery()
-    wrong = sa.select(sa.func.count()).where(sa.or_(COLLECTIONS.c.face_count != faces, COLLECTIONS.c.subject_count != people))
+    counts = sa.or_(COLLECTIONS.c.face_count != faces, COLLECTIONS.c.subject_count != people)
+    # One that was deleted loses its rows bit by bit.
+    wrong = sa.select(sa.func.count()).where(COLLECTIONS.c.deleted_at.is_(None), counts)
     strays = sa.select(sa.func.count()).join_from(FACES, SUBJECTS).where(FACES.c.collection != SUBJECTS.c.collection)
     found = {
-        "rows refer to rows that are not there": len(connection.exec_driver_sql("PRAGMA foreign_key_check").all()),
-        "collections have another number of faces or users than they say": connection.execute(wrong).scalar_one(),
-        "faces are a user's of another collection": connection.execute(strays).scalar_one(),
+        "rows that refer to rows that are not there": len(connection.exec_driver_sql("PRAGMA foreign_key_check").all()),
+        "collections with another number of faces or users than they say": connection.execute(wrong).scalar_one(),
+        "faces of a user of another collection": connection.execute(strays).scalar_one(),
     }
     yield _judged("rows", "counts and references agree", _counted(found))
 
@@ -156,14 +158,14 @@ def _templates(settings: Settings, _: Database, connection: sa.Connection) -> It
     for row in connection.execute(sa.select(COLLECTIONS.c.n, COLLECTIONS.c.model, COLLECTIONS.c.face_count)).all():
         size += row.face_count
         missing, misfits, unsound = templates.examine(connection, row.n, _dimensions(settings, row.model))
-        found["faces have no template"] += missing
-        found["templates have another length than their model's"] += misfits
-        found["templates are not finite or not of unit length"] += unsound
+        found["faces without a template"] += missing
+        found["templates of another length than their model's"] += misfits
+        found["templates that are not finite or not of unit length"] += unsound
     yield _judged("templates", f"each of {size:,} faces has one that is sound", _counted(found))
 
 
 def _counted(found: Mapping[str, int]) -> str:
-    return "; ".join(f"{count:,} {what}" for what, count in found.items() if count)
+    return "; ".join(f"{what}: {count:,}" for what, count in found.items() if count)
 
 
 def _judged(check: str, well: str, wrong: str, mend: str = RESTORE) -> Finding:

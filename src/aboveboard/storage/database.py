@@ -208,6 +208,7 @@ _DAMAGED = f"it is damaged; {MEND}; "
 _MENDS = {
     sqlite3.SQLITE_CORRUPT: _DAMAGED,
     sqlite3.SQLITE_NOTADB: _DAMAGED,
+    sqlite3.SQLITE_CONSTRAINT: _DAMAGED,
     sqlite3.SQLITE_FULL: "make room on the disk of the data folder; ",
     sqlite3.SQLITE_READONLY: f"{_WRITABLE}; ",
     sqlite3.SQLITE_CANTOPEN: f"{_WRITABLE}; ",
@@ -276,10 +277,11 @@ class Database:
         except (json.JSONDecodeError, UnicodeDecodeError) as error:  # in a column of JSON, in the schema's text
             raise Unavailable(f"the database does not answer ({error}); {_DAMAGED}nothing was written") from error
         except (sa.exc.DatabaseError, sqlite3.DatabaseError) as error:
-            if isinstance(error, sa.exc.IntegrityError):
-                raise
             said = getattr(error, "orig", error)
             code = getattr(said, "sqlite_errorcode", None)
+            # An id that is taken is the caller's business; no caller refers to a row that is not there.
+            if isinstance(error, sa.exc.IntegrityError) and code != sqlite3.SQLITE_CONSTRAINT_FOREIGNKEY:
+                raise
             is_undecodable = code is None and "decode" in str(said)  # no error of SQLite's: Python's, about a damaged text
             mend = _DAMAGED if is_undecodable else _MENDS.get((code or 0) & 0xFF, "")
             raise Unavailable(f"the database does not answer ({_without_values(said)}); {mend}nothing was written") from error
@@ -332,20 +334,24 @@ def damage(connection: sa.Connection, check: str = "quick_check") -> list[str]:
     try:
         tables = raw.execute("SELECT name FROM sqlite_master WHERE type = 'table' AND rootpage > 0").fetchall()
     except (sqlite3.DatabaseError, UnicodeDecodeError):
-        return said
-    return [f"{table}: {line}" for (table,) in tables for line in _said(raw, f"{check}('{table}')") if line != "ok"] or said
+        tables = []
+    named = [f"{table}: {line}" for (table,) in tables for line in _said(raw, check, table) if line != "ok"]
+    raw.rollback()  # even a transaction that only reads cannot be committed any more
+    return named or said
 
 
-def _said(raw: sqlite3.Connection, check: str) -> list[str]:
+def _said(raw: sqlite3.Connection, check: str, *table: str) -> list[str]:
+    statement = f"SELECT * FROM pragma_{check}{'(?)' * len(table)}"  # noqa: S608
     try:
-        lines = [line for (text,) in raw.execute(f"PRAGMA {check}") for line in str(text).splitlines()]
-    except UnicodeDecodeError as error:
-        return [str(error)]
-    except sqlite3.DatabaseError as error:
-        if getattr(error, "sqlite_errorcode", 0) & 0xFF not in (sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB):
+        rows = raw.execute(statement, table).fetchall()
+    except (sqlite3.DatabaseError, UnicodeDecodeError) as error:
+        if getattr(error, "sqlite_errorcode", sqlite3.SQLITE_CORRUPT) & 0xFF not in (sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB):
             raise
-        return [str(error)]
-    return [line for line in lines if not line.startswith("***")]
+        try:  # the first row tells the pages; the damage that they have keeps SQLite from giving the next
+            rows = raw.execute(f"{statement} LIMIT 1", table).fetchall()
+        except (sqlite3.DatabaseError, UnicodeDecodeError):
+            rows = [(str(error),)]
+    return [line for (text,) in rows for line in str(text).splitlines() if not line.startswith("***")]
 
 
 def _address(file: Path) -> str:
