@@ -197,7 +197,7 @@ def undone(data: Path, manifest: Manifest) -> Counter[str] | None:
                     removed["users"] += 1
                 elif entry["type"] in ("operator.revoked", "operator.rotated"):
                     removed["access keys"] += len(entry.get("access_keys", entry.get("revoked", [])))
-    except (Unavailable, ValueError):
+    except (Unavailable, ValueError, TypeError, KeyError):  # damaged
         return None
     return +removed  # without the zeros
 

@@ -105,6 +105,8 @@ class Ledger:
         for row in connection.execute(sa.select(LEDGER).order_by(LEDGER.c.seq)):
             if row.seq != count:
                 return f"entry {count} is missing"
+            if not isinstance(row.entry, bytes):
+                return f"entry {count} is damaged"
             grown = grow(grown, count, leaf_hash(row.entry))
             count += 1
         if count != size:
