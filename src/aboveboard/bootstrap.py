@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from concurrent.futures import ThreadPoolExecutor
+
 import cv2
 from threadpoolctl import threadpool_limits
 
@@ -9,10 +11,11 @@ from aboveboard.accountability.gate import Gate
 from aboveboard.accountability.operators import Operators
 from aboveboard.accountability.policy import Policies
 from aboveboard.errors import BadRequest, NoSuch, Unavailable
+from aboveboard.service import keep
 from aboveboard.service.app import App
 from aboveboard.settings import Settings, cores
 from aboveboard.storage.collections import Collections
-from aboveboard.storage.database import Database
+from aboveboard.storage.database import MEND, Database
 from aboveboard.storage.ledger import Ledger
 from aboveboard.storage.objects import Objects
 from aboveboard.storage.reindexings import Reindexings
@@ -24,8 +27,11 @@ from aboveboard.vision.media import Room
 from aboveboard.vision.packs import PackFolder
 
 
-def open_app(settings: Settings) -> App:
-    """Open the deployment in `settings.data`, made there if it is new. Raises Error with what to mend where it cannot be."""
+def open_app(settings: Settings, *, check: bool = False) -> App:
+    """Open the deployment in `settings.data`, made there if it is new. Raises Error with what to mend where it cannot be.
+
+    `check` has the database's structure examined while the models are loaded, and opens none that is damaged.
+    """
     # Requests run side by side, one thread each: threads inside a request would only wait for each other.
     threadpool_limits(limits=1, user_api="blas")
     cv2.setNumThreads(1)
@@ -36,11 +42,18 @@ def open_app(settings: Settings) -> App:
             raise Unavailable(f"the model pack '{settings.pack}' is not installed in {settings.models}; run: aboveboard models install")
     except NoSuch as error:
         raise BadRequest(f"settings: {error.message}") from error
-    file = settings.data / "aboveboard.db"
-    keyring = Keyring.open(settings.data / "master.key", create=not file.exists())
+    if list(settings.data.glob(f"{keep.UNDER_WAY}*")):
+        raise Unavailable(f"a restore of {settings.data} was interrupted; `aboveboard restore DIR` ends it")
+    file = settings.data / keep.DATABASE
+    keyring = Keyring.open(settings.data / keep.MASTER_KEY, create=not file.exists())
     database = Database(file)
     ledger, collections = Ledger(database), Collections(database)
-    models = packs.load(settings.pack)
+    with ThreadPoolExecutor(1) as beside:
+        damage = beside.submit(database.damage) if check else None
+        models = packs.load(settings.pack)
+        if damage and (found := damage.result()):
+            database.close()
+            raise Unavailable(f"the database {file} is damaged: {'; '.join(found[:3])}; {MEND}")
     gate = Gate(policies, ledger, collections, Templates(database), models)
     return App(
         settings,

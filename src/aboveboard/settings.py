@@ -64,7 +64,7 @@ def load(data: Path | None = None, environment: Mapping[str, str] | None = None)
     values: dict[str, Any] = {"models": _home(env) / "models", "photographs": _home(env) / "photographs"}
     if index := env.get("PIP_INDEX_URL"):
         values["package_index"] = index
-    folder = data or Path(env.get("ABOVEBOARD_DATA") or _home(env) / "data")
+    folder = data_folder(data, env)
     file = folder / "settings.toml"
     if file.is_file():
         for key, value in strict.parse(file.read_text(errors="replace"), str(file)).items():
@@ -92,6 +92,12 @@ def load(data: Path | None = None, environment: Mapping[str, str] | None = None)
     if settings.s3_endpoint and not settings.s3_profile:
         raise BadRequest("setting 's3_endpoint' needs the setting 's3_profile': the profile whose keys the endpoint knows")
     return settings
+
+
+def data_folder(data: Path | None = None, environment: Mapping[str, str] | None = None) -> Path:
+    """The data folder of a deployment, whatever is in it: `data`, else what the environment says."""
+    env = os.environ if environment is None else environment
+    return data or Path(env.get("ABOVEBOARD_DATA") or _home(env) / "data")
 
 
 def cores() -> int:

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import os
 import resource
+import signal
 import sqlite3
 import subprocess
+import sys
 import threading
 from contextlib import contextmanager
 
@@ -13,8 +15,10 @@ import pytest
 import sqlalchemy as sa
 from botocore.exceptions import ClientError
 from kit import assert_ledger_whole, basis, null_settings, picture, process_serving, serving
+from typer.testing import CliRunner
 
 from aboveboard import bootstrap
+from aboveboard.cli import app as program
 from aboveboard.errors import Unavailable
 
 
@@ -92,6 +96,89 @@ def test_a_full_disk_loses_nothing_and_writes_nothing_half(tmp_path, kind):
         app.database.close()
     recorded = [face_id for entry in entries if entry["type"] == "faces.enrolled" for face_id in entry["face_ids"]]
     assert recorded == acknowledged
+
+
+def verb(*words, code, **how):
+    """A verb on the null pack, in a process of its own; gives what it says on stderr."""
+    command = [sys.executable, "-m", "aboveboard", *map(str, words)]
+    done = subprocess.run(
+        command, env={"ABOVEBOARD_PACK": "null", "HOME": "/nonexistent"}, capture_output=True, text=True, timeout=120, **how
+    )
+    assert done.returncode == code, done.stderr
+    assert "Traceback" not in done.stderr
+    return done.stderr
+
+
+def run(*words):
+    """The same without a process, and without fail."""
+    done = CliRunner().invoke(program, list(map(str, words)), env={"ABOVEBOARD_PACK": "null"})
+    assert done.exit_code == 0, done.output
+
+
+def largest_file(size):
+    """How to start a process that may write no file larger than this; it gets an error, as on a full disk, not a signal."""
+
+    def limit():
+        resource.setrlimit(resource.RLIMIT_FSIZE, (size, resource.RLIM_INFINITY))
+        signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+
+    return limit
+
+
+def test_a_disk_that_is_full_in_the_middle_of_a_folder_keeps_what_was_written(tmp_path):
+    """`index` stops with one line; what it wrote is whole; run again with room, it goes on and enrols nobody twice."""
+    data, photographs = tmp_path / "data", tmp_path / "photographs"
+    photographs.mkdir()
+    for subject in range(200):
+        (photographs / f"{subject}.png").write_bytes(picture(subject))
+    run("collection", "create", "a", "--data", data)
+    words = ("index", photographs, "-c", "a", "--data", data)
+    said = verb(*words, code=5, preexec_fn=largest_file(300_000))
+    assert "nothing was written" in said
+    assert "make room" in said or "full" in said
+    run("doctor", "--data", data)
+    app = bootstrap.open_app(null_settings(data))
+    written = app.collections.get("a").face_count
+    app.database.close()
+    assert written < 200
+    run(*words)
+    app = bootstrap.open_app(null_settings(data))
+    assert app.collections.get("a").face_count == 200
+    entries = assert_ledger_whole(app)
+    app.database.close()
+    assert sum(len(entry["face_ids"]) for entry in entries if entry["type"] == "faces.enrolled") == 200
+
+
+@pytest.mark.parametrize("kind", ["full", "read-only"])
+def test_a_start_on_a_disk_that_takes_nothing_is_refused_and_changes_nothing(tmp_path, kind):
+    """serve and a verb end in one line that says what to mend; once it is mended everything is there."""
+    data = tmp_path / "data"
+    with serving(null_settings(data)) as server:
+        server.client().create_collection(CollectionId="a")
+        face, key = index(server.client(), 1), server.key
+    server.app.database.close()
+    before = (data / "aboveboard.db").read_bytes()
+    is_mounted = False
+    if kind == "read-only":
+        is_mounted = os.geteuid() == 0 and not subprocess.run(["mount", "--bind", "-o", "ro", data, data], check=False).returncode
+        data.chmod(0o500) if not is_mounted else None
+        (data / "aboveboard.db").chmod(0o400) if not is_mounted else None
+    how = {"preexec_fn": largest_file(0)} if kind == "full" else {}
+    try:
+        if kind == "full" or is_mounted or os.geteuid():
+            for words in (["serve", "--port", "0"], ["backup", tmp_path / "backup"]):
+                said = verb(*words, "--data", data, code=5, **how)
+                assert len(said.splitlines()) == 1
+                assert ("full or fails" if kind == "full" else "can be written to") in said
+        assert not (tmp_path / "backup").exists()
+        assert (data / "aboveboard.db").read_bytes() == before
+    finally:
+        subprocess.run(["umount", "-l", data], check=True) if is_mounted else None
+        data.chmod(0o700)
+        (data / "aboveboard.db").chmod(0o600)
+    with serving(null_settings(data), key) as server:
+        found = server.client().search_faces_by_image(CollectionId="a", Image={"Bytes": picture(1)})
+    assert [match["Face"]["FaceId"] for match in found["FaceMatches"]] == [face]
 
 
 @pytest.fixture

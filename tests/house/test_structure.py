@@ -78,8 +78,13 @@ def test_permits_are_made_by_the_gate_and_candidates_by_its_looks_only(name, mak
 
 
 def test_the_template_store_is_imported_by_the_gate_its_looks_and_the_wiring_only():
-    """Lock 1: who does not import it cannot search it."""
-    assert importers("aboveboard.storage.templates") == {GATE, LOOKS, "aboveboard.bootstrap"}
+    """Lock 1: who does not import it cannot search it. Who examines a deployment asks it for counts, and for nothing else."""
+    examiner = "aboveboard.service.examine"
+    assert importers("aboveboard.storage.templates") == {GATE, LOOKS, "aboveboard.bootstrap", examiner}
+    used = {
+        node.attr for node in ast.walk(TREES[examiner]) if isinstance(node, ast.Attribute) and getattr(node.value, "id", "") == "templates"
+    }
+    assert used == {"examine"}
 
 
 @pytest.mark.parametrize("method", ["pairs", "apart", "scores", "search", "search_subjects", "of_faces"])

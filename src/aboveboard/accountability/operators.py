@@ -11,7 +11,7 @@ from dataclasses import dataclass
 import sqlalchemy as sa
 
 from aboveboard.accountability.policy import ROLES, Pack, check_roles
-from aboveboard.errors import BadRequest, Exists, NoSuch, Refused
+from aboveboard.errors import BadRequest, Exists, NoSuch, Refused, Unavailable
 from aboveboard.storage.database import ACCESS_KEYS, OPERATORS, Database, now
 from aboveboard.storage.ledger import Ledger
 from aboveboard.storage.secrets import Keyring
@@ -145,6 +145,17 @@ class Operators:
             found: dict[str, list[KeyFacts]] = {name: [] for name in connection.scalars(sa.select(OPERATORS.c.name))}
             for row in connection.execute(sa.select(ACCESS_KEYS).order_by(ACCESS_KEYS.c.created_at, ACCESS_KEYS.c.id)):
                 found[row.operator].append(KeyFacts(row.id, row.created_at, row.revoked_at or "", tuple(row.buckets)))
+        return found
+
+    def unopened(self) -> list[str]:
+        """Ids of the access keys whose secrets do not open with this deployment's master key: none, unless one of both is another's."""
+        found = []
+        with self._database.read() as connection:
+            for row in connection.execute(sa.select(ACCESS_KEYS.c.id, ACCESS_KEYS.c.sealed_secret).order_by(ACCESS_KEYS.c.id)):
+                try:
+                    self._keyring.unseal(row.sealed_secret, _SEALED, row.id)
+                except Unavailable:
+                    found.append(row.id)
         return found
 
     def has_admin_key(self) -> bool:

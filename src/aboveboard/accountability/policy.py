@@ -48,6 +48,8 @@ DUTIES: Mapping[str, tuple[str, ...]] = {
     "operator.revoke": ("admin",),
     "operator.revoke.own": ROLES,
     "ledger.read": ("admin", "auditor"),
+    "backup.make": ("admin",),
+    "backup.restore": ("admin",),
 }
 """Which roles may do what; one of them suffices."""
 LOOKS = frozenset(

@@ -11,7 +11,7 @@ from typing import Annotated
 import typer
 
 from aboveboard import __version__
-from aboveboard.cli import checking, common, demo, deployment, distribution, indexing, laboratory, pictures, reindexing, serve
+from aboveboard.cli import checking, common, demo, deployment, distribution, indexing, keeping, laboratory, pictures, reindexing, serve
 
 _EPILOG = "Exit codes: " + "; ".join(f"{code} {meaning}" for code, meaning in common.EXIT_CODES.items()) + "."
 
@@ -34,6 +34,9 @@ app.add_typer(laboratory.evaluations, name="evaluate")
 deployment.collections.command("check")(checking.check)
 deployment.collections.command("scores")(distribution.scores)
 deployment.collections.command("reindex")(reindexing.reindex)
+app.command("backup")(keeping.backup)
+app.command("restore")(keeping.restore)
+app.command("doctor")(keeping.doctor)
 app.add_typer(deployment.collections, name="collection")
 app.add_typer(deployment.operators, name="operator")
 app.add_typer(deployment.models, name="models")

@@ -45,7 +45,7 @@ OperatorName = Annotated[
 DONE, NOTHING, USAGE, REFUSED, SAMPLE, UNAVAILABLE, INTERRUPTED = 0, 1, 2, 3, 4, 5, 130
 EXIT_CODES: Mapping[int, str] = {
     DONE: "done, candidates or faces found",
-    NOTHING: "nothing found: no candidate, or no face",
+    NOTHING: "nothing found: no candidate, or no face; by doctor: something is wrong",
     USAGE: "wrong usage or bad request",
     REFUSED: "refused by a rule, the message names it",
     SAMPLE: "no photograph could be used",
@@ -132,14 +132,17 @@ def advice(verb: str, data: Path | None) -> str:
     return f"{program()} {verb}" + (f" --data {shlex.quote(str(data))}" if data else "")
 
 
-def open_app(data: Path | None, pack: str = "") -> App:
-    """The deployment in a data folder, made there if it is new; with another model pack than the one in use, if one is named."""
+def open_app(data: Path | None, pack: str = "", *, check: bool = False) -> App:
+    """The deployment in a data folder, made there if it is new; with another model pack than the one in use, if one is named.
+
+    `check` opens no database that is damaged.
+    """
     from aboveboard import bootstrap
 
     settings = configuration.load(data)
     settings = replace(settings, pack=pack) if pack else settings
     check_installed(settings, data)
-    return bootstrap.open_app(settings)
+    return bootstrap.open_app(settings, check=check)
 
 
 def check_installed(settings: configuration.Settings, data: Path | None) -> PackFolder:

@@ -78,7 +78,7 @@ def serve(
     logging.getLogger("aboveboard").setLevel(logging.INFO)
     certificate = Certificate(tls_cert, tls_key) if tls_cert and tls_key else None
     provider = telemetry.traces() if trace else None
-    app = open_app(data)
+    app = open_app(data, check=True)
     _allow_files(app.settings.connections)
     if no_first_operator and not app.operators.all():
         raise BadRequest(f"{app.settings.data} has no operator yet; add one with: {advice('operator add NAME --role admin', data)}")

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import json
 import os
 import sqlite3
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator
+from contextlib import closing, contextmanager
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
+from urllib.parse import quote
 
 import sqlalchemy as sa
 
@@ -198,22 +200,50 @@ def now() -> str:
     return datetime.now(UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
 
 
-class Database:
-    """One SQLite file. `read` and `write` give a connection in a transaction; a failing disk raises Unavailable, nothing half-written."""
+_PAGES = 1024
+"""Pages of a snapshot that are copied at once (4 MiB)."""
+_WRITABLE = "the data folder must be on a disk that can be written to, and belong to the user who runs the program"
+MEND = "see what is with: aboveboard doctor, and put a backup in its place with: aboveboard restore DIR --replace"
+_DAMAGED = f"it is damaged; {MEND}; "
+_MENDS = {
+    sqlite3.SQLITE_CORRUPT: _DAMAGED,
+    sqlite3.SQLITE_NOTADB: _DAMAGED,
+    sqlite3.SQLITE_CONSTRAINT: _DAMAGED,
+    sqlite3.SQLITE_FULL: "make room on the disk of the data folder; ",
+    sqlite3.SQLITE_READONLY: f"{_WRITABLE}; ",
+    sqlite3.SQLITE_CANTOPEN: f"{_WRITABLE}; ",
+    sqlite3.SQLITE_IOERR: "the disk of the data folder is full or fails; ",
+}
 
-    def __init__(self, file: Path) -> None:
+
+class Database:
+    """One SQLite file. `read` and `write` give a connection in a transaction; a failing disk raises Unavailable, nothing half-written.
+
+    `read_only` opens a file as it is, of any schema: it is neither made nor changed, and `write` fails.
+    """
+
+    def __init__(self, file: Path, *, read_only: bool = False) -> None:
         self.file = file
+        self._engine = sa.create_engine(
+            _address(file) if read_only else f"sqlite:///{file}",
+            connect_args={"timeout": 30},
+            pool_size=16,
+            pool_reset_on_return=None,
+            hide_parameters=True,
+        )
+        sa.event.listen(self._engine, "connect", _configure_reader if read_only else _configure)
+        sa.event.listen(self._engine, "begin", _begin)
+        if not read_only:
+            self._make()
+
+    def _make(self) -> None:
+        file = self.file
         try:
             file.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
             # Made by us, for its owner alone; SQLite gives the files beside it the same mode.
             os.close(os.open(file, os.O_RDWR | os.O_CREAT, 0o600))
         except OSError as error:
-            raise Unavailable(f"the data folder {file.parent} cannot be made: {error.strerror}") from error
-        self._engine = sa.create_engine(
-            f"sqlite:///{file}", connect_args={"timeout": 30}, pool_size=16, pool_reset_on_return=None, hide_parameters=True
-        )
-        sa.event.listen(self._engine, "connect", _configure)
-        sa.event.listen(self._engine, "begin", _begin)
+            raise Unavailable(f"{file} cannot be opened for writing ({error.strerror}); {_WRITABLE}") from error
         with self.write() as connection:
             METADATA.create_all(connection)
             version = connection.execute(sa.select(VERSION.c.version)).scalar()
@@ -244,13 +274,95 @@ class Database:
         try:
             with self._engine.connect().execution_options(immediate=immediate) as connection, connection.begin():
                 yield connection
-        except (sa.exc.OperationalError, sa.exc.DatabaseError) as error:
-            if isinstance(error, sa.exc.IntegrityError):
+        except (json.JSONDecodeError, UnicodeDecodeError) as error:  # in a column of JSON, in the schema's text
+            raise Unavailable(f"the database does not answer ({error}); {_DAMAGED}nothing was written") from error
+        except (sa.exc.DatabaseError, sqlite3.DatabaseError) as error:
+            said = getattr(error, "orig", error)
+            code = getattr(said, "sqlite_errorcode", None)
+            # An id that is taken is the caller's business; no caller refers to a row that is not there.
+            if isinstance(error, sa.exc.IntegrityError) and code != sqlite3.SQLITE_CONSTRAINT_FOREIGNKEY:
                 raise
-            raise Unavailable(f"the database does not answer ({error.orig}); nothing was written") from error
+            is_undecodable = code is None and "decode" in str(said)  # no error of SQLite's: Python's, about a damaged text
+            mend = _DAMAGED if is_undecodable else _MENDS.get((code or 0) & 0xFF, "")
+            raise Unavailable(f"the database does not answer ({_without_values(said)}); {mend}nothing was written") from error
+
+    def damage(self) -> list[str]:
+        """What SQLite finds wrong in the file's structure, as `table: page and fault`; takes a second for a gigabyte that is in memory.
+
+        A byte that changed inside a value is not found: SQLite keeps no checksums.
+        """
+        try:
+            with self.read() as connection:
+                return damage(connection)
+        except Unavailable as error:
+            return [error.message]
+
+    def snapshot(self, to: Path, progress: Callable[[int, int], None]) -> None:
+        """Copy the database as it is now into a new file (mode 0600), while others go on writing. `progress`: pages done, of how many.
+
+        The copy needs no files beside it. Raises Unavailable where it cannot be written whole.
+        """
+        with self.read() as connection:
+            source = connection.connection.dbapi_connection
+            assert isinstance(source, sqlite3.Connection)
+            # The first read fixes what this transaction sees: without one, every write of others would start the copy anew.
+            source.execute("SELECT 1 FROM sqlite_master").fetchone()
+            try:
+                os.close(os.open(to, os.O_RDWR | os.O_CREAT | os.O_EXCL, 0o600))
+                with closing(sqlite3.connect(to, isolation_level=None)) as copy:
+                    copy.execute("PRAGMA synchronous=OFF")  # whoever asked for it syncs it, whole
+                    source.backup(copy, pages=_PAGES, progress=lambda _, left, total: progress(total - left, total))
+                    copy.execute("PRAGMA journal_mode=DELETE")
+            except (sqlite3.Error, OSError) as error:
+                raise Unavailable(f"the copy {to} cannot be written ({error}); is its disk full?") from error
 
     def close(self) -> None:
         self._engine.dispose()
+
+
+def _without_values(error: object) -> str:
+    """An error of the driver without the text that it could not decode: that may be a name."""
+    return str(error).partition(" with text ")[0]
+
+
+def damage(connection: sa.Connection, check: str = "quick_check") -> list[str]:
+    """What SQLite's `quick_check`, or the slower `integrity_check`, finds wrong, as `table: page and fault`; empty for a whole file."""
+    raw = connection.connection.dbapi_connection
+    assert isinstance(raw, sqlite3.Connection)
+    if (said := _said(raw, check)) == ["ok"]:
+        return []
+    try:
+        tables = raw.execute("SELECT name FROM sqlite_master WHERE type = 'table' AND rootpage > 0").fetchall()
+    except (sqlite3.DatabaseError, UnicodeDecodeError):
+        tables = []
+    named = [f"{table}: {line}" for (table,) in tables for line in _said(raw, check, table) if line != "ok"]
+    raw.rollback()  # even a transaction that only reads cannot be committed any more
+    return named or said
+
+
+def _said(raw: sqlite3.Connection, check: str, *table: str) -> list[str]:
+    statement = f"SELECT * FROM pragma_{check}{'(?)' * len(table)}"  # noqa: S608
+    try:
+        rows = raw.execute(statement, table).fetchall()
+    except (sqlite3.DatabaseError, UnicodeDecodeError) as error:
+        if getattr(error, "sqlite_errorcode", sqlite3.SQLITE_CORRUPT) & 0xFF not in (sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB):
+            raise
+        try:  # the first row tells the pages; the damage that they have keeps SQLite from giving the next
+            rows = raw.execute(f"{statement} LIMIT 1", table).fetchall()
+        except (sqlite3.DatabaseError, UnicodeDecodeError):
+            rows = [(str(error),)]
+    return [line for (text,) in rows for line in str(text).splitlines() if not line.startswith("***")]
+
+
+def _address(file: Path) -> str:
+    """The address of a file that is only read. Where nothing can be written beside it, SQLite must be told that nobody else does."""
+    wal = file.with_name(file.name + "-wal")
+    is_still = not os.access(file.parent, os.W_OK) and not (wal.exists() and wal.stat().st_size)
+    return f"sqlite:///file:{quote(str(file.absolute()))}?mode=ro{'&immutable=1' * is_still}&uri=true"
+
+
+def _configure_reader(connection: sqlite3.Connection, _: Any) -> None:
+    connection.isolation_level = None
 
 
 def _configure(connection: sqlite3.Connection, _: Any) -> None:

@@ -20,8 +20,8 @@ from typing import Any
 import numpy as np
 import sqlalchemy as sa
 
-from aboveboard.errors import Busy, NoSuch
-from aboveboard.storage.database import COLLECTIONS, FACES, TEMPLATES, TOUCHED, Database
+from aboveboard.errors import Busy, NoSuch, Unavailable
+from aboveboard.storage.database import COLLECTIONS, FACES, MEND, TEMPLATES, TOUCHED, Database
 from aboveboard.storage.gallery import Gallery
 
 log = logging.getLogger("aboveboard.galleries")
@@ -139,7 +139,10 @@ class Galleries:
         rows = connection.execute(_TAIL, {"collection": collection, "last": gallery.state.last})
         while some := rows.fetchmany(_READ):
             numbers, subjects, vectors = zip(*some, strict=True)
-            gallery.append(numbers, subjects, np.frombuffer(b"".join(vectors), "<f4").reshape(len(some), -1))
+            try:
+                gallery.append(numbers, subjects, np.frombuffer(b"".join(vectors), "<f4").reshape(len(some), -1))
+            except ValueError as error:
+                raise Unavailable(f"a template is damaged ({error}); {MEND}") from error
             gallery.state = replace(gallery.state, last=numbers[-1])
 
     def _load(self, collection: int, gallery: Gallery, state: Any) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Iterator, Mapping
+from itertools import islice
 from typing import Any
 
 import rfc8785
@@ -76,17 +77,41 @@ class Ledger:
             connection.execute(sa.insert(LEDGER_STATE).values(one=1, **values))
         return size
 
-    def checkpoint(self) -> tuple[int, bytes]:
+    def checkpoint(self, connection: sa.Connection | None = None) -> tuple[int, bytes]:
         """How many entries there are and the root over them (32 bytes)."""
-        with self._database.read() as connection:
-            size, subtrees = self._state(connection)
-            return size, root_of(subtrees)
+        if connection is None:
+            with self._database.read() as own:
+                return self.checkpoint(own)
+        size, subtrees = self._state(connection)
+        return size, root_of(subtrees)
+
+    def root_at(self, size: int) -> bytes:
+        """The root over the first `size` entries, computed anew; over all, where there are fewer."""
+        grown = list[bytes]()
+        for count, entry in enumerate(islice(self.entries(), size)):
+            grown = grow(grown, count, leaf_hash(entry))
+        return root_of(grown)
 
     def entries(self, start: int = 0) -> Iterator[bytes]:
         """The entries from `start` on, as they were hashed."""
         with self._database.read() as connection:
             for row in connection.execute(sa.select(LEDGER.c.entry).where(LEDGER.c.seq >= start).order_by(LEDGER.c.seq)):
                 yield row.entry
+
+    def fault(self, connection: sa.Connection) -> str:
+        """What is wrong with the log: a gap in the sequence, or a root that its entries do not have; empty where it is whole."""
+        size, subtrees = self._state(connection)
+        grown, count = list[bytes](), 0
+        for row in connection.execute(sa.select(LEDGER).order_by(LEDGER.c.seq)):
+            if row.seq != count:
+                return f"entry {count} is missing"
+            if not isinstance(row.entry, bytes):
+                return f"entry {count} is damaged"
+            grown = grow(grown, count, leaf_hash(row.entry))
+            count += 1
+        if count != size:
+            return f"it has {count} entries, not {size}"
+        return "" if grown == subtrees else f"the root of its {size} entries is {root_of(grown).hex()}, not {root_of(subtrees).hex()}"
 
     @staticmethod
     def _state(connection: sa.Connection) -> tuple[int, list[bytes]]:

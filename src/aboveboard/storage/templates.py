@@ -368,3 +368,22 @@ def _best_scores(probes: NDArray[np.float32], vectors: NDArray[np.float32]) -> l
     for probe in probes if len(vectors) else ():
         np.maximum(best, comparison_scores(probe, vectors), out=best)
     return best.tolist()
+
+
+def examine(connection: sa.Connection, collection: int, dimensions: int) -> tuple[int, int, int]:
+    """How many of a collection's faces have no template, one of another length than `dimensions`, one that is no finite unit vector.
+
+    0 dimensions stand for those of the first template.
+    """
+    missing = misfits = unsound = 0
+    query = sa.select(TEMPLATES.c.vector).select_from(FACES).outerjoin(TEMPLATES, TEMPLATES.c.face == FACES.c.n)
+    found = connection.execution_options(yield_per=1024).execute(query.where(FACES.c.collection == collection).order_by(FACES.c.n))
+    for rows in found.partitions():
+        vectors = [row.vector for row in rows if row.vector is not None]
+        dimensions = dimensions or (len(vectors[0]) // 4 if vectors else 0)
+        fitting = [one for one in vectors if isinstance(one, bytes) and len(one) == 4 * dimensions > 0]
+        lengths = np.linalg.norm(np.frombuffer(b"".join(fitting), "<f4").reshape(len(fitting), -1).astype(np.float64), axis=1)
+        missing += len(rows) - len(vectors)
+        misfits += len(vectors) - len(fitting)
+        unsound += int(np.count_nonzero(~(np.abs(lengths - 1) < 1e-3)))
+    return missing, misfits, unsound
