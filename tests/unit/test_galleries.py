@@ -13,7 +13,7 @@ from test_templates import Gallery as Store
 from test_templates import check, directions
 
 from aboveboard.storage import collections, galleries
-from aboveboard.storage.database import COLLECTIONS, FACES, Database
+from aboveboard.storage.database import COLLECTIONS, FACES, TEMPLATES, Database
 from aboveboard.storage.gallery import Gallery
 from aboveboard.storage.subjects import Subjects
 from aboveboard.storage.templates import Templates
@@ -105,6 +105,22 @@ def test_a_damaged_file_is_told_and_made_anew(store, damage, caplog):
     caplog.clear()
     search(store)
     assert not caplog.records
+
+
+def test_a_file_of_another_past_is_not_used(store, caplog):
+    """A database that was put back by hand and has come to the same generation and number of faces since, with other faces."""
+    search(store)
+    restarted(store)
+    other = sorted(store.truth)[150:]
+    fresh = dict(zip(other, directions(8, len(other), 1.0), strict=True))
+    with store.database.write() as connection:
+        for face_id, vector in fresh.items():
+            n = connection.execute(sa.select(FACES.c.n).where(FACES.c.face_id == face_id)).scalar_one()
+            connection.execute(sa.update(TEMPLATES).where(TEMPLATES.c.face == n).values(vector=vector.astype("<f4").tobytes()))
+    store.truth |= fresh
+    with caplog.at_level(logging.WARNING):
+        search(store)
+    assert "of other faces than the database" in caplog.text
 
 
 def test_a_file_from_the_future_is_not_used(store, caplog):

@@ -20,6 +20,7 @@ from typing import Any
 import numpy as np
 import sqlalchemy as sa
 
+from aboveboard.biometrics.scan import quantise
 from aboveboard.errors import Busy, NoSuch, Unavailable
 from aboveboard.storage.database import COLLECTIONS, FACES, MEND, TEMPLATES, TOUCHED, Database
 from aboveboard.storage.gallery import Gallery
@@ -39,6 +40,7 @@ _TOUCHES = sa.select(TOUCHED.c.face).where(TOUCHED.c.collection == sa.bindparam(
 _ALIVE = sa.select(COLLECTIONS.c.n).where(COLLECTIONS.c.deleted_at.is_(None))
 # One parameter for any number of rows: the statement is prepared once.
 THESE = sa.func.json_each(sa.bindparam("numbers")).table_valued("value")
+_SOME = sa.select(TEMPLATES.c.face, TEMPLATES.c.vector).select_from(THESE).join(TEMPLATES, TEMPLATES.c.face == THESE.c.value)
 _SUBJECTS_OF = sa.select(FACES.c.n, FACES.c.subject).select_from(THESE).join(FACES, FACES.c.n == THESE.c.value)
 
 _READ = 8192
@@ -115,7 +117,7 @@ class Galleries:
         if gallery.state.model != model:
             gallery.clear(model)
         if gallery.state.generation < 0:
-            self._load(collection, gallery, state)
+            self._load(connection, collection, gallery, state)
         if gallery.state.generation == state.generation:
             return
         if state.touches != gallery.state.touches and gallery.size:
@@ -145,13 +147,15 @@ class Galleries:
                 raise Unavailable(f"a template is damaged ({error}); {MEND}") from error
             gallery.state = replace(gallery.state, last=numbers[-1])
 
-    def _load(self, collection: int, gallery: Gallery, state: Any) -> None:
+    def _load(self, connection: sa.Connection, collection: int, gallery: Gallery, state: Any) -> None:
         """Read a gallery's file, if there is one that can be of this collection's past."""
         file = self._file(collection)
         try:
             gallery.load(file)
             if gallery.state.generation > state.generation:
                 raise ValueError("it is ahead of the database")
+            if gallery.size and not _is_of(connection, gallery, state):
+                raise ValueError("it is of other faces than the database")
         except (FileNotFoundError, NotADirectoryError):
             return
         except (OSError, ValueError, KeyError, TypeError) as error:
@@ -196,6 +200,21 @@ class Galleries:
 
     def _file(self, collection: int) -> Path:
         return self._folder / f"{collection}.gallery"
+
+
+def _is_of(connection: sa.Connection, gallery: Gallery, state: Any) -> bool:
+    """Whether a gallery is of these faces: its last and some others are looked at. A database that was put back by hand may have gone
+    another way since, and have come to the same numbers."""
+    places = np.unique([gallery.numbers.argmax(), *np.random.default_rng().integers(0, gallery.size, 63)])
+    numbers = gallery.numbers[places].tolist()
+    there = {row.face: np.frombuffer(row.vector, "<f4") for row in rows_of(connection, _SOME, numbers)}
+    if len(there) < len(numbers) and state.touches == gallery.state.touches:
+        return False
+    if not there:
+        return True
+    known = np.array([n in there for n in numbers])
+    codes = quantise(np.stack([there[n] for n in numbers if n in there])).codes
+    return np.array_equal(codes, gallery.rows.codes[places[known]])
 
 
 def _discard(file: Path) -> None:
