@@ -211,6 +211,11 @@ class Scanner:
             which, probe = np.nonzero(loops.multiply(codes, numbers) >= least[:, None])
             yield which + start, probe
 
+    def warm(self) -> None:
+        """Compile the loops now."""
+        rows = quantise(np.zeros((_SMALL // LANES, LANES), np.float32))
+        self.scan(rows, np.zeros(LANES, np.float32))
+
     def close(self) -> None:
         if self._pool:
             self._pool.shutdown()

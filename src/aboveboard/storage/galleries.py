@@ -98,6 +98,17 @@ class Galleries:
             self._saved[collection] = _Saved(at=time.monotonic())
         _discard(self._file(collection))
 
+    def warm(self) -> bool:
+        """Read the galleries that have files, so that no look has to wait for that; returns whether there is one."""
+        files = sorted(self._folder.glob("*.gallery"))
+        for file in files:
+            with self._database.read() as connection:
+                state = connection.execute(STATE, {"n": int(file.stem)}).first()
+            if state is not None:
+                with self.opened(int(file.stem), (state.model_version, state.model)):
+                    pass
+        return bool(files)
+
     def forget(self, collection: int) -> None:
         """Drop a collection from memory, and its file."""
         with self._lock:

@@ -292,6 +292,11 @@ class Templates:
             found += [(row.n, Apart(row.face_id, float(scores[i, main].max()), len(there))) for i, row in enumerate(there) if i not in main]
         return [one for _, one in sorted(found, key=lambda item: item[0])], judged
 
+    def warm(self) -> None:
+        """Do now what the first look at a large gallery would have to wait for."""
+        if self._galleries.warm():
+            self._scanner.warm()
+
     def refresh(self, collection: int) -> None:
         """See what was written to a collection now; whoever removed a face calls it before that is acknowledged."""
         self._galleries.refresh(collection)
