@@ -20,7 +20,7 @@ from aboveboard.errors import Unavailable
 from aboveboard.rekognition import telemetry
 from aboveboard.rekognition.certificate import Certificate
 from aboveboard.rekognition.limits import Rates
-from aboveboard.rekognition.protocol import configuration
+from aboveboard.rekognition.protocol import BACKLOG, configuration
 from aboveboard.rekognition.server import MAX_BODY, Front
 from aboveboard.remote import Remote, answer
 from aboveboard.service.app import App
@@ -90,6 +90,8 @@ class Serving:
             callback_notify=self.certificate.refresh if self.certificate else None,
             timeout_notify=LOOK_S,
             timeout_graceful_shutdown=GRACE_S,
+            # Who accepts one connection at a time leaves a crowd's others to the other workers; `startup` makes the queue long again.
+            backlog=BACKLOG if parent is None else 1,
         )
         _Server(config, ready, parent).run(sockets=[self.listener])
         if provider:
@@ -120,6 +122,8 @@ class _Server(uvicorn.Server):  # type: ignore[misc]
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
         await super().startup(sockets=sockets)
         if self._parent is not None:
+            for one in sockets or []:
+                one.listen(BACKLOG)
             asyncio.get_running_loop().add_reader(self._parent, self._stop, self._parent)
         self._ready()
 
