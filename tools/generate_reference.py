@@ -317,7 +317,8 @@ def text() -> str:
         "boto3 shows headers in `answer['ResponseMetadata']['HTTPHeaders']`.\n\n" + header_rows(),
         "Log": "`--log` writes a line of JSON for each request to stderr; warnings and errors are such lines too, with `exception` and "
         "`places` where something broke. [operate.md](operate.md#logs) shows one.\n\n" + log_rows(),
-        "Metrics": "Of `--metrics-port`, beside those of the process (`process_...`).\n\n" + metric_rows(),
+        "Metrics": "Of `--metrics-port`, beside those of the process (`process_...`). With `--workers` all but images, pixels and ledger "
+        "entries have the label `worker` as well.\n\n" + metric_rows(),
         "Policy packs": f"Shipped: {known}. [policies.md](policies.md) explains them.\n\n"
         + key_rows(packs, POLICY)
         + "\n\nTheir values:\n\n"

@@ -81,7 +81,7 @@ class Remote:
                     _send(connection, (name, method, sent, named, is_held))
                     kind, content = _receive(connection)
                     while kind == "call":
-                        arguments[content[0]](*content[1])
+                        _send(connection, arguments[content[0]](*content[1]))
                         kind, content = _receive(connection)
                 except BaseException:
                     connection.close()
@@ -164,7 +164,12 @@ def _attend(connection: Connection, objects: Mapping[str, Any]) -> None:
 def _called(connection: Connection, argument: Any) -> Any:
     if not isinstance(argument, _Argument):
         return argument
-    return lambda *arguments: _send(connection, ("call", (int(argument), arguments)))
+
+    def call(*arguments: Any) -> Any:
+        _send(connection, ("call", (int(argument), arguments)))
+        return _receive(connection)
+
+    return call
 
 
 def _send(connection: Connection, message: Any) -> None:

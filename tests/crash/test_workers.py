@@ -120,33 +120,36 @@ def test_what_one_worker_writes_the_other_finds_at_once(tmp_path):
     assert told["process_resident_memory_bytes", "search"] > 10_000_000
 
 
+def fill(app, client, collection, count):
+    """A collection of random templates, written to the database at once."""
+    client.create_collection(CollectionId=collection)
+    vectors = np.random.default_rng(0).normal(size=(count, app.models.recogniser.dimensions)).astype("<f4")
+    vectors /= np.linalg.norm(vectors, axis=1, keepdims=True)
+    n = app.collections.get(collection).n
+    with app.database.write() as connection:
+        first = (connection.execute(sa.select(sa.func.max(FACES.c.n))).scalar() or 0) + 1
+        faces = [{"n": first + i, "face_id": str(uuid.UUID(int=i))} for i in range(count)]
+        connection.execute(sa.insert(FACES).values(collection=n, image_id="", box=[], confidence=1), faces)
+        connection.execute(sa.insert(TEMPLATES), [{"face": first + i, "vector": row.tobytes()} for i, row in enumerate(vectors)])
+        connection.execute(sa.update(COLLECTIONS).where(COLLECTIONS.c.n == n).values(generation=1, face_count=count))
+    return vectors.shape[1]
+
+
 def test_only_the_search_process_has_templates_in_memory(tmp_path):
     """A gallery of 60,000 faces, searched through both workers: it grows by the gallery, they do not."""
-    count = 60_000
     app = bootstrap.open_app(null_settings(tmp_path / "data"))
     key = app.operators.first(app.gate.policies.default)[1]
     with deployed(tmp_path, key) as both:
-        for name in ("a", "large"):
-            both.clients[0].create_collection(CollectionId=name)
-        index(both.clients[0], 1)
-        vectors = np.random.default_rng(0).normal(size=(count, app.models.recogniser.dimensions)).astype("<f4")
-        vectors /= np.linalg.norm(vectors, axis=1, keepdims=True)
-        n = app.collections.get("large").n
-        with app.database.write() as connection:
-            first = connection.execute(sa.select(sa.func.max(FACES.c.n))).scalar() + 1
-            faces = [{"n": first + i, "face_id": str(uuid.UUID(int=i))} for i in range(count)]
-            connection.execute(sa.insert(FACES).values(collection=n, image_id="", box=[], confidence=1), faces)
-            connection.execute(sa.insert(TEMPLATES), [{"face": first + i, "vector": row.tobytes()} for i, row in enumerate(vectors)])
-            connection.execute(sa.update(COLLECTIONS).where(COLLECTIONS.c.n == n).values(generation=1, face_count=count))
+        fill(app, both.clients[0], "small", 2000)
+        gallery = 60_000 * fill(app, both.clients[0], "large", 60_000)
         app.database.close()
         for client in both.clients:
-            assert found(client, 1)  # everything else that a search needs is there now
+            assert found(client, 1, "small") == []  # everything else that a search needs is there now
         processes = [both.search_process(), *both.workers()]
         before = [process.memory_full_info().uss for process in processes]
         for client in both.clients:
             assert found(client, 1, "large") == []
         grown = [process.memory_full_info().uss - was for process, was in zip(processes, before, strict=True)]
-    gallery = count * vectors.shape[1]
     assert grown[0] > gallery
     assert max(grown[1:]) < gallery / 2
 

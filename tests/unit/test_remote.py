@@ -29,8 +29,8 @@ class Store:
 
     def steps(self, count, progress):
         for i in range(count):
-            progress(i, count)
-        return "done"
+            count = progress(i, count)
+        return count
 
     def end(self):
         os._exit(1)
@@ -93,11 +93,16 @@ def test_a_defect_there_is_told_without_its_words(asked):
 
 
 def test_functions_among_the_arguments_are_called_here(asked):
-    """A progress; one that raises ends the question, and the next one is answered."""
+    """What they give goes back; one that raises ends the question, and the next one is answered."""
     asking, pid = asked()
     store, told = Remote(asking).stand_in("store"), []
-    assert store.steps(3, lambda *one: told.append((os.getpid(), *one))) == "done"
-    assert told == [(os.getpid(), i, 3) for i in range(3)]
+
+    def progress(i, count):
+        told.append((os.getpid(), i, count))
+        return count + 1
+
+    assert store.steps(3, progress) == 6
+    assert told == [(os.getpid(), i, 3 + i) for i in range(3)]
     with pytest.raises(KeyError):
         store.steps(3, lambda *_: {}["none"])
     assert store.process() == pid

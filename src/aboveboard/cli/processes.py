@@ -74,7 +74,9 @@ class Serving:
             registry = telemetry.of_deployment(self.app)
             registry.register(telemetry.Gathered({"search": own.collect, **workers}))
             self.scrapes.show(registry)
-        answer(answering, {**bootstrap.shared(self.app), "rates": Rates(self.app.settings.requests_per_second)})
+        shared = bootstrap.shared(self.app)
+        answer(answering, {**shared, "rates": Rates(self.app.settings.requests_per_second)})
+        shared["templates"].close()
         self.app.database.close()
 
     def _answer(self, front: Front, app: App, ready: Callable[[], None], parent: int | None = None) -> None:
