@@ -1,7 +1,7 @@
 """Several processes on one port: workers, which answer requests, and the search process, which holds what there is one of.
 
 All of them are forked from one that has opened the deployment, so that they share the models' memory, and that itself does nothing but
-start them again and pass on the wish to stop. It has no threads: a fork would not take them along.
+start them again and pass on the wish to stop. It runs no threads of ours: a fork would not take them along, but their locks.
 """
 
 from __future__ import annotations
