@@ -37,10 +37,13 @@ class Deployment:
         return [json.loads(line) for line in self._log.read_text().rpartition("\n")[0].splitlines()]  # the last may be half there
 
     def search_process(self):
-        """The child that answers no requests."""
+        """The child that answers no requests, once there is one."""
         workers = self._clients()
-        (found,) = [child for child in self.children() if child.pid not in workers]
-        return found
+        while True:
+            for child in self.children():
+                if child.pid not in workers and child.status() != psutil.STATUS_ZOMBIE:
+                    return child
+            time.sleep(0.05)
 
     def workers(self):
         return [psutil.Process(pid) for pid in self._clients()]
@@ -53,7 +56,11 @@ class Deployment:
         found = {}
         while len(found) < 2:
             client = self.server.client(max_pool_connections=1)
-            request = client.list_collections()["ResponseMetadata"]["RequestId"]
+            try:
+                answer = client.list_collections()
+            except ClientError as error:  # too fast; its line names the worker as well
+                answer = error.response
+            request = answer["ResponseMetadata"]["RequestId"]
             (pid,) = [line["pid"] for line in self.lines() if line.get("request_id") == request]
             found.setdefault(pid, client)
         return found
