@@ -27,7 +27,7 @@ from aboveboard.rekognition.codec import service_model
 from aboveboard.rekognition.errors import CODES
 from aboveboard.rekognition.limits import Shares
 from aboveboard.rekognition.operations import basis_headers, offered
-from aboveboard.rekognition.telemetry import Exchange, Metrics, facts
+from aboveboard.rekognition.telemetry import Exchange, Metrics, facts, of_deployment
 from aboveboard.settings import Settings, load
 from aboveboard.vision.packs import Card, DetectorCard, PackFolder, RecogniserCard
 from aboveboard.vision.registry import Source
@@ -77,6 +77,7 @@ LOG = {
     "time": "When the answer was made, UTC.",
     "level": "`INFO`; of other lines `WARNING` or `ERROR`.",
     "logger": "`aboveboard.requests`; of other lines who wrote them.",
+    "pid": "Process that wrote the line: with `--workers`, which of them.",
     "message": "`request`; of other lines what happened.",
     "request_id": "As in `x-amzn-RequestId` and in the ledger's entries.",
     "operation": "Empty where the request named none of Amazon's.",
@@ -280,9 +281,9 @@ def metric_rows() -> str:
     exchange = Exchange("", "DetectFaces", "", 0, rule="r", limit="l", policy="p")
     with TemporaryDirectory() as folder:
         app = open_app(load(Path(folder), {"ABOVEBOARD_PACK": "null"}))
-        metrics = Metrics(app, Shares("", 1, 1), Shares("", 1, 1))
+        metrics = Metrics(Shares("", 1, 1), Shares("", 1, 1))
         metrics.count(exchange)
-        families = [family for family in metrics.registry.collect() if family.name.startswith("aboveboard")]
+        families = [family for family in (*metrics.collect(), *of_deployment(app).collect()) if family.name.startswith("aboveboard")]
         app.database.close()
     body = []
     for family in families:
@@ -294,7 +295,7 @@ def metric_rows() -> str:
 
 def log_rows() -> str:
     """Every member of a request's line in the log."""
-    names = ["time", "level", "logger", "message", *facts(Exchange("", "", "", 0))]
+    names = ["time", "level", "logger", "pid", "message", *facts(Exchange("", "", "", 0))]
     return rows(("member", "what it is"), ((code(name), LOG[name]) for name in names))
 
 
@@ -316,7 +317,8 @@ def text() -> str:
         "boto3 shows headers in `answer['ResponseMetadata']['HTTPHeaders']`.\n\n" + header_rows(),
         "Log": "`--log` writes a line of JSON for each request to stderr; warnings and errors are such lines too, with `exception` and "
         "`places` where something broke. [operate.md](operate.md#logs) shows one.\n\n" + log_rows(),
-        "Metrics": "Of `--metrics-port`, beside those of the process (`process_...`).\n\n" + metric_rows(),
+        "Metrics": "Of `--metrics-port`, beside those of the process (`process_...`). With `--workers` all but images, pixels and ledger "
+        "entries have the label `worker` as well.\n\n" + metric_rows(),
         "Policy packs": f"Shipped: {known}. [policies.md](policies.md) explains them.\n\n"
         + key_rows(packs, POLICY)
         + "\n\nTheir values:\n\n"

@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from dataclasses import replace
+from typing import Any
 
 import cv2
 from threadpoolctl import threadpool_limits
@@ -11,6 +15,7 @@ from aboveboard.accountability.gate import Gate
 from aboveboard.accountability.operators import Operators
 from aboveboard.accountability.policy import Policies
 from aboveboard.errors import BadRequest, NoSuch, Unavailable
+from aboveboard.remote import Remote
 from aboveboard.service import keep
 from aboveboard.service.app import App
 from aboveboard.settings import Settings, cores
@@ -70,3 +75,30 @@ def open_app(settings: Settings, *, check: bool = False) -> App:
         gate,
         Objects(settings.buckets, settings.s3_endpoint, settings.s3_region, settings.s3_profile),
     )
+
+
+def shared(app: App) -> dict[str, Any]:
+    """What several processes of one deployment have one of between them, by name: for the process that holds it."""
+    return {"templates": Templates(app.database), "room": app.room}
+
+
+def sharing(app: App, remote: Remote) -> App:
+    """The deployment for a process that asks another one for what is `shared`."""
+    gate = Gate(app.gate.policies, app.ledger, app.collections, remote.stand_in("templates"), app.models)
+    return replace(app, gate=gate, room=_SharedRoom(remote))
+
+
+class _SharedRoom(Room):
+    """The room of another process: the same, for all who ask it."""
+
+    def __init__(self, remote: Remote) -> None:
+        self._remote = remote
+
+    @contextmanager
+    def taken(self, pixels: int) -> Iterator[None]:
+        with self._remote.hold("room", "taken", pixels):
+            yield
+
+    def in_use(self) -> tuple[int, int]:
+        counts: tuple[int, int] = self._remote.call("room", "in_use")
+        return counts

@@ -2,36 +2,20 @@
 
 from __future__ import annotations
 
-import contextlib
 import ipaddress
 import logging
 import resource
-import signal
 import socket
-import threading
-from collections.abc import Iterator
 from pathlib import Path
-from socketserver import ThreadingMixIn
-from typing import TYPE_CHECKING, Annotated
-from wsgiref.simple_server import WSGIRequestHandler, WSGIServer, make_server
+from typing import Annotated
 
 import typer
-import uvicorn
 
 from aboveboard.cli.common import Data, advice, first_words, key_lines, open_app, region_lines
 from aboveboard.errors import BadRequest, Refused, Unavailable
 
-if TYPE_CHECKING:
-    from prometheus_client import CollectorRegistry
-
-GRACE_S = 30
-"""How long a stop waits for requests in flight."""
-LOOK_S = 2
-"""How often the certificate's files are looked at."""
 SPARE_FILES = 500
 """Files beside the connections: the server's own, and connections accepted before those that make room for them have ended."""
-METRICS_TIMEOUT_S = 5
-"""For each read and write of a connection to the metrics."""
 
 
 def serve(
@@ -55,6 +39,7 @@ def serve(
         typer.Option("--metrics-port", min=0, max=65535, help="Port of 127.0.0.1 for Prometheus, without which there are no metrics."),
     ] = None,
     trace: Annotated[bool, typer.Option("--trace", help="Send a span for each request, as OpenTelemetry's OTEL_* variables say.")] = False,
+    workers: Annotated[int, typer.Option("--workers", min=1, max=64, metavar="N", help="Processes that answer requests.")] = 1,
 ) -> None:
     """Serve the Amazon Rekognition API until Ctrl-C or SIGTERM; requests in flight are finished.
 
@@ -67,31 +52,24 @@ def serve(
         mend = "give --tls-cert and --tls-key, put a proxy with TLS before 127.0.0.1, or say --plain-http-behind-proxy"
         raise Refused(text + mend, rule="plain-http")
     listener = _listen(host, port)
+    from aboveboard.cli.processes import Serving, listen_for_metrics
+    from aboveboard.cli.supervisor import supervise
     from aboveboard.rekognition import telemetry
     from aboveboard.rekognition.certificate import Certificate
-    from aboveboard.rekognition.protocol import configuration
-    from aboveboard.rekognition.server import Front
 
     handler = logging.StreamHandler()
     handler.setFormatter(telemetry.Lines())
     logging.basicConfig(level=logging.WARNING, handlers=[handler])
     logging.getLogger("aboveboard").setLevel(logging.INFO)
     certificate = Certificate(tls_cert, tls_key) if tls_cert and tls_key else None
-    provider = telemetry.traces() if trace else None
+    if trace:
+        telemetry.traces().shutdown()  # says now what is missing; each process makes its own
     app = open_app(data, check=True)
     _allow_files(app.settings.connections)
     if no_first_operator and not app.operators.all():
         raise BadRequest(f"{app.settings.data} has no operator yet; add one with: {advice('operator add NAME --role admin', data)}")
-    front = Front(app)
-    if log:
-        front.listeners.append(telemetry.line)
-    if provider:
-        front.listeners.append(telemetry.spans(provider))
-    lines: list[str] = []
-    if metrics_port is not None:
-        metrics = telemetry.Metrics(app, front.bodies, front.workers)
-        front.listeners.append(metrics.count)
-        lines.append(f"metrics on {_serve_metrics(metrics.registry, metrics_port)}")
+    scrapes = None if metrics_port is None else listen_for_metrics(metrics_port)
+    lines = [f"metrics on {_url('http', '127.0.0.1', scrapes.server_port)}/metrics"] if scrapes else []
     url = _url("https" if certificate else "http", host, listener.getsockname()[1])
     made = app.operators.first(app.gate.policies.default)
     lines += [*first_words(made[0], app), "", *key_lines(made[1], app.settings.region)] if made else []
@@ -103,18 +81,16 @@ def serve(
             *region_lines(app.settings.region),
         ]
     lines += [f"export AWS_ENDPOINT_URL_REKOGNITION={url}", "", f"listening on {url}"]
-    config = configuration(
-        front,
-        app.settings.connections,
-        certificate.context if certificate else None,
-        callback_notify=certificate.refresh if certificate else None,
-        timeout_notify=LOOK_S,
-        timeout_graceful_shutdown=GRACE_S,
-    )
-    _Server(config, lines).run(sockets=[listener])
-    if provider:
-        provider.shutdown()
-    app.database.close()
+    serving = Serving(app, listener, certificate, scrapes, log, trace, workers)
+
+    def ready() -> None:
+        typer.echo("\n".join(lines))
+
+    if workers == 1:
+        serving.alone(ready)
+    else:
+        app.database.close()  # no connection may be carried into another process
+        supervise(workers, serving.search, serving.worker, listener, ready)
 
 
 def _allow_files(connections: int) -> None:
@@ -128,60 +104,8 @@ def _allow_files(connections: int) -> None:
         resource.setrlimit(resource.RLIMIT_NOFILE, (needed, hard))
 
 
-class _Scrape(WSGIRequestHandler):
-    """One connection to the metrics, each in a thread: who says nothing is hung up upon."""
-
-    timeout = METRICS_TIMEOUT_S
-
-    def handle(self) -> None:
-        with contextlib.suppress(OSError):
-            super().handle()
-
-    def log_message(self, *_: object) -> None:
-        """Nothing."""
-
-
-class _Scrapes(ThreadingMixIn, WSGIServer):
-    daemon_threads = True
-
-
-def _serve_metrics(registry: CollectorRegistry, port: int) -> str:
-    """Answer Prometheus in a thread; returns the address."""
-    from prometheus_client import make_wsgi_app
-
-    try:
-        server = make_server("127.0.0.1", port, make_wsgi_app(registry), _Scrapes, _Scrape)
-    except OSError as error:
-        raise Unavailable(
-            f"cannot listen for metrics on 127.0.0.1 port {port} ({error.strerror}); choose another --metrics-port"
-        ) from error
-    threading.Thread(target=server.serve_forever, daemon=True).start()
-    return f"{_url('http', '127.0.0.1', server.server_port)}/metrics"
-
-
 def _url(scheme: str, host: str, port: int) -> str:
     return f"{scheme}://{f'[{host}]' if ':' in host else host}:{port}"
-
-
-class _Server(uvicorn.Server):  # type: ignore[misc]
-    """Uvicorn that says when it answers, and takes a signal as a wish to stop, not as a way to die: exit code 0."""
-
-    def __init__(self, config: uvicorn.Config, lines: list[str]) -> None:
-        super().__init__(config)
-        self._lines = lines
-
-    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
-        await super().startup(sockets=sockets)
-        typer.echo("\n".join(self._lines))
-
-    @contextlib.contextmanager
-    def capture_signals(self) -> Iterator[None]:
-        before = {number: signal.signal(number, self.handle_exit) for number in (signal.SIGINT, signal.SIGTERM)}
-        try:
-            yield
-        finally:
-            for number, handler in before.items():
-                signal.signal(number, handler)
 
 
 def _listen(host: str, port: int) -> socket.socket:

@@ -18,7 +18,7 @@ from aboveboard.errors import BadRequest, TooFast
 class Rates:
     """A token bucket for each access key: `per_second` requests (0: no limit), of which a second's worth, at least one, may come at once.
 
-    In the memory of one process. A request too many is not in the ledger: it did nothing and would let anybody with a key fill the disk.
+    Counted in memory. A request too many is not in the ledger: it did nothing and would let anybody with a key fill the disk.
     """
 
     def __init__(self, per_second: float, clock: Callable[[], float] = time.monotonic) -> None:

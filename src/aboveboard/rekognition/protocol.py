@@ -156,7 +156,6 @@ def configuration(front: Front, connections: int, tls: SSLContext | None = None,
         server_header=False,
         timeout_keep_alive=KEEP_ALIVE_S,
         limit_concurrency=connections,
-        backlog=BACKLOG,
         forwarded_allow_ips="127.0.0.1",  # else a variable of uvicorn's own says whom to believe
-        **more,
+        **{"backlog": BACKLOG, **more},
     )

@@ -40,9 +40,12 @@ log = logging.getLogger("aboveboard.server")
 
 
 class Front:
-    """The ASGI application of one deployment. `listeners` are told of each request once its answer is made."""
+    """The ASGI application of one deployment. `listeners` are told of each request once its answer is made.
 
-    def __init__(self, app: App) -> None:
+    Given `rates` count the requests of several processes.
+    """
+
+    def __init__(self, app: App, rates: Rates | None = None) -> None:
         self.listeners: list[Listener] = []
         # Enough workers to keep every core busy while some wait for the disk.
         half = (app.settings.images_at_once or cores()) + 1
@@ -50,7 +53,7 @@ class Front:
         # Room is taken before the signature can be checked: who knows a key's id alone must leave room for another key's largest body.
         room = app.settings.request_bytes_at_once
         self.bodies = Shares("request bodies", room, max(room - MAX_BODY, MAX_BODY))
-        self._app, self._handlers, self._rates = app, offered(), Rates(app.settings.requests_per_second)
+        self._app, self._handlers, self._rates = app, offered(), rates or Rates(app.settings.requests_per_second)
         self._threads, self._doors = CapacityLimiter(self.workers.capacity), CapacityLimiter(4)
         self._others = Starlette(
             routes=[Route("/healthz", self._health, methods=["GET"]), Route("/{path:path}", _nothing, methods=["POST"])]

@@ -5,13 +5,14 @@ from __future__ import annotations
 import json
 import logging
 import traceback
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, ProcessCollector
+from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, Metric, ProcessCollector
 
 from aboveboard.errors import Error, Unavailable
 from aboveboard.rekognition.limits import Shares
@@ -83,6 +84,7 @@ class Lines(logging.Formatter):
             "time": datetime.fromtimestamp(record.created, UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z"),
             "level": record.levelname,
             "logger": record.name,
+            "pid": record.process,
             "message": first[:500],
             **vars(record).get("facts", {}),
         }
@@ -93,10 +95,10 @@ class Lines(logging.Formatter):
 
 
 class Metrics:
-    """Prometheus's view of one server: counts and sizes, nothing by person, key or collection."""
+    """Prometheus's view of one process that answers requests: counts and sizes, nothing by person, key or collection."""
 
-    def __init__(self, app: App, bodies: Shares, workers: Shares) -> None:
-        self.registry = registry = CollectorRegistry()
+    def __init__(self, bodies: Shares, workers: Shares) -> None:
+        self._registry = registry = CollectorRegistry()
         self._requests = Counter("aboveboard_requests", "Requests answered.", ("operation", "code"), registry=registry)
         self._seconds = Histogram(
             "aboveboard_request_seconds", "From a request's head to its answer.", ("operation",), buckets=SECONDS, registry=registry
@@ -114,12 +116,13 @@ class Metrics:
                 lambda: bodies.waiting + workers.waiting,
             ),
             ("request_bytes_in_use", "Bytes of request bodies in memory.", lambda: bodies.in_use),
-            ("images_in_use", "Images decoded now.", lambda: app.room.in_use()[0]),
-            ("pixels_in_use", "Pixels of the images decoded now.", lambda: app.room.in_use()[1]),
-            ("ledger_entries", "Entries in the ledger; NaN while it cannot be read.", lambda: _entries(app)),
         ):
             Gauge(f"aboveboard_{name}", text, registry=registry).set_function(read)
-        ProcessCollector(registry=self.registry)
+        ProcessCollector(registry=registry)
+
+    def collect(self) -> list[Metric]:
+        """All of them as they are now."""
+        return list(self._registry.collect())
 
     def count(self, exchange: Exchange) -> None:
         """Count one request."""
@@ -129,6 +132,34 @@ class Metrics:
         for counter, label in ((self._looks, exchange.policy), (self._refusals, exchange.rule), (self._throttled, exchange.limit)):
             if label:
                 counter.labels(label).inc()
+
+
+def of_deployment(app: App) -> CollectorRegistry:
+    """What there is one of however many processes answer requests, for the process that holds the room for images."""
+    registry = CollectorRegistry()
+    for name, text, read in (
+        ("images_in_use", "Images decoded now.", lambda: app.room.in_use()[0]),
+        ("pixels_in_use", "Pixels of the images decoded now.", lambda: app.room.in_use()[1]),
+        ("ledger_entries", "Entries in the ledger; NaN while it cannot be read.", lambda: _entries(app)),
+    ):
+        Gauge(f"aboveboard_{name}", text, registry=registry).set_function(read)
+    return registry
+
+
+class Gathered:
+    """The metrics of several processes as one registry's, each sample with its process as the label `worker`; of none that is silent."""
+
+    def __init__(self, processes: Mapping[str, Callable[[], Iterable[Metric]]]) -> None:
+        self._processes = processes
+
+    def collect(self) -> Iterable[Metric]:
+        families: dict[str, Metric] = {}
+        for process, collect in self._processes.items():
+            with suppress(Error):
+                for family in collect():
+                    one = families.setdefault(family.name, Metric(family.name, family.documentation, family.type))
+                    one.samples += [sample._replace(labels={**sample.labels, "worker": process}) for sample in family.samples]
+        return families.values()
 
 
 def _entries(app: App) -> float:

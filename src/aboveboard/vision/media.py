@@ -30,12 +30,11 @@ _BARE_MARKERS: Final = frozenset({0x01, *range(0xD0, 0xD8)})
 
 
 class Room:
-    """Room for decoded pictures in the whole process: at most `pictures` at once, of at most `pixels` together; first come, first served.
+    """Room for decoded pictures: at most `pictures` at once, of at most `pixels` together; first come, first served.
 
     A picture takes 6 bytes a pixel while it is decoded (a progressive JPEG 9, and is counted so), 3 afterwards, and the detector up to
-    230 MB more. Each takes room of its own,
-    so that a verb with two pictures must let go of the first before it opens the second: otherwise two such verbs could wait for each
-    other.
+    230 MB more. Each takes room of its own, so that a verb with two pictures must let go of the first before it opens the second:
+    otherwise two such verbs could wait for each other.
     """
 
     WAIT_S = 15.0
@@ -50,10 +49,16 @@ class Room:
     def decoded(self, data: bytes, max_pixels: int) -> Iterator[Image]:
         """The upright image in `data` (see `decode`) while the block runs. Raises TooFast where no room comes free in time."""
         width, height, weight = _header(data, max_pixels)
-        pixels = min(round(weight * width * height), self._pixels)
+        with self.taken(round(weight * width * height)):
+            yield decode(data, max_pixels)
+
+    @contextmanager
+    def taken(self, pixels: int) -> Iterator[None]:
+        """Room for one picture of so many pixels while the block runs; raises as `decoded` does."""
+        pixels = min(pixels, self._pixels)
         self._enter(pixels)
         try:
-            yield decode(data, max_pixels)
+            yield
         finally:
             with self._changed:
                 self._taken.remove(pixels)
