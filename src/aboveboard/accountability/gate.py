@@ -117,6 +117,14 @@ class Gate:
         if collection.n != decided_on.n or self.policy_of(collection) is not look.pack:
             raise Busy("the collection's policy was changed while it was searched; ask again")
 
+    def warm(self) -> None:
+        """Do now what the first look at a large collection would have to wait for."""
+        self._templates.warm()
+
+    def close(self) -> None:
+        """Keep what is in memory for the next start."""
+        self._templates.close()
+
     def forget(self, collection: Collection) -> None:
         """Drop a deleted collection's templates from memory."""
         self._templates.forget(collection.n)

@@ -53,7 +53,10 @@ class Serving:
             registry = telemetry.of_deployment(self.app)
             registry.register(_counted(front))
             self.scrapes.show(registry)
+        threading.Thread(target=self.app.gate.warm, name="warm", daemon=True).start()
         self._answer(front, self.app, ready)
+        self.app.gate.close()
+        self.app.database.close()
 
     def worker(self, asking: socket.socket, answering: socket.socket, parent: int) -> None:
         """Answer requests and ask the search process; tell it the metrics. Ends with the file `parent`, too."""
@@ -64,6 +67,7 @@ class Serving:
             self.scrapes.server_close()
             threading.Thread(target=answer, args=(answering, {"metrics": _counted(front)}), daemon=True).start()
         self._answer(front, app, lambda: None, parent)
+        app.database.close()
 
     def search(self, answering: socket.socket, asking: Mapping[str, socket.socket]) -> None:
         """Hold templates, room for images and requests a second for the workers; show everybody's metrics."""
@@ -75,6 +79,7 @@ class Serving:
             registry.register(telemetry.Gathered({"search": own.collect, **workers}))
             self.scrapes.show(registry)
         shared = bootstrap.shared(self.app)
+        threading.Thread(target=shared["templates"].warm, name="warm", daemon=True).start()
         answer(answering, {**shared, "rates": Rates(self.app.settings.requests_per_second)})
         shared["templates"].close()
         self.app.database.close()
@@ -98,7 +103,6 @@ class Serving:
         _Server(config, ready, parent).run(sockets=[self.listener])
         if provider:
             provider.shutdown()
-        app.database.close()
 
 
 def _counted(front: Front) -> telemetry.Metrics:

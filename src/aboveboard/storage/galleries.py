@@ -118,7 +118,7 @@ class Galleries:
 
     def close(self) -> None:
         """Write the files of galleries that have changed, for the next start."""
-        for collection, gallery in self._galleries.items():
+        for collection, gallery in list(self._galleries.items()):
             self._save(collection, gallery, pause_s=0)
         self._saver.shutdown()
 
