@@ -117,9 +117,13 @@ class Gate:
         if collection.n != decided_on.n or self.policy_of(collection) is not look.pack:
             raise Busy("the collection's policy was changed while it was searched; ask again")
 
-    def forget(self, collection: Collection) -> None:
-        """Drop a deleted collection's templates from memory."""
-        self._templates.forget(collection.n)
+    def refresh(self, collection: Collection) -> None:
+        """Have no template in memory or cache that was removed from a collection."""
+        self._templates.refresh(collection.n)
+
+    def forget(self, collection: int) -> None:
+        """Drop the templates of a deleted collection, by its row, from memory and cache."""
+        self._templates.forget(collection)
 
     @contextmanager
     def _look(

@@ -71,6 +71,7 @@ def serve(
     from aboveboard.rekognition.certificate import Certificate
     from aboveboard.rekognition.protocol import configuration
     from aboveboard.rekognition.server import Front
+    from aboveboard.service.erasure import Eraser
 
     handler = logging.StreamHandler()
     handler.setFormatter(telemetry.Lines())
@@ -111,7 +112,8 @@ def serve(
         timeout_notify=LOOK_S,
         timeout_graceful_shutdown=GRACE_S,
     )
-    _Server(config, lines).run(sockets=[listener])
+    with Eraser(app):
+        _Server(config, lines).run(sockets=[listener])
     if provider:
         provider.shutdown()
     app.database.close()
