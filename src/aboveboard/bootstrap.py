@@ -21,6 +21,7 @@ from aboveboard.service.app import App
 from aboveboard.settings import Settings, cores
 from aboveboard.storage.collections import Collections
 from aboveboard.storage.database import MEND, Database
+from aboveboard.storage.erasures import Erasures
 from aboveboard.storage.ledger import Ledger
 from aboveboard.storage.objects import Objects
 from aboveboard.storage.reindexings import Reindexings
@@ -69,6 +70,7 @@ def open_app(settings: Settings, *, check: bool = False) -> App:
         Subjects(database),
         Requests(database),
         Reindexings(database),
+        Erasures(database),
         models,
         Room(settings.images_at_once or cores(), max(settings.pixels_at_once, settings.max_image_pixels)),
         Operators(database, keyring, ledger),

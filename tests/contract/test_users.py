@@ -14,6 +14,7 @@ from kit import basis, picture
 from people import associate, index
 
 from aboveboard.biometrics.calibration import fmr_at
+from aboveboard.service import erasure
 from aboveboard.storage import requests
 from aboveboard.storage.database import REQUESTS, TEMPLATES
 
@@ -432,6 +433,7 @@ def test_no_id_of_a_user_is_kept_with_an_answer(own_server):
     assert len(kept()) == 6
     assert not any(user in row for row in kept() for user in ("ann-lee", "bob-ray"))
     client.delete_collection(CollectionId="a")
+    erasure.erase(own_server.app)
     assert kept() == []
 
 

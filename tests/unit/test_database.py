@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sqlite3
+import time
 
 import pytest
 import sqlalchemy as sa
@@ -103,3 +104,33 @@ def test_a_file_of_a_newer_release_is_refused(tmp_path):
     opened.close()
     with pytest.raises(Unavailable, match="use the release that wrote it or a newer one"):
         Database(file)
+
+
+def test_what_was_deleted_leaves_the_log_once_nobody_reads_it(tmp_path):
+    """Scrubbed: the write-ahead log is empty at once, or as soon as a reader of older times has ended, for whom nobody waits."""
+    opened = Database(tmp_path / "a.db")
+    log, secret = tmp_path / "a.db-wal", b"secret" * 100
+
+    def written_and_deleted():
+        with opened.write() as connection:
+            connection.execute(sa.insert(database.LEDGER).values(seq=1, entry=secret))
+        with opened.write() as connection:
+            connection.execute(sa.delete(database.LEDGER))
+        assert secret in log.read_bytes()
+        opened.scrub()
+
+    def is_left():
+        return any(secret in file.read_bytes() for file in tmp_path.iterdir())
+
+    written_and_deleted()
+    assert not is_left()
+    with opened.read() as connection:
+        connection.execute(sa.select(database.VERSION)).all()  # the snapshot is taken now
+        written_and_deleted()
+        assert is_left()
+    for _ in range(600):
+        if not is_left():
+            break
+        time.sleep(0.05)
+    assert not is_left()
+    opened.close()

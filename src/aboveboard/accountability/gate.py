@@ -125,9 +125,13 @@ class Gate:
         """Keep what is in memory for the next start."""
         self._templates.close()
 
-    def forget(self, collection: Collection) -> None:
-        """Drop a deleted collection's templates from memory."""
-        self._templates.forget(collection.n)
+    def refresh(self, collection: Collection) -> None:
+        """Have no template in memory or cache that was removed from a collection."""
+        self._templates.refresh(collection.n)
+
+    def forget(self, collection: int) -> None:
+        """Drop the templates of a deleted collection, by its row, from memory and cache."""
+        self._templates.forget(collection)
 
     @contextmanager
     def _look(

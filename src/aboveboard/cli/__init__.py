@@ -6,11 +6,12 @@ under TYPE_CHECKING: help and usage errors take half a second that way, else two
 
 from __future__ import annotations
 
+import sys
 from typing import Annotated
 
 import typer
 
-from aboveboard import __version__
+from aboveboard import __version__, memory
 from aboveboard.cli import checking, common, demo, deployment, distribution, indexing, keeping, laboratory, pictures, reindexing, serve
 
 _EPILOG = "Exit codes: " + "; ".join(f"{code} {meaning}" for code, meaning in common.EXIT_CODES.items()) + "."
@@ -56,4 +57,6 @@ def _top(version: Annotated[bool, typer.Option("--version", callback=_version, i
 
 def main() -> None:
     """The entry point of the command `aboveboard`."""
+    if sys.argv[1:2] == ["serve"]:
+        memory.overwrite_freed()
     app(prog_name="aboveboard")

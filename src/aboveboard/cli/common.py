@@ -274,7 +274,7 @@ def ctrl_c() -> Iterator[threading.Event]:
     def note(_: int, __: Any) -> None:
         event.set()
         signal.signal(signal.SIGINT, before)
-        typer.echo("stopping: finishing the photographs at hand", err=True)
+        typer.echo("stopping: finishing what is at hand", err=True)
 
     before = signal.signal(signal.SIGINT, note)
     try:

@@ -14,6 +14,7 @@ from rich.text import Text
 
 from aboveboard import settings as configuration
 from aboveboard.cli.common import (
+    INTERRUPTED,
     NOTHING,
     Data,
     Json,
@@ -22,6 +23,8 @@ from aboveboard.cli.common import (
     check_id,
     choose,
     columns,
+    counted,
+    ctrl_c,
     downloads,
     existing,
     key_lines,
@@ -32,6 +35,7 @@ from aboveboard.cli.common import (
     roles_text,
     session_of,
     show_json,
+    stop,
 )
 from aboveboard.errors import BadRequest
 
@@ -110,8 +114,9 @@ def collection_delete(
     operator: OperatorName = "",
     as_json: Json = False,
 ) -> None:
-    """Delete a collection with all its faces and templates."""
-    from aboveboard.service import galleries
+    """Delete a collection with all its faces and templates. Stopped with Ctrl-C it is deleted; what is left is erased by the next
+    delete, or by the server."""
+    from aboveboard.service import erasure, galleries
 
     app, session = open_as(data, operator)
     existing(app, collection, listing(data))
@@ -122,6 +127,10 @@ def collection_delete(
         if not typer.confirm(f"Delete the collection {collection} with its {faces:,} faces?", err=True):
             raise typer.Exit(NOTHING)
     galleries.delete(app, session, collection)
+    with counted("erasing", faces) as done, ctrl_c() as stopped:
+        erasure.erase(app, lambda rows, _: done(rows), stopped)
+    if stopped.is_set():
+        stop(f"stopped; {collection} is deleted, and what is left of it is erased by the server, or by the next delete", INTERRUPTED)
     if as_json:
         show_json({"collection": collection, "faces": faces, "is_deleted": True})
     else:

@@ -24,6 +24,7 @@ from aboveboard.rekognition.protocol import BACKLOG, configuration
 from aboveboard.rekognition.server import MAX_BODY, Front
 from aboveboard.remote import Remote, answer
 from aboveboard.service.app import App
+from aboveboard.service.erasure import Eraser
 from aboveboard.settings import Settings
 
 GRACE_S = 30
@@ -54,7 +55,8 @@ class Serving:
             registry.register(_counted(front))
             self.scrapes.show(registry)
         threading.Thread(target=self.app.gate.warm, name="warm", daemon=True).start()
-        self._answer(front, self.app, ready)
+        with Eraser(self.app):
+            self._answer(front, self.app, ready)
         self.app.gate.close()
         self.app.database.close()
 
@@ -80,7 +82,8 @@ class Serving:
             self.scrapes.show(registry)
         shared = bootstrap.shared(self.app)
         threading.Thread(target=shared["templates"].warm, name="warm", daemon=True).start()
-        answer(answering, {**shared, "rates": Rates(self.app.settings.requests_per_second)})
+        with Eraser(self.app):
+            answer(answering, {**shared, "rates": Rates(self.app.settings.requests_per_second)})
         shared["templates"].close()
         self.app.database.close()
 

@@ -19,6 +19,7 @@ from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
 from starlette.types import Receive, Scope, Send
 
+from aboveboard import memory
 from aboveboard.accountability.operators import Credential, Session
 from aboveboard.errors import BadRequest, Error, NoSuchOperation, Refused, Unauthenticated
 from aboveboard.rekognition import auth, codec
@@ -122,6 +123,8 @@ class Front:
             content = codec.dump(name, result.body)
         except Exception as error:
             return _failure(error, exchange)
+        finally:
+            memory.overwrite_kept(self._app.models.recogniser.dimensions)
         if "x-aboveboard-audit-id" in result.headers:
             exchange.policy = result.headers.get("x-aboveboard-policy", "")
         return Response(content, media_type=CONTENT_TYPE, headers={"x-amzn-RequestId": exchange.request_id, **result.headers})

@@ -9,6 +9,7 @@ from aboveboard.accountability.operators import Operators
 from aboveboard.settings import Settings
 from aboveboard.storage.collections import Collections
 from aboveboard.storage.database import Database
+from aboveboard.storage.erasures import Erasures
 from aboveboard.storage.ledger import Ledger
 from aboveboard.storage.objects import Objects
 from aboveboard.storage.reindexings import Reindexings
@@ -31,6 +32,7 @@ class App:
     subjects: Subjects
     requests: Requests
     reindexings: Reindexings
+    erasures: Erasures
     models: Models
     room: Room
     operators: Operators

@@ -67,15 +67,15 @@ TOUCHES_KEPT, TOUCHES_PER_TRIM = 100_000, 1000
 _BY_ID = (
     sa.select(COLLECTIONS, TAGS.c.key, TAGS.c.value)
     .outerjoin(TAGS, TAGS.c.collection == COLLECTIONS.c.n)
-    .where(COLLECTIONS.c.id == sa.bindparam("id"))
+    .where(COLLECTIONS.c.id == sa.bindparam("id"), COLLECTIONS.c.deleted_at.is_(None))
 )
 _FACES = sa.select(FACES, SUBJECTS.c.subject_id).outerjoin(SUBJECTS, SUBJECTS.c.n == FACES.c.subject)
 _HERE: sa.BindParameter[int] = sa.bindparam("collection")
 _THESE: sa.BindParameter[list[str]] = sa.bindparam("image_ids", expanding=True)
 _OF_IMAGES = _FACES.where(FACES.c.collection == _HERE, FACES.c.image_id.in_(_THESE)).order_by(FACES.c.n)
-_NUMBERS = sa.select(FACES.c.n, FACES.c.face_id).where(
-    FACES.c.collection == _HERE, FACES.c.face_id.in_(sa.bindparam("face_ids", expanding=True))
-)
+_NAMED = FACES.c.collection == _HERE, FACES.c.face_id.in_(sa.bindparam("face_ids", expanding=True))
+_NUMBERS = sa.select(FACES.c.n, FACES.c.face_id).where(*_NAMED)
+_IMAGES_OF = sa.select(FACES.c.n, FACES.c.image_id).where(*_NAMED)
 _ADD_FACE, _ADD_TEMPLATE = sa.insert(FACES), sa.insert(TEMPLATES)
 _MARK = sa.insert(IMAGES).prefix_with("OR IGNORE", dialect="sqlite")
 _MARKED = sa.select(IMAGES.c.image_id).where(IMAGES.c.collection == _HERE)
@@ -124,12 +124,15 @@ class Collections:
         return n
 
     def delete(self, connection: sa.Connection, collection: Collection) -> None:
-        """Remove a collection with its faces, templates and tags."""
-        connection.execute(sa.delete(COLLECTIONS).where(COLLECTIONS.c.n == collection.n))
+        """Take a collection away from every reader and free its id; `Erasures` takes up its rows."""
+        # No collection can be named with a stroke in its id.
+        change = {"id": f"/deleted/{collection.n}/{collection.id}", "deleted_at": now()}
+        connection.execute(sa.update(COLLECTIONS).where(COLLECTIONS.c.n == collection.n).values(change))
 
     def page(self, after: int, limit: int) -> list[tuple[int, str, str]]:
         """Row, id and model version of collections in the order they were made, those behind row `after`."""
-        query = sa.select(COLLECTIONS.c.n, COLLECTIONS.c.id, COLLECTIONS.c.model_version).where(COLLECTIONS.c.n > after)
+        query = sa.select(COLLECTIONS.c.n, COLLECTIONS.c.id, COLLECTIONS.c.model_version)
+        query = query.where(COLLECTIONS.c.n > after, COLLECTIONS.c.deleted_at.is_(None))
         with self._database.read() as connection:
             rows = connection.execute(query.order_by(COLLECTIONS.c.n).limit(limit))
             return [(row.n, row.id, row.model_version) for row in rows]
@@ -157,21 +160,20 @@ class Collections:
         if new:
             connection.execute(_ADD_FACE, [{"collection": collection.n, "face_id": one, **faces[one][0]} for one in new])
             numbers = {row.face_id: row.n for row in connection.execute(_NUMBERS, {**ids, "face_ids": new})}
-            vectors = ((numbers[one], np.ascontiguousarray(faces[one][1].vector, "<f4").tobytes()) for one in new)
+            vectors = ((numbers[one], np.ascontiguousarray(faces[one][1].vector, "<f4").data) for one in new)
             connection.execute(_ADD_TEMPLATE, [{"face": n, "vector": vector} for n, vector in vectors])
         return new
 
     def remove_faces(self, connection: sa.Connection, collection: Collection, face_ids: Sequence[str]) -> None:
         """Remove faces with their templates."""
-        there = list(face_ids)
-        for start in range(0, len(there), _CHUNK):
-            rows = FACES.c.collection == collection.n, FACES.c.face_id.in_(there[start : start + _CHUNK])
+        for start in range(0, len(face_ids), _CHUNK):
+            chosen = {"collection": collection.n, "face_ids": face_ids[start : start + _CHUNK]}
+            rows = connection.execute(_IMAGES_OF, chosen).all()
+            numbers, sources = [row.n for row in rows], {row.image_id for row in rows}
+            touch_faces(connection, collection.n, numbers)
             # The memory that an image was indexed goes with its face: indexing it again must enrol it again.
-            images = sa.select(FACES.c.image_id).where(*rows)
-            touch_faces(connection, collection.n, list(connection.execute(sa.select(FACES.c.n).where(*rows)).scalars()))
-            connection.execute(sa.delete(IMAGES).where(IMAGES.c.collection == collection.n, IMAGES.c.image_id.in_(images)))
-            sources = set(connection.execute(images.distinct()).scalars())
-            connection.execute(sa.delete(FACES).where(*rows))
+            connection.execute(sa.delete(IMAGES).where(IMAGES.c.collection == collection.n, IMAGES.c.image_id.in_(sources)))
+            connection.execute(sa.delete(FACES).where(FACES.c.n.in_(numbers)))
             self._drop_records(connection, collection, sources)
 
     @staticmethod

@@ -5,6 +5,8 @@ from __future__ import annotations
 import json
 import os
 import sqlite3
+import threading
+import time
 from collections.abc import Callable, Iterator
 from contextlib import closing, contextmanager
 from datetime import UTC, datetime
@@ -193,6 +195,8 @@ _MIGRATIONS = {
     ),
 }
 """Schema version -> what makes it of the one before; new tables make themselves."""
+_AGAIN_S = 0.1
+"""After which a write-ahead log that somebody reads is tried to be emptied again."""
 
 
 def now() -> str:
@@ -231,7 +235,9 @@ class Database:
             pool_reset_on_return=None,
             hide_parameters=True,
         )
-        sa.event.listen(self._engine, "connect", _configure_reader if read_only else _configure)
+        self._scrubs, self._is_truncating, self._lock = 0, False, threading.Lock()
+        sa.event.listen(self._engine, "connect", _configure_reader if read_only else self._configure)
+        sa.event.listen(self._engine, "checkin", self._checked_in)
         sa.event.listen(self._engine, "begin", _begin)
         if not read_only:
             self._make()
@@ -316,8 +322,53 @@ class Database:
             except (sqlite3.Error, OSError) as error:
                 raise Unavailable(f"the copy {to} cannot be written ({error}); is its disk full?") from error
 
+    def scrub(self) -> None:
+        """Leave nothing of what was deleted: not in the connections' page caches, not in the write-ahead log.
+
+        Transactions that are open now keep what they see until they end; the log is then emptied in the background.
+        """
+        with self._lock:
+            self._scrubs += 1
+        self._engine.dispose()
+        if self._truncated():
+            return
+        with self._lock:
+            if self._is_truncating:
+                return
+            self._is_truncating = True
+        threading.Thread(target=self._truncate, name="scrub", daemon=True).start()
+
+    def _truncate(self) -> None:
+        """Empty the write-ahead log, again if another scrub came meanwhile."""
+        while True:
+            scrubs = self._scrubs
+            while not self._truncated():
+                time.sleep(_AGAIN_S)
+            with self._lock:
+                if scrubs == self._scrubs:
+                    self._is_truncating = False
+                    return
+
+    def _truncated(self) -> bool:
+        """Whether all of the write-ahead log could be moved to the database and the log emptied; waits for nobody."""
+        try:
+            with closing(sqlite3.connect(self.file, timeout=0)) as connection:
+                return not connection.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchone()[0]
+        except sqlite3.Error:
+            return False
+
     def close(self) -> None:
         self._engine.dispose()
+
+    def _configure(self, connection: sqlite3.Connection, record: sa.pool.ConnectionPoolEntry) -> None:
+        record.info["scrubs"] = self._scrubs
+        connection.isolation_level = None
+        for pragma in ("journal_mode=WAL", "synchronous=FULL", "foreign_keys=ON", "secure_delete=ON"):
+            connection.execute(f"PRAGMA {pragma}")
+
+    def _checked_in(self, _: Any, record: sa.pool.ConnectionPoolEntry) -> None:
+        if record.info.get("scrubs", self._scrubs) != self._scrubs:
+            record.invalidate()
 
 
 def _without_values(error: object) -> str:
@@ -363,12 +414,6 @@ def _address(file: Path) -> str:
 
 def _configure_reader(connection: sqlite3.Connection, _: Any) -> None:
     connection.isolation_level = None
-
-
-def _configure(connection: sqlite3.Connection, _: Any) -> None:
-    connection.isolation_level = None
-    for pragma in ("journal_mode=WAL", "synchronous=FULL", "foreign_keys=ON", "secure_delete=ON"):
-        connection.execute(f"PRAGMA {pragma}")
 
 
 def _begin(connection: sa.Connection) -> None:

@@ -22,6 +22,7 @@ import sqlalchemy as sa
 
 from aboveboard.biometrics.scan import quantise
 from aboveboard.errors import Busy, NoSuch, Unavailable
+from aboveboard.memory import wipe
 from aboveboard.storage.database import COLLECTIONS, FACES, MEND, TEMPLATES, TOUCHED, Database
 from aboveboard.storage.gallery import Gallery
 
@@ -156,6 +157,7 @@ class Galleries:
                 gallery.append(numbers, subjects, np.frombuffer(b"".join(vectors), "<f4").reshape(len(some), -1))
             except ValueError as error:
                 raise Unavailable(f"a template is damaged ({error}); {MEND}") from error
+            wipe(vectors)
             gallery.state = replace(gallery.state, last=numbers[-1])
 
     def _load(self, connection: sa.Connection, collection: int, gallery: Gallery, state: Any) -> None:
@@ -218,13 +220,14 @@ def _is_of(connection: sa.Connection, gallery: Gallery, state: Any) -> bool:
     another way since, and have come to the same numbers."""
     places = np.unique([gallery.numbers.argmax(), *np.random.default_rng().integers(0, gallery.size, 63)])
     numbers = gallery.numbers[places].tolist()
-    there = {row.face: np.frombuffer(row.vector, "<f4") for row in rows_of(connection, _SOME, numbers)}
+    there = {row.face: row.vector for row in rows_of(connection, _SOME, numbers)}
     if len(there) < len(numbers) and state.touches == gallery.state.touches:
         return False
     if not there:
         return True
     known = np.array([n in there for n in numbers])
-    codes = quantise(np.stack([there[n] for n in numbers if n in there])).codes
+    codes = quantise(np.stack([np.frombuffer(there[n], "<f4") for n in numbers if n in there])).codes
+    wipe(there.values())
     return np.array_equal(codes, gallery.rows.codes[places[known]])
 
 

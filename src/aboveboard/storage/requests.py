@@ -11,7 +11,7 @@ import sqlalchemy as sa
 
 from aboveboard.errors import TokenReused
 from aboveboard.storage.collections import Collection
-from aboveboard.storage.database import REQUESTS, Database, now
+from aboveboard.storage.database import COLLECTIONS, REQUESTS, Database, now
 
 KEPT = timedelta(days=1)
 _AT_ONCE = 1000
@@ -28,7 +28,8 @@ class Requests:
         if connection is None:
             with self._database.read() as own:
                 return self.answered(token, request, own)
-        row = connection.execute(sa.select(REQUESTS).where(REQUESTS.c.token == token)).first()
+        stands = sa.exists().where(COLLECTIONS.c.n == REQUESTS.c.collection, COLLECTIONS.c.deleted_at.is_(None))
+        row = connection.execute(sa.select(REQUESTS).where(REQUESTS.c.token == token, stands)).first()
         if row is None or row.created_at < _oldest():
             return None
         if not hmac.compare_digest(row.request, request):

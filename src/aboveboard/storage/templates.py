@@ -14,6 +14,7 @@ from aboveboard.biometrics.matching import best_first, comparison_scores, pair_s
 from aboveboard.biometrics.scan import Scanner
 from aboveboard.biometrics.vocabulary import Vector
 from aboveboard.errors import NoSuch
+from aboveboard.memory import wipe
 from aboveboard.storage.database import FACES, SUBJECTS, TEMPLATES, Database
 from aboveboard.storage.galleries import STATE, THESE, Galleries, check_model, rows_of
 from aboveboard.storage.gallery import Gallery
@@ -170,10 +171,10 @@ class Templates:
         with self._database.read() as connection:
             check_model(permit.model, connection.execute(STATE, {"n": permit.collection}).first())
             rows = connection.execute(_OF_FACES, {"collection": permit.collection, "face_ids": list(face_ids)})
-            found = {row.face_id: np.frombuffer(row.vector, "<f4") for row in rows}
+            found = {row.face_id: row.vector for row in rows}
         if len(found) < len(set(face_ids)):
             raise NoSuch("a face was removed from the collection while it was searched for; ask again")
-        return np.stack([found[face_id] for face_id in face_ids])
+        return _matrix([found[face_id] for face_id in face_ids])
 
     def scores(self, permit: Permit) -> OwnScores | None:
         """The scores among the permit's collection's own faces, counted; None where it is too small to say anything."""
@@ -359,8 +360,10 @@ def _read(connection: sa.Connection, numbers: NDArray[np.int64]) -> tuple[list[s
 
 
 def _matrix(vectors: Sequence[bytes]) -> NDArray[np.float32]:
-    """Templates (n, d) as the database keeps them."""
-    return np.frombuffer(b"".join(vectors), "<f4").reshape(len(vectors), len(vectors[0]) // 4 if vectors else 0)
+    """Templates (n, d) out of what the database keeps, which is overwritten."""
+    matrix = np.frombuffer(b"".join(vectors), "<f4").reshape(len(vectors), len(vectors[0]) // 4 if vectors else 0).copy()
+    wipe(vectors)
+    return matrix
 
 
 def _handles(connection: sa.Connection, subjects: Sequence[int]) -> dict[int, str]:
