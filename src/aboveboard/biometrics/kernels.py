@@ -155,7 +155,7 @@ def compiled() -> Kernels:
 
         return types.int32(codes, row, query), generate
 
-    def dots(_: Any, codes: Any, row: Any, queries: Any, first: Any, out: Any) -> Any:
+    def dots(_: Any, codes: Any, row: Any, queries: Any, first: Any, out: Any) -> Any:  # noqa: ARG001
         """Into out (m, b) the sums of products of TILE rows with TILE queries, from row and first on.
 
         Each of the rows' and the queries' registers, once loaded, is used TILE times.
