@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 
-FILE = Path(__file__).parent.parent / "docs" / "performance.md"
+DOCS = Path(__file__).parent.parent / "docs"
 
 
 def machine() -> str:
@@ -18,13 +18,14 @@ def machine() -> str:
     return f"{os.cpu_count()} cores, {model[1] if model else platform.machine()}, Python {platform.python_version()}"
 
 
-def write(section: str, head: Sequence[str], rows: Sequence[Sequence[str]], note: str) -> None:
-    """Replace the table of a section (between its two marks) and print it."""
+def write(section: str, head: Sequence[str], rows: Sequence[Sequence[str]], note: str, page: str = "performance.md") -> None:
+    """Replace the table of a section (between its two marks) of a page in docs/ and print it."""
     lines = ["| " + " | ".join(row) + " |" for row in (head, ["---"] * len(head), *rows)]
     text = "\n".join([*lines, "", f"{note} Measured {datetime.now(UTC):%Y-%m-%d} on {machine()}."])
     print(text)
     begin, end = f"<!-- {section} -->", f"<!-- /{section} -->"
-    page = FILE.read_text()
-    if begin not in page:
-        page += f"\n{begin}\n{end}\n"
-    FILE.write_text(re.sub(f"{begin}.*?{end}", lambda _: f"{begin}\n{text}\n{end}", page, flags=re.DOTALL))
+    file = DOCS / page
+    before = file.read_text()
+    if begin not in before:
+        before += f"\n{begin}\n{end}\n"
+    file.write_text(re.sub(f"{begin}.*?{end}", lambda _: f"{begin}\n{text}\n{end}", before, flags=re.DOTALL))

@@ -13,6 +13,10 @@ from aboveboard.biometrics.gallery import BINS
 
 LANES = 32
 """Codes of a row come in multiples of this many: one vector register of 16-bit products."""
+TILE = 4
+"""Rows and queries of a batch that are multiplied together: 4 x 4 sums fill half of the vector registers, and one of them in the end."""
+NEAR = 64
+"""Rows of a batch that stay in the processor's nearest cache, with TILE queries."""
 CHUNK = 64
 """Rows whose best bounds are kept together, so that most rows are passed over without being looked at singly."""
 
@@ -24,8 +28,10 @@ Peaks = Callable[..., None]
 
 Blocks = Callable[..., None]
 """(products, scales, errors, factors, per_error, constants, low, high): fills the last two; see `blocks_numpy`."""
-Multiply = Callable[[NDArray[np.int8], NDArray[np.int8]], NDArray[np.int32]]
-"""Sums of products of each row of (m, w) with each of (b, w): (m, b)."""
+Multiply = Callable[[NDArray[np.int8], NDArray[np.int16]], NDArray[np.int32]]
+"""Sums of products of each row of (m, w) with each of (b, w), none of which leaves 32 bits: (m, b)."""
+Chosen = Callable[..., None]
+"""(codes, scales, which, query, factor, rough): fills the last with what `Scan` gives for the rows `which`."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,6 +42,7 @@ class Kernels:
     peaks: Peaks
     blocks: Blocks
     multiply: Multiply
+    chosen: Chosen
 
 
 def scan_numpy(
@@ -51,24 +58,28 @@ def scan_numpy(
     high: NDArray[np.float32],
     counts: NDArray[np.int64],
 ) -> None:
-    """Rough scores of codes (n, w) with a query (w,), the best lower and upper bound of each chunk, and a histogram added to counts.
-
-    The query goes in two bytes a number: sums of products of 8-bit integers are exact in float32 up to w = 1,024.
-    """
-    parts = np.stack([query >> 8, query & 255]).astype(np.float32)
-    parts[1] -= 128
+    """Rough scores of codes (n, w) with a query (w,), the best lower and upper bound of each chunk, and a histogram added to counts."""
     for start in range(0, len(codes), 128 * CHUNK):
         some = slice(start, start + 128 * CHUNK)
-        block = codes[some].astype(np.float32)
-        sums = (block @ parts.T).astype(np.int64)
-        exact = 256 * sums[:, 0] + sums[:, 1] + 128 * codes[some].sum(axis=1, dtype=np.int64)
-        rough[some] = exact.astype(np.float32) * (scales[some] * factor)
+        rough[some] = multiply_numpy(codes[some], query[None])[:, 0].astype(np.float32) * (scales[some] * factor)
     bound = errors * per_error + constant
     starts = np.arange(0, len(codes), CHUNK)
     low[:] = np.maximum.reduceat(rough - bound, starts)
     high[:] = np.maximum.reduceat(rough + bound, starts)
     places = ((rough + np.float32(1)) * np.float32(BINS / 2)).astype(np.int64)
     counts += np.bincount(np.clip(places, 0, BINS - 1), minlength=BINS)
+
+
+def chosen_numpy(
+    codes: NDArray[np.int8],
+    scales: NDArray[np.float32],
+    which: NDArray[np.int64],
+    query: NDArray[np.int16],
+    factor: np.float32,
+    rough: NDArray[np.float32],
+) -> None:
+    """Rough scores of some rows, as `scan_numpy` gives them."""
+    rough[:] = multiply_numpy(codes[which], query[None])[:, 0].astype(np.float32) * (scales[which] * factor)
 
 
 def peaks_numpy(lower: NDArray[np.float32], slots: NDArray[np.int32], best: NDArray[np.float32]) -> None:
@@ -95,19 +106,21 @@ def blocks_numpy(
     high[:] = np.maximum.reduceat(rough + bound, starts)
 
 
-def multiply_numpy(rows: NDArray[np.int8], queries: NDArray[np.int8]) -> NDArray[np.int32]:
-    """Exact: each sum stays below 2^24 up to w = 1,040."""
-    return (rows.astype(np.float32) @ queries.T.astype(np.float32)).astype(np.int32)
+def multiply_numpy(rows: NDArray[np.int8], queries: NDArray[np.int16]) -> NDArray[np.int32]:
+    """The queries go in two bytes a number: sums of products of 8-bit integers are exact in float32 up to w = 1,024."""
+    parts = np.concatenate([queries >> 8, (queries & 255) - 128]).astype(np.float32)
+    high, low = np.split((rows.astype(np.float32) @ parts.T).astype(np.int32), 2, axis=1)
+    products: NDArray[np.int32] = 256 * high + low + 128 * rows.sum(axis=1, dtype=np.int32)[:, None]
+    return products
 
 
-NUMPY = Kernels(scan_numpy, peaks_numpy, blocks_numpy, multiply_numpy)
+NUMPY = Kernels(scan_numpy, peaks_numpy, blocks_numpy, multiply_numpy, chosen_numpy)
 
 
 def compiled() -> Kernels:
-    """The loops as machine code of this processor; raises ImportError where Numba or NumKong is missing."""
+    """The loops as machine code of this processor; raises ImportError where Numba is missing."""
     # Here, because they cost half a second and 60 MB: only large galleries need them.
     import numba
-    import numkong
     from llvmlite import ir
     from numba.core import cgutils, types
     from numba.extending import intrinsic
@@ -142,7 +155,60 @@ def compiled() -> Kernels:
 
         return types.int32(codes, row, query), generate
 
-    product: Any = intrinsic(dot)
+    def dots(_: Any, codes: Any, row: Any, queries: Any, first: Any, out: Any) -> Any:  # noqa: ARG001
+        """Into out (m, b) the sums of products of TILE rows with TILE queries, from row and first on.
+
+        Each of the rows' and the queries' registers, once loaded, is used TILE times.
+        """
+
+        def generate(context: Any, builder: Any, signature: Any, args: Any) -> Any:
+            matrix, others, sums_of = (context.make_array(signature.args[i])(context, builder, args[i]) for i in (0, 2, 4))
+            i8, i16, i32, i64 = (ir.IntType(bits) for bits in (8, 16, 32, 64))
+            kinds = (i8, LANES), (i16, LANES), (i32, LANES), (i32, LANES // 2)
+            bytes_, shorts, products, sums = (ir.VectorType(kind, count) for kind, count in kinds)
+
+            def every_other(value: Any, other: Any, start: int, count: int) -> Any:
+                return builder.shuffle_vector(value, other, ir.Constant(ir.VectorType(i32, count), list(range(start, 2 * count, 2))))
+
+            def neighbours(value: Any, other: Any, count: int) -> Any:
+                return builder.add(every_other(value, other, 0, count), every_other(value, other, 1, count))
+
+            nothing, width = ir.Constant(products, ir.Undefined), cgutils.unpack_tuple(builder, matrix.shape)[1]
+            totals = [cgutils.alloca_once_value(builder, ir.Constant(sums, [0] * (LANES // 2))) for _ in range(TILE * TILE)]
+            bases = [builder.bitcast(array.data, kind.as_pointer()) for array, kind in ((matrix, i8), (others, i16))]
+            starts = [
+                [builder.gep(base, [builder.mul(builder.add(at, ir.Constant(i64, i)), width)]) for i in range(TILE)]
+                for base, at in zip(bases, (args[1], args[3]), strict=True)
+            ]
+            with cgutils.for_range_slice(builder, ir.Constant(i64, 0), width, ir.Constant(i64, LANES), i64) as (at, _):
+                wide = [
+                    [
+                        builder.sext(builder.load(builder.bitcast(builder.gep(start, [at]), kind.as_pointer()), align=size), products)
+                        for start in some
+                    ]
+                    for some, kind, size in zip(starts, (bytes_, shorts), (1, 2), strict=True)
+                ]
+                for i, left in enumerate(wide[0]):
+                    for j, right in enumerate(wide[1]):
+                        total = totals[TILE * i + j]
+                        added = neighbours(builder.mul(left, right), nothing, LANES // 2)
+                        builder.store(builder.add(builder.load(total), added), total)
+            # Sums of TILE x TILE registers at once, in their order: neighbours are added until each has one number left.
+            left = [builder.load(total) for total in totals]
+            while len(left) > 1:
+                left = [neighbours(a, b, LANES // 2) for a, b in zip(left[::2], left[1::2], strict=True)]
+            stride = cgutils.unpack_tuple(builder, sums_of.shape)[1]
+            four = ir.VectorType(i32, TILE)
+            for i in range(TILE):
+                row = builder.mul(builder.add(args[1], ir.Constant(i64, i)), stride)
+                place = builder.gep(builder.bitcast(sums_of.data, i32.as_pointer()), [builder.add(row, args[3])])
+                own = ir.Constant(ir.VectorType(i32, TILE), list(range(TILE * i, TILE * i + TILE)))
+                builder.store(builder.shuffle_vector(left[0], left[0], own), builder.bitcast(place, four.as_pointer()), align=4)
+            return context.get_dummy_value()
+
+        return types.void(codes, types.int64, queries, types.int64, out), generate
+
+    product, tile = intrinsic(dot), intrinsic(dots)
 
     def scan(codes, scales, errors, query, factor, per_error, constant, rough, low, high, counts):  # type: ignore[no-untyped-def]
         half, one, last = np.float32(BINS / 2), np.float32(1), BINS - 1
@@ -181,10 +247,22 @@ def compiled() -> Kernels:
                     low[chunk, j] = max(low[chunk, j], score - bound)
                     high[chunk, j] = max(high[chunk, j], score + bound)
 
-    def multiply(rows: NDArray[np.int8], queries: NDArray[np.int8]) -> NDArray[np.int32]:
-        products = np.empty((len(rows), len(queries)), np.int32)
-        numkong.dots_packed(rows, numkong.dots_pack(queries, dtype="int8"), out=numkong.from_dlpack(products))
-        return products
+    def fill(rows, queries, products):  # type: ignore[no-untyped-def]
+        m, b = products.shape
+        if m < TILE or b < TILE:
+            for i in range(m):
+                for j in range(b):
+                    products[i, j] = product(rows, i, queries[j])
+            return
+        # A few rows stay near while all queries pass. The last tiles overlap those before them where their number is no multiple.
+        for start in range(0, m, NEAR):
+            for first in range(0, b, TILE):
+                for row in range(start, min(start + NEAR, m), TILE):
+                    tile(rows, min(row, m - TILE), queries, min(first, b - TILE), products)
+
+    def chosen(codes, scales, which, query, factor, rough):  # type: ignore[no-untyped-def]
+        for i in range(which.shape[0]):
+            rough[i] = np.float32(product(codes, which[i], query)) * (scales[which[i]] * factor)
 
     def jit(function: Any) -> Any:
         try:
@@ -192,4 +270,11 @@ def compiled() -> Kernels:
         except RuntimeError:  # no folder to keep machine code in
             return numba.njit(nogil=True)(function)
 
-    return Kernels(jit(scan), jit(peaks), jit(blocks), multiply)
+    filled = jit(fill)
+
+    def multiply(rows: NDArray[np.int8], queries: NDArray[np.int16]) -> NDArray[np.int32]:
+        products = np.empty((len(rows), len(queries)), np.int32)
+        filled(rows, queries, products)
+        return products
+
+    return Kernels(jit(scan), jit(peaks), jit(blocks), multiply, jit(chosen))

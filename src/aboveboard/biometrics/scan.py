@@ -31,8 +31,10 @@ _SLICE = 2 << 20
 """Bytes of codes that a thread takes at a time."""
 _SMALL = 1 << 20
 """Below so many bytes of codes neither threads nor compiled loops pay."""
-_BLOCK = 4096
+_BLOCK = 1024
 """Rows that are multiplied with a batch of queries at a time."""
+_PROBES = 8
+"""Probes of a batch whose best rows are picked at a time."""
 
 
 class Rows(NamedTuple):
@@ -80,13 +82,14 @@ class _Query:
     constant: np.float32
 
     @staticmethod
-    def of(probe: Vector, most: int) -> _Query:
-        """With numbers of at most `most` in size; 127 bytes for batches, two bytes alone (bounded, so that no sum overflows 32 bits)."""
+    def of(probe: Vector) -> _Query:
+        """In numbers of two bytes, no larger than that no sum of products with a row's codes leaves 32 bits."""
         exact = probe.astype(np.float64)
         length = float(np.linalg.norm(exact))
         if not length <= _LONGEST:
             raise ValueError("a probe is not finite or longer than 1")
         numbers = np.zeros(width(len(probe)), np.int16)
+        most = min(32_767, (2**31 - 1) // (127 * max(len(numbers), 1)))
         factor = np.float32(max(np.abs(exact).max(initial=0.0), 1e-30) / most)
         numbers[: len(probe)] = np.clip(np.rint(exact / factor), -most, most)
         error = float(np.linalg.norm(exact - numbers[: len(probe)] * np.float64(factor)))
@@ -138,7 +141,7 @@ class Scanner:
 
     def scan(self, rows: Rows, probe: Vector) -> Rough:
         """One pass over all rows."""
-        loops, query = self._kernels(rows), _Query.of(probe, _most(rows.codes.shape[1]))
+        loops, query = self._kernels(rows), _Query.of(probe)
         n, chunks = len(rows.codes), -(-len(rows.codes) // CHUNK)
         scores, low, high = np.empty(n, np.float32), np.empty(chunks, np.float32), np.empty(chunks, np.float32)
 
@@ -170,8 +173,8 @@ class Scanner:
 
     def best_of_batch(self, rows: Rows, probes: NDArray[np.float32], limit: int, floor: float) -> list[NDArray[np.int64]]:
         """For each of the probes (b, d) what `Rough.best` answers, in one pass over the rows."""
-        queries = [_Query.of(probe, 127) for probe in probes]
-        numbers = np.stack([query.numbers for query in queries]).astype(np.int8)
+        queries = [_Query.of(probe) for probe in probes]
+        numbers = np.stack([query.numbers for query in queries])
         factors, constants = (np.array([getattr(query, name) for query in queries]) for name in ("factor", "constant"))
         per_error = max(query.per_error for query in queries)
         loops, n = self._kernels(rows), len(rows.codes)
@@ -184,23 +187,28 @@ class Scanner:
             loops.blocks(loops.multiply(codes, numbers), scales, errors, factors, per_error, constants, low[over], high[over])
 
         self._each(n, _BLOCK, one)
-        found = []
-        for j, query in enumerate(queries):
-            least = max(_below(floor), _kth(low[:, j], limit)) if 4 * limit <= len(low) else _below(floor)
-            near = (np.flatnonzero(high[:, j] >= least)[:, None] * CHUNK + np.arange(CHUNK)).ravel()
-            near = near[: np.searchsorted(near, n)]
-            some = rows.part(near)
-            sums = loops.multiply(some.codes, numbers[j : j + 1])[:, 0] if len(near) else np.empty(0, np.int32)
-            rough, bound = sums.astype(np.float32) * (some.scales * query.factor), some.errors * per_error + query.constant
-            if len(near) > limit:
-                least = max(least, _kth(rough - bound, limit))
-            found.append(near[rough + bound >= least])
+        found = [np.empty(0, np.int64)] * len(queries)
+
+        def two(some: slice, _: NDArray[np.int64]) -> None:
+            for j in range(some.start, some.stop):
+                query = queries[j]
+                least = max(_below(floor), _kth(low[:, j], limit)) if 4 * limit <= len(low) else _below(floor)
+                near = (np.flatnonzero(high[:, j] >= least)[:, None] * CHUNK + np.arange(CHUNK)).ravel()
+                near = near[: np.searchsorted(near, n)]
+                rough = np.empty(len(near), np.float32)
+                loops.chosen(rows.codes, rows.scales, near, query.numbers, query.factor, rough)
+                bound = rows.errors[near] * query.per_error + query.constant
+                if len(near) > limit:
+                    least = max(least, _kth(rough - bound, limit))
+                found[j] = near[rough + bound >= least]
+
+        self._each(len(queries), _PROBES, two)
         return found
 
     def near(self, rows: Rows, probes: NDArray[np.float32], floor: float) -> Iterator[tuple[NDArray[np.int64], NDArray[np.int64]]]:
         """Block by block (rows, probes) of all pairs that may be at or above the floor."""
-        queries = [_Query.of(probe, 127) for probe in probes]
-        numbers = np.stack([query.numbers for query in queries]).astype(np.int8)
+        queries = [_Query.of(probe) for probe in probes]
+        numbers = np.stack([query.numbers for query in queries])
         loops = self._kernels(rows)
         factor, constant, per_error = (max(getattr(query, name) for query in queries) for name in ("factor", "constant", "per_error"))
         for start in range(0, len(rows.codes), _BLOCK):
@@ -251,11 +259,6 @@ class Scanner:
         total = take()
         # One that has not begun has nothing left to do.
         return total + sum(helper.result() for helper in helpers if not helper.cancel())
-
-
-def _most(codes: int) -> int:
-    """The largest number of a query of which no sum of products with `codes` codes leaves 32 bits."""
-    return min(32_767, (2**31 - 1) // (127 * codes))
 
 
 def _below(floor: float) -> np.float32:
