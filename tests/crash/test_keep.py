@@ -168,9 +168,25 @@ def with_a_face_less(folder: Path) -> None:
         (lambda folder: rewritten(folder, files=[]), "manifest.json"),
         (lambda folder: rewritten(folder, files=[{"file": "../data/x", "bytes": 0, "sha256": ""}]), "manifest.json"),
         (lambda folder: rewritten(folder, schema=99), "newer release"),
+        (lambda folder: rewritten(folder, schema="3"), "newer release"),
+        (lambda folder: (folder / "manifest.json").write_text("[" * 100_000), "manifest.json"),
         (with_a_face_less, "entry 2 is missing"),
     ],
-    ids=["byte", "key", "no key", "cut", "no manifest", "half a manifest", "root", "no files", "path", "schema", "entry"],
+    ids=[
+        "byte",
+        "key",
+        "no key",
+        "cut",
+        "no manifest",
+        "half a manifest",
+        "root",
+        "no files",
+        "path",
+        "schema",
+        "no number",
+        "deep",
+        "entry",
+    ],
 )
 def test_what_is_not_as_it_was_made_is_refused_by_name(backup, deployment, tmp_path, tamper: Callable[[Path], Any], named):
     """Nothing is made in an empty place, nothing changed in a full one."""

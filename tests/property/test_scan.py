@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import os
+import subprocess
+import sys
+
 import numpy as np
 import pytest
 from hypothesis import given, settings
@@ -150,6 +154,18 @@ def test_what_is_no_template_is_refused(vector):
         quantise(np.array([vector], np.float32))
     with pytest.raises(ValueError):
         Scanner(1).scan(quantise(np.zeros((1, 2), np.float32)), np.array(vector, np.float32))
+
+
+@pytest.mark.long
+def test_machine_code_is_kept_from_one_process_to_the_next(tmp_path):
+    script = (
+        "import numpy as np; from aboveboard.biometrics import kernels; from aboveboard.biometrics.scan import Scanner, quantise\n"
+        "loops, one = kernels.compiled(), np.eye(4, 32, dtype=np.float32)\n"
+        "Scanner(1, loops).scan(quantise(one), one[0]); print(sum(loops.scan.stats.cache_hits.values()))"
+    )
+    environment = {**os.environ, "NUMBA_CACHE_DIR": str(tmp_path)}
+    said = [subprocess.run([sys.executable, "-c", script], env=environment, capture_output=True, check=True).stdout for _ in range(2)]
+    assert said == [b"0\n", b"1\n"]
 
 
 @pytest.mark.long

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import shutil
 
 import numpy as np
 import pytest
@@ -12,6 +13,9 @@ from hypothesis import strategies as st
 from test_templates import Gallery as Store
 from test_templates import check, directions
 
+from aboveboard.biometrics.gallery import Sample
+from aboveboard.biometrics.matching import normalise
+from aboveboard.errors import Unavailable
 from aboveboard.storage import collections, galleries
 from aboveboard.storage.database import COLLECTIONS, FACES, TEMPLATES, Database
 from aboveboard.storage.gallery import Gallery
@@ -87,7 +91,7 @@ def test_removals_that_a_file_does_not_know_are_made_up_for(store, monkeypatch):
         assert read == ([] if kept > 1 else [len(store.truth)])
 
 
-@pytest.mark.parametrize("damage", ["a byte", "the head", "its end", "nothing left"])
+@pytest.mark.parametrize("damage", ["a byte", "the head", "a number in the head", "its end", "nothing left"])
 def test_a_damaged_file_is_told_and_made_anew(store, damage, caplog):
     search(store)
     restarted(store)
@@ -97,6 +101,8 @@ def test_a_damaged_file_is_told_and_made_anew(store, damage, caplog):
         data[2000] ^= 1
     elif damage == "the head":
         data[:40] = b"x" * 40
+    elif damage == "a number in the head":
+        data[:512] = data[:512].replace(b'"touches": 0', b'"touches": 4')
     file.write_bytes({"its end": data[:-5], "nothing left": b""}.get(damage, data))
     with caplog.at_level(logging.WARNING):
         search(store)
@@ -201,7 +207,97 @@ def test_own_scores_are_a_recounts_whatever_came_and_went(tmp_path, monkeypatch)
         if step % 2:
             own_scores(store.stores[0], store)
             restarted(store)
-        assert own_scores(store.stores[0], store) == own_scores(Templates(Database(tmp_path / "a.db")), store)
+        kept = own_scores(store.stores[0], store)
+        shutil.rmtree(tmp_path / "cache", ignore_errors=True)
+        assert kept == own_scores(Templates(Database(tmp_path / "a.db")), store)
+
+
+@pytest.mark.parametrize("change", ["removed", "another's"])
+def test_a_sampled_face_that_changed_before_the_end_is_not_in_the_file(tmp_path, monkeypatch, change):
+    monkeypatch.setattr(galleries, "_WORTH_SAVING", 10)
+    store, subjects = Store(tmp_path), Subjects(Database(tmp_path / "a.db"))
+    store.add(directions(1, 600, 1.0))
+    sampled = set(sorted(store.truth)[:512])
+    in_order = [face_id for face_id in store.truth if face_id in sampled]
+    with store.database.write() as connection:
+        subjects.enrol(connection, store.collections.get("a", connection), {"p": in_order[:50]})
+    own_scores(store.stores[0], store)
+    if change == "removed":
+        store.remove([in_order[0], in_order[-1]])
+    else:
+        with store.database.write() as connection:
+            subjects.enrol(connection, store.collections.get("a", connection), {"q": in_order[:1]})
+    store.stores[0].refresh(store.n)
+    restarted(store)
+    of_the_file = own_scores(store.stores[0], store)
+    shutil.rmtree(tmp_path / "cache")
+    assert of_the_file == own_scores(Templates(Database(tmp_path / "a.db")), store)
+
+
+def test_counts_that_broke_off_are_made_again(tmp_path, monkeypatch):
+    store = Store(tmp_path)
+    store.add(directions(1, 600, 1.0))
+
+    def no_memory(*_):
+        raise MemoryError
+
+    with monkeypatch.context() as patched:
+        patched.setattr(Sample, "_count", no_memory)
+        with pytest.raises(MemoryError):
+            own_scores(store.stores[0], store)
+    assert own_scores(store.stores[0], store) == own_scores(store.stores[1], store)
+
+
+def test_a_template_of_another_length_hides_no_other(store):
+    search(store)
+    face_ids = set(store.truth)
+    store.add(normalise(np.ones((1, 16))))
+    for _ in range(2):
+        with pytest.raises(Unavailable, match="a template is damaged"):
+            search(store)
+    store.remove(sorted(store.truth.keys() - face_ids))
+    search(store)
+
+
+def test_what_a_killed_process_had_begun_to_write_goes(store):
+    search(store)
+    left = store.database.file.parent / "cache" / f"{store.n}.gallery.1.new"
+    restarted(store)
+    for end in (lambda: search(store), lambda: store.stores[0].refresh(store.n), lambda: store.stores[0].forget(store.n)):
+        left.write_bytes(b"templates")
+        end()
+        assert not left.exists()
+
+
+@pytest.mark.parametrize("where", ["on removal", "after writing"])
+def test_a_file_that_cannot_be_held_against_the_database_goes(store, monkeypatch, where):
+    search(store)
+    restarted(store)
+    search(store)
+    store.remove(sorted(store.truth)[:3])
+
+    def no_disk(*_):
+        raise Unavailable("the disk fails")
+
+    monkeypatch.setattr(galleries.Galleries, "_bring_up", no_disk)
+    if where == "on removal":
+        with pytest.raises(Unavailable):
+            store.stores[0].refresh(store.n)
+    else:
+        made = store.stores[0]._galleries
+        with pytest.raises(Unavailable):
+            made._write(store.n, made._galleries[store.n])
+    assert files(store) == []
+
+
+def test_where_there_is_no_memory_to_grow_a_gallery_stays_as_it_was():
+    gallery = Gallery(("1", "m"))
+    gallery.append(range(1, 11), [None] * 10, directions(1, 10, 1.0))
+    before = gallery.rows.copy()
+    for column in gallery._columns.values():
+        with pytest.raises((OSError, MemoryError)):
+            column.reach(1 << 50)
+    np.testing.assert_array_equal(gallery.rows.codes, before.codes)
 
 
 def test_where_no_file_can_be_written_searches_go_on(store):

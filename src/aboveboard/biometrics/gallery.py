@@ -8,7 +8,7 @@ share of the gallery's own pairs scores as high as a candidate. docs/gallery-fac
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any, Literal, NamedTuple
@@ -74,11 +74,17 @@ class Sample:
         self._counts = np.empty((0, BINS), np.int32)
 
     def move(self, gone: Faces | None, came: Faces | None) -> None:
-        """Faces went and came; one whose subject changed went with the old one and came with the new one. Call `choose` after it if any
-        of them is, was or becomes a member."""
+        """Faces went and came; one whose subject changed went with the old one and came with the new one. `drop` those of them that are
+        members after it, and call `choose` before the counts are used."""
         for faces, sign in ((gone, -1), (came, 1)):
             if faces is not None:
                 self._count(self._counts, np.arange(len(self._counts)), faces, sign)
+
+    def drop(self, numbers: Sequence[int]) -> None:
+        """Forget those members that are among these faces: they are gone, or are to be counted anew as another subject's."""
+        kept = ~np.isin(self._numbers, numbers)
+        self._numbers, self._owners, self._counts = self._numbers[kept], self._owners[kept], self._counts[kept]
+        self._rows, self._scales = self._rows[kept], self._scales[kept]
 
     def choose(self, members: Faces, gallery: Callable[[], Iterable[Faces]]) -> None:
         """These are the members now. Who was one, with the same subject, keeps its counts; the others are counted with all faces of the

@@ -208,7 +208,13 @@ def compiled() -> Kernels:
 
         return types.void(codes, types.int64, queries, types.int64, out), generate
 
-    product, tile = intrinsic(dot), intrinsic(dots)
+    def named(function: Any) -> Any:
+        made: Any = intrinsic(function)
+        # Else another one in each process, by which Numba would look in vain for the machine code that it kept, and keep it again.
+        made._set_uuid(f"{__name__}.{function.__name__}")
+        return made
+
+    product, tile = named(dot), named(dots)
 
     def scan(codes, scales, errors, query, factor, per_error, constant, rough, low, high, counts):  # type: ignore[no-untyped-def]
         half, one, last = np.float32(BINS / 2), np.float32(1), BINS - 1

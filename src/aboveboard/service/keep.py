@@ -124,9 +124,9 @@ def read_manifest(folder: Path) -> Manifest:
         document = json.loads(file.read_bytes())
     except OSError as error:
         raise BadRequest(f"{folder} is no backup, or half of one: {MANIFEST} cannot be read ({error.strerror})") from error
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise BadRequest(f"{file} is damaged or was changed ({error}); take another backup") from error
-    if not isinstance(document, dict) or document.get("format") != 1 or not 0 < document.get("schema", 0) <= SCHEMA:
+    if not isinstance(document, dict) or document.get("format") != 1 or document.get("schema") not in range(1, SCHEMA + 1):
         raise BadRequest(f"{file} is damaged, or of a newer release than this one; restore it with the release that made it")
     manifest = strict.table(Manifest, document, str(file))
     names = [one.file for one in manifest.files]

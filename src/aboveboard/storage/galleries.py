@@ -76,7 +76,9 @@ class Galleries:
     def opened(self, collection: int, model: tuple[str, str]) -> Iterator[tuple[Gallery, sa.Connection]]:
         """A collection's gallery as of now, its lock held, and a connection that sees the same state."""
         with self._lock:
-            gallery = self._galleries.setdefault(collection, Gallery(model))
+            if collection not in self._galleries:
+                self._galleries[collection] = Gallery(model)
+            gallery = self._galleries[collection]
         with gallery.lock, self._database.read() as connection:
             # Read with the lock held, or the gallery could be ahead of what the connection sees.
             state = connection.execute(STATE, {"n": collection}).first()
@@ -91,13 +93,15 @@ class Galleries:
     def refresh(self, collection: int) -> None:
         """Bring a collection's gallery up to date, if it is in memory; whoever removed a face calls it before that is acknowledged."""
         gallery = self._galleries.get(collection)
-        if gallery is not None:
-            with gallery.lock, self._database.read() as connection:
-                state = connection.execute(STATE, {"n": collection}).first()
-                if state is not None:
-                    self._bring_up(connection, collection, gallery, state)
-            self._saved[collection] = _Saved(at=time.monotonic())
-        _discard(self._file(collection))
+        try:
+            if gallery is not None:
+                with gallery.lock, self._database.read() as connection:
+                    state = connection.execute(STATE, {"n": collection}).first()
+                    if state is not None:
+                        self._bring_up(connection, collection, gallery, state)
+                self._saved[collection] = _Saved(at=time.monotonic())
+        finally:
+            self._discard_files(collection)
 
     def warm(self) -> bool:
         """Read the galleries that have files, so that no look has to wait for that; returns whether there is one."""
@@ -115,7 +119,7 @@ class Galleries:
         with self._lock:
             self._galleries.pop(collection, None)
             self._saved.pop(collection, None)
-        _discard(self._file(collection))
+        self._discard_files(collection)
 
     def close(self) -> None:
         """Write the files of galleries that have changed, for the next start."""
@@ -154,6 +158,8 @@ class Galleries:
         while some := rows.fetchmany(_READ):
             numbers, subjects, vectors = zip(*some, strict=True)
             try:
+                if len(set(map(len, vectors))) > 1:
+                    raise ValueError("it is not as long as others")
                 gallery.append(numbers, subjects, np.frombuffer(b"".join(vectors), "<f4").reshape(len(some), -1))
             except ValueError as error:
                 raise Unavailable(f"a template is damaged ({error}); {MEND}") from error
@@ -163,6 +169,9 @@ class Galleries:
     def _load(self, connection: sa.Connection, collection: int, gallery: Gallery, state: Any) -> None:
         """Read a gallery's file, if there is one that can be of this collection's past."""
         file = self._file(collection)
+        # What a process that was killed had begun to write; one that is at it now fails, and tries again later.
+        for left in self._folder.glob(f"{file.name}.*"):
+            _discard(left)
         try:
             gallery.load(file)
             if gallery.state.generation > state.generation:
@@ -181,8 +190,8 @@ class Galleries:
     def _drop_deleted(self, connection: sa.Connection) -> None:
         """Templates of collections that another process deleted must not outlive them here."""
         alive = set(connection.execute(_ALIVE).scalars())
-        names = {self._file(n).name for n in alive}
-        left = [file for file in self._folder.glob("*.gallery") if file.name not in names]
+        names = {str(n) for n in alive}
+        left = [file for file in self._folder.glob("*.gallery*") if file.name.partition(".")[0] not in names]
         for n in self._galleries.keys() - alive:
             self.forget(n)
         for file in left:
@@ -198,18 +207,25 @@ class Galleries:
         self._saver.submit(self._write, collection, gallery)
 
     def _write(self, collection: int, gallery: Gallery) -> None:
-        removals, file = gallery.removals, self._file(collection)
-        is_written = gallery.save(file)
-        # A face that another process removed meanwhile must not stay in a file that it could not see.
-        with gallery.lock, self._database.read() as connection:
-            state = connection.execute(STATE, {"n": collection}).first()
-            if state is not None:
-                self._bring_up(connection, collection, gallery, state)
-            if state is None or gallery.removals != removals:
-                _discard(file)
-                is_written = False
-        if not is_written:
-            self._saved[collection] = _Saved(at=time.monotonic())
+        removals, is_written, is_sound = gallery.removals, False, False
+        try:
+            is_written = gallery.save(self._file(collection))
+            # A face that another process removed meanwhile must not stay in a file that it could not see.
+            with gallery.lock, self._database.read() as connection:
+                state = connection.execute(STATE, {"n": collection}).first()
+                if state is not None:
+                    self._bring_up(connection, collection, gallery, state)
+                    is_sound = gallery.removals == removals
+        finally:
+            if not is_sound:
+                self._discard_files(collection)
+            if not (is_written and is_sound):
+                self._saved[collection] = _Saved(at=time.monotonic())
+
+    def _discard_files(self, collection: int) -> None:
+        """Remove a gallery's file, and what is being written, by whomever: it cannot be put in its place any more."""
+        for file in self._folder.glob(f"{self._file(collection).name}*"):
+            _discard(file)
 
     def _file(self, collection: int) -> Path:
         return self._folder / f"{collection}.gallery"

@@ -33,22 +33,23 @@ class _Column:
 
     def __init__(self, kind: type[np.generic], *shape: int) -> None:
         self._kind, self._shape = np.dtype(kind), shape
-        self._row = self._kind.itemsize * int(np.prod(shape, dtype=np.int64))
-        self._pages = self._made(1024 * self._row)
+        self.row_bytes = self._kind.itemsize * int(np.prod(shape, dtype=np.int64))
+        self._pages = self._made(1024 * self.row_bytes)
         self.all = self._view()
 
     def reach(self, rows: int) -> None:
         """Have room for so many rows. Pages that were not written yet cost no memory."""
         if rows <= len(self.all):
             return
-        size, before = max(rows, len(self.all) * 3 // 2) * self._row, self._pages
+        size, before = max(rows, len(self.all) * 3 // 2) * self.row_bytes, self._pages
         del self.all
         try:
             before.resize(size)
         except BufferError:  # somebody still looks at it
             self._pages = self._made(size)
             self._pages[: len(before)] = before[:]
-        self.all = self._view()
+        finally:  # where there is no memory, it stays as it was
+            self.all = self._view()
 
     def _made(self, size: int) -> mmap.mmap:
         pages = mmap.mmap(-1, size, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
@@ -57,8 +58,8 @@ class _Column:
         return pages
 
     def _view(self) -> NDArray[Any]:
-        rows = len(self._pages) // self._row
-        return np.frombuffer(self._pages, self._kind, count=rows * self._row // self._kind.itemsize).reshape(rows, *self._shape)
+        rows = len(self._pages) // self.row_bytes
+        return np.frombuffer(self._pages, self._kind, count=rows * self.row_bytes // self._kind.itemsize).reshape(rows, *self._shape)
 
 
 @dataclass(frozen=True, slots=True)
@@ -111,7 +112,9 @@ class Gallery:
         return self._of("slots")
 
     def append(self, numbers: Sequence[int], subjects: Sequence[int | None], vectors: NDArray[np.float32]) -> None:
-        """Add faces with their templates (n, d)."""
+        """Add faces with their templates (n, d); raises ValueError for what is none, or not as long as those that are here."""
+        if self.size and vectors.shape[1] != self.dimension:
+            raise ValueError(f"it has {vectors.shape[1]} numbers, others {self.dimension}")
         self._make(vectors.shape[1])
         for start in range(0, len(numbers), _QUANTISED):
             some = slice(start, start + _QUANTISED)
@@ -134,6 +137,7 @@ class Gallery:
         self._changes += 1
         if self._sample:
             self._sample.move(before, self._faces(places))
+            self._sample.drop(list(subjects))
 
     def remove(self, numbers: Sequence[int]) -> None:
         """Take faces out; nothing of them stays."""
@@ -142,6 +146,7 @@ class Gallery:
             return
         if self._sample:
             self._sample.move(self._faces(gone), None)
+            self._sample.drop(numbers)
         left = self.size - gone.size
         holes = gone[gone < left]
         movers = np.setdiff1d(np.arange(left, self.size), gone, assume_unique=True)
@@ -159,13 +164,15 @@ class Gallery:
             return None
         if self._own is None or self._own[0] != self.state.generation:
             members = self._faces(self._places(smallest()))
-            self._sample = self._sample or Sample(self.rows.codes.shape[1])
-            self._sample.choose(members, lambda: [self._faces(slice(0, self.size))])
-            self._own = self.state.generation, self._sample.scores(self.size)
+            sample, self._sample = self._sample or Sample(self.rows.codes.shape[1]), None
+            sample.choose(members, lambda: [self._faces(slice(0, self.size))])
+            # Only now: one whose counting broke off would go on with what it has not counted.
+            self._sample, self._own = sample, (self.state.generation, sample.scores(self.size))
         return self._own[1]
 
     def _faces(self, which: slice | NDArray[np.int64]) -> Faces:
-        owners = np.array([*self.subjects, 0], np.int64)[self.slots[which]]
+        slots = self.slots[which].tolist()
+        owners = np.fromiter((self.subjects[slot] if slot >= 0 else 0 for slot in slots), np.int64, len(slots))
         return Faces(self.numbers[which], self.rows.codes[which], self.rows.scales[which], owners)
 
     def _of(self, name: str) -> NDArray[Any]:
@@ -218,7 +225,7 @@ class Gallery:
                     check = zlib.crc32(piece, check)
                     out.write(piece)
                 for column in self._columns.values():
-                    step = max(_PIECE // (column.all[:1].nbytes or 1), 1)
+                    step = max(_PIECE // column.row_bytes, 1)
                     for start in range(0, size, step):
                         with self.lock:
                             if self._changes != changes:
@@ -227,7 +234,7 @@ class Gallery:
                         check = zlib.crc32(piece, check)
                         out.write(piece)
                 out.seek(0)
-                out.write(json.dumps({**head, "crc": check}).encode().ljust(_HEADER))
+                out.write(json.dumps({**head, "crc": _checked(head, check)}).encode().ljust(_HEADER))
             with self.lock:
                 if self._changes != changes:
                     return False
@@ -261,7 +268,7 @@ class Gallery:
                     piece = target[start : start + _PIECE]
                     source.readinto(piece)
                     check = zlib.crc32(piece, check)
-            if check != head["crc"]:
+            if head.pop("crc") != _checked(head, check):
                 raise ValueError("its checksum is wrong")
             self.size = size
             self.state = State(self.state.model, head["generation"], head["touches"], head["last"])
@@ -274,3 +281,8 @@ class Gallery:
                 self._sample.restore(
                     self._faces(places), np.frombuffer(small, np.int32, members * BINS, subjects + 8 * members).reshape(-1, BINS)
                 )
+
+
+def _checked(head: Mapping[str, Any], check: int) -> int:
+    """A file's checksum: of what follows its head, and of the head."""
+    return zlib.crc32(json.dumps(head).encode(), check)
