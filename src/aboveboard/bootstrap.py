@@ -51,8 +51,13 @@ def open_app(settings: Settings, *, check: bool = False) -> App:
     if list(settings.data.glob(f"{keep.UNDER_WAY}*")):
         raise Unavailable(f"a restore of {settings.data} was interrupted; `aboveboard restore DIR` ends it")
     file = settings.data / keep.DATABASE
-    keyring = Keyring.open(settings.data / keep.MASTER_KEY, create=not file.exists())
+    before = file.stat().st_ino if file.exists() else None
+    keyring = Keyring.open(settings.data / keep.MASTER_KEY, create=before is None)
     database = Database(file)
+    # Else what is written would go into the log of the new database, out of the pages of the old.
+    if before not in (None, file.stat().st_ino):
+        database.close()
+        raise Unavailable(f"{settings.data} was restored while it was opened; start again")
     ledger, collections = Ledger(database), Collections(database)
     with ThreadPoolExecutor(1) as beside:
         damage = beside.submit(database.damage) if check else None

@@ -20,6 +20,7 @@ from aboveboard.accountability.operators import AccessKey
 from aboveboard.cli import app as program
 from aboveboard.errors import Unavailable
 from aboveboard.service import keep
+from aboveboard.storage.database import Database
 
 
 def aboveboard(*words: object, code: int = 0) -> Any:
@@ -285,3 +286,19 @@ def test_a_backup_is_made_by_an_admin_and_never_written_over(deployment, backup,
     aboveboard("backup", tmp_path / "another", "--data", deployment, "--operator", "first")
     assert "needs the role admin" in aboveboard("restore", tmp_path / "another", "--data", tmp_path / "new", "--operator", "ivy", code=3)
     assert not (tmp_path / "new").exists()
+
+
+def test_a_deployment_that_is_restored_while_it_is_being_opened_is_not_opened(deployment, backup, monkeypatch):
+    """The old file stays open under its old name's log: nothing may be written to it."""
+
+    def restored(file):
+        database = Database(file)
+        file.rename(deployment / "aside.db")
+        shutil.copy(backup / "aboveboard.db", file)
+        return database
+
+    monkeypatch.setattr(bootstrap, "Database", restored)
+    with pytest.raises(Unavailable, match="start again"):
+        bootstrap.open_app(null_settings(deployment))
+    assert contents(deployment)["aboveboard.db"] == contents(backup)["aboveboard.db"]
+    assert not contents(deployment).get("aboveboard.db-wal")

@@ -259,6 +259,27 @@ def test_a_template_of_another_length_hides_no_other(store):
     search(store)
 
 
+def test_what_cannot_be_read_ahead_keeps_nothing_else_from_it(store, monkeypatch):
+    first, face_ids = store.n, set(store.truth)
+    search(store)
+    store.add(normalise(np.ones((1, 16))))
+    with store.database.write() as connection:
+        store.n = store.collections.create(connection, "b", "1.0", "m", {})
+        rows = sa.select(FACES.c.n).where(FACES.c.face_id.in_(face_ids))
+        connection.execute(sa.update(FACES).where(FACES.c.n.in_(rows)).values(collection=store.n))
+        connection.execute(sa.update(COLLECTIONS).where(COLLECTIONS.c.n == store.n).values(face_count=len(face_ids)))
+        connection.execute(sa.update(COLLECTIONS).where(COLLECTIONS.c.n == first).values(face_count=1))
+    store.truth = {face_id: store.truth[face_id] for face_id in face_ids}
+    search(store)
+    restarted(store)
+    folder = store.database.file.parent / "cache"
+    (folder / "copy of it.gallery").write_bytes(b"")
+    store.stores[0].warm()
+    read = templates_read(store, monkeypatch)
+    search(store)
+    assert read == []
+
+
 def test_what_a_killed_process_had_begun_to_write_goes(store):
     search(store)
     left = store.database.file.parent / "cache" / f"{store.n}.gallery.1.new"

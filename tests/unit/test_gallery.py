@@ -246,3 +246,12 @@ def test_the_distribution_stands_beside_the_promise():
         assert point.found == pytest.approx(point.promised, rel=0.15)
     assert points[15].promised == pytest.approx(fmr_at(80), rel=0.2)
     assert isinstance(own, OwnScores)
+
+
+def test_a_scale_that_is_shorter_than_a_bin_tells_nothing_and_breaks_nothing():
+    rates = [rate for _, rate in ANCHORS]
+    curve = [{"score": 0.9991 + 1e-4 * i, "fmr": rate} for i, rate in enumerate(rates)]
+    document = {"id": "short", "model_version": "1", "measured_limit": 1e-6, "misses": [{"score": 0, "fnmr": 0}], "curve": curve}
+    check = own_scores(people(1, 600)).check(Calibration.from_json(json.dumps(document)))
+    assert check.factor is None
+    assert all(level.ratio is None for level in check.levels)

@@ -303,7 +303,8 @@ class OwnScores:
         end = np.searchsorted(edges[edges < BINS], tops)
         trials = reaching[:, 0]
         in_band = reaching[:, at] - reaching[:, end]
-        expected = trials.sum() * (promised - beyond)
+        # Of a scale so short that a level and its top lie on one edge nothing is promised between them, and nothing can be told.
+        expected = np.maximum(trials.sum() * (promised - beyond), 1e-9)
         found, whole = in_band.sum(axis=0), reaching[:, at].sum(axis=0)
         ratios = found / expected
         spread = self._spread(in_band, trials, found)

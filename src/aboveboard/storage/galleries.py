@@ -21,7 +21,7 @@ import numpy as np
 import sqlalchemy as sa
 
 from aboveboard.biometrics.scan import quantise
-from aboveboard.errors import Busy, NoSuch, Unavailable
+from aboveboard.errors import Busy, Error, NoSuch, Unavailable
 from aboveboard.memory import wipe
 from aboveboard.storage.database import COLLECTIONS, FACES, MEND, TEMPLATES, TOUCHED, Database
 from aboveboard.storage.gallery import Gallery
@@ -105,14 +105,17 @@ class Galleries:
 
     def warm(self) -> bool:
         """Read the galleries that have files, so that no look has to wait for that; returns whether there is one."""
-        files = sorted(self._folder.glob("*.gallery"))
-        for file in files:
-            with self._database.read() as connection:
-                state = connection.execute(STATE, {"n": int(file.stem)}).first()
-            if state is not None:
-                with self.opened(int(file.stem), (state.model_version, state.model)):
-                    pass
-        return bool(files)
+        collections = [int(file.stem) for file in sorted(self._folder.glob("*.gallery")) if file.stem.isdecimal()]
+        for n in collections:
+            try:
+                with self._database.read() as connection:
+                    state = connection.execute(STATE, {"n": n}).first()
+                if state is not None:
+                    with self.opened(n, (state.model_version, state.model)):
+                        pass
+            except Error as error:  # whoever looks at it is told; the others are read all the same
+                log.warning("a gallery was not read before the first look at it: %s", error.message)
+        return bool(collections)
 
     def forget(self, collection: int) -> None:
         """Drop a collection from memory, and its file."""

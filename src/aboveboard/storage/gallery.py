@@ -190,6 +190,10 @@ class Gallery:
             }
             self._columns = {name: _Column(kind, *shape) for name, (kind, shape) in kinds.items()}
 
+    def slot_of(self, subject: int | None) -> int:
+        """The place of a subject in `subjects`; -2 for one that has no face here."""
+        return self._slot_of.get(-1 if subject is None else subject, -2)
+
     def _slot(self, subject: int | None) -> int:
         if subject is None:
             return -1

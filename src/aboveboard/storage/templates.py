@@ -318,7 +318,7 @@ class Templates:
             n = connection.execute(_NUMBERS_OF, {"collection": collection, "face_ids": [face_id]}).scalar()
             return np.asarray(gallery.numbers == (-1 if n is None else n))
         n = connection.execute(_NUMBER_OF_SUBJECT, {"handle": subject}).scalar()
-        return np.asarray(gallery.slots == (gallery.subjects.index(n) if n in gallery.subjects else -2))
+        return np.asarray(gallery.slots == gallery.slot_of(n))
 
     @staticmethod
     def _ids(connection: sa.Connection, collection: int, gallery: Gallery) -> NDArray[np.int64]:
