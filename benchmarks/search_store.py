@@ -40,6 +40,18 @@ def row_of(face: str) -> int:
     return uuid.UUID(face).int * pow(_ODD, -1, 2**128) % 2**128
 
 
+Faces = dict[str, tuple[dict[str, Any], Template]]
+
+
+def faces_of(first: int, vectors: Vectors) -> Faces:
+    """Faces as the store is given them, with ids from row `first` on."""
+    plain_row = {"box": [0.1, 0.1, 0.5, 0.5], "confidence": 99.0, "external_image_id": None}
+    return {
+        face_id(row): ({**plain_row, "image_id": face_id(row + 2**40)}, Template(vector, MODEL[0]))
+        for row, vector in enumerate(vectors, first)
+    }
+
+
 class Store:
     """A database with one collection, and the searches over it."""
 
@@ -51,14 +63,7 @@ class Store:
         self.collection: Collection = self.collections.get("c")
         self.templates = Templates(self.database)
 
-    def add(self, first: int, vectors: Vectors) -> None:
-        faces: dict[str, tuple[dict[str, Any], Template]] = {
-            face_id(row): (
-                {"image_id": face_id(row + 2**40), "box": [0.1, 0.1, 0.5, 0.5], "confidence": 99.0, "external_image_id": None},
-                Template(vector, MODEL[0]),
-            )
-            for row, vector in enumerate(vectors, first)
-        }
+    def add(self, faces: Faces) -> None:
         with self.database.write() as connection:
             new = self.collections.add_faces(connection, self.collection, faces)
             self.collections.touch(connection, self.collection, added=len(new))
@@ -94,9 +99,10 @@ def filled(folder: Path, blocks: Iterator[Vectors]) -> tuple[Store, float]:
     folder.mkdir()
     store, rows, seconds = Store(folder), 0, 0.0
     for block in blocks:
+        batches = [faces_of(rows + at, block[at : at + BATCH]) for at in range(0, len(block), BATCH)]
         start = time.perf_counter()
-        for at in range(0, len(block), BATCH):
-            store.add(rows + at, block[at : at + BATCH])
+        for faces in batches:
+            store.add(faces)
         seconds += time.perf_counter() - start
         rows += len(block)
     return store, rows / seconds
@@ -104,9 +110,10 @@ def filled(folder: Path, blocks: Iterator[Vectors]) -> tuple[Store, float]:
 
 def one_by_one(store: Store, first: int, vectors: Vectors) -> float:
     """Rows a second, each acknowledged on the disk before the next."""
+    batches = [faces_of(row, vector[None]) for row, vector in enumerate(vectors, first)]
     start = time.perf_counter()
-    for row, vector in enumerate(vectors, first):
-        store.add(row, vector[None])
+    for faces in batches:
+        store.add(faces)
     return len(vectors) / (time.perf_counter() - start)
 
 
