@@ -76,7 +76,7 @@ def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
 
 
 _decode = json.JSONDecoder(object_pairs_hook=_object, parse_float=_float).decode
-_encode = json.JSONEncoder(ensure_ascii=False, separators=(",", ":")).encode
+_encode = json.JSONEncoder(ensure_ascii=False, allow_nan=False, separators=(",", ":")).encode
 
 
 def read_entry(line: bytes) -> dict[str, Any]:
@@ -290,7 +290,7 @@ def main() -> int:
         else:
             report = check(given.folder, given.checkpoints, key)
             lines, code = report.lines(), 1 if report.faults() else 0
-    except (OSError, ValueError, LookupError, TypeError, AttributeError) as error:
+    except (OSError, ValueError, LookupError, TypeError, AttributeError, RecursionError) as error:
         lines, code = [f"error: {error}"], 1 if given.proof and isinstance(error, ValueError) else 2
     print("\n".join(lines))  # noqa: T201
     return code

@@ -93,7 +93,7 @@ def verify(
     try:
         found = Path(verifier_key).read_text().strip() if verifier_key and Path(verifier_key).is_file() else verifier_key
         report = verify_ledger.check(folder, checkpoints, found)
-    except (OSError, ValueError, LookupError, TypeError) as error:
+    except (OSError, ValueError, LookupError, TypeError, RecursionError) as error:
         raise BadRequest(
             f"{folder} is no bundle that can be verified: {error}; make one with: {advice('ledger export DIR', None)}"
         ) from error
