@@ -52,7 +52,8 @@ def export(app: App, session: Session, to: Path) -> Checkpoint:
         for file in app.checkpoints.files():
             shutil.copyfile(file, checkpoints / file.name)
         with (to / verify_ledger.ENTRIES).open("xb") as entries:
-            entries.writelines(entry + b"\n" for entry in app.ledger.entries(0, last.size))
+            # What was put there by hand may be no bytes; the verifier names it.
+            entries.writelines((one if isinstance(one, bytes) else str(one).encode()) + b"\n" for one in app.ledger.entries(0, last.size))
         (to / verify_ledger.KEY).write_text(f"{app.checkpoints.verifier_key}\n")
         shutil.copyfile(verify_ledger.__file__, to / "verify_ledger.py")
         hashes = {file.relative_to(to).as_posix(): _sha256(file) for file in sorted(to.rglob("*")) if file.is_file()}
