@@ -275,6 +275,7 @@ def _check_checkpoints(entries: Entries, held: list[Checkpoint], report: Report)
 
 
 def main() -> int:
+    """Verify what the command line names; returns the exit code."""
     parser = argparse.ArgumentParser(description="Verify an exported ledger of Aboveboard, or a proof out of one, offline.")
     parser.add_argument("folder", nargs="?", type=Path, default=Path(__file__).parent, metavar="DIR")
     parser.add_argument("--checkpoints", type=Path, metavar="PATH", help="folder of checkpoints kept elsewhere; with --proof, one of them")

@@ -99,7 +99,6 @@ def served(app: App) -> Iterator[None]:
     """While the block runs a server serves: its start and its stop are entries, and checkpoints are signed by a thread of their own."""
     settings = "\n".join(f"{one.name}={getattr(app.settings, one.name)}" for one in fields(app.settings)).encode()
     chosen = {name: getattr(app.settings, name) for name in ("pack", "default_policy", "minimum_policy")}
-    app.checkpoints.write()
     app.ledger.record("server.started", {"version": __version__, **chosen, "settings": hashlib.sha256(settings).hexdigest()})
     stopped = threading.Event()
     thread = threading.Thread(target=_sign, args=(app, stopped), name="checkpoints", daemon=True)
