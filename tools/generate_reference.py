@@ -42,6 +42,7 @@ DEFAULTS = {
     "data": "`$ABOVEBOARD_DATA`, else `$XDG_DATA_HOME/aboveboard/data`, else `~/.local/share/aboveboard/data`",
     "models": "`models` beside the default data folder",
     "photographs": "`photographs` beside the default data folder",
+    "checkpoints": "`checkpoints` in the data folder",
     "buckets": "none",
     "package_index": "pip's `PIP_INDEX_URL`, else the public Python Package Index",
 }

@@ -19,6 +19,7 @@ from aboveboard.remote import Remote
 from aboveboard.service import keep
 from aboveboard.service.app import App
 from aboveboard.settings import Settings, cores
+from aboveboard.storage.checkpoints import Checkpoints
 from aboveboard.storage.collections import Collections
 from aboveboard.storage.database import MEND, Database
 from aboveboard.storage.erasures import Erasures
@@ -81,6 +82,7 @@ def open_app(settings: Settings, *, check: bool = False) -> App:
         Operators(database, keyring, ledger),
         gate,
         Objects(settings.buckets, settings.s3_endpoint, settings.s3_region, settings.s3_profile),
+        Checkpoints(ledger, keyring, settings.checkpoints, is_own=settings.checkpoints == settings.data / "checkpoints"),
     )
 
 

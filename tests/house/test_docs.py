@@ -195,7 +195,7 @@ def test_the_reference_has_every_policy_key_and_card_key():
 
 def test_the_ledger_page_has_every_type_of_entry():
     """Every type that the code writes is explained, and no other."""
-    written = set(re.findall(r"(?:append\(connection, |record\(|record, )\"([a-z.]+)\"", SOURCES))
+    written = set(re.findall(r"(?:append\(connection, |record\(|record, |\"type\": )\"([a-z.]+)\"", SOURCES))
     assert set(re.findall(r"^\| `([a-z.]+)` \|", read("docs/ledger.md"), flags=re.M)) == written
     assert len(written) >= 13
 

@@ -13,7 +13,8 @@ from kit import merkle_tree_hash
 
 from aboveboard.errors import Unavailable
 from aboveboard.storage.database import Database
-from aboveboard.storage.ledger import Ledger, grow, leaf_hash, root_of
+from aboveboard.storage.ledger import Ledger
+from aboveboard.storage.merkle import grow, leaf_hash, root_of
 
 
 @pytest.fixture

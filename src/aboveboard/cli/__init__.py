@@ -12,7 +12,20 @@ from typing import Annotated
 import typer
 
 from aboveboard import __version__, memory
-from aboveboard.cli import checking, common, demo, deployment, distribution, indexing, keeping, laboratory, pictures, reindexing, serve
+from aboveboard.cli import (
+    checking,
+    common,
+    demo,
+    deployment,
+    distribution,
+    indexing,
+    keeping,
+    laboratory,
+    ledger,
+    pictures,
+    reindexing,
+    serve,
+)
 
 _EPILOG = "Exit codes: " + "; ".join(f"{code} {meaning}" for code, meaning in common.EXIT_CODES.items()) + "."
 
@@ -41,7 +54,7 @@ app.command("doctor")(keeping.doctor)
 app.add_typer(deployment.collections, name="collection")
 app.add_typer(deployment.operators, name="operator")
 app.add_typer(deployment.models, name="models")
-app.add_typer(deployment.ledger, name="ledger")
+app.add_typer(ledger.ledger, name="ledger")
 
 
 def _version(is_asked: bool) -> None:

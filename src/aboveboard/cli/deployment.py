@@ -1,4 +1,4 @@
-"""Verbs about the deployment itself: collections, operators, models, the ledger."""
+"""Verbs about the deployment itself: collections, operators, models."""
 
 from __future__ import annotations
 
@@ -47,7 +47,6 @@ if TYPE_CHECKING:
 collections = typer.Typer(help="Make, list, describe, re-index and delete collections.", no_args_is_help=True)
 operators = typer.Typer(help="The people and programs that may act, and their access keys.", no_args_is_help=True)
 models = typer.Typer(help="Model packs and the demo's photographs.", no_args_is_help=True)
-ledger = typer.Typer(help="Read the record of what was done.", no_args_is_help=True)
 
 CollectionName = Annotated[str, typer.Argument(metavar="COLLECTION")]
 Pack = Annotated[str, typer.Argument(metavar="[PACK]", help="The pack; without one the pack in use.")]
@@ -350,29 +349,6 @@ def models_photographs(data: Data = None, as_json: Json = False) -> None:
     if not as_json:
         out().print(table)
         typer.echo(f"the photographs are in {settings.photographs}")
-
-
-@ledger.command("show")
-def ledger_show(
-    last: Annotated[int, typer.Option("--last", min=0, metavar="N", help="Only the last N entries; 0 for all.")] = 0,
-    data: Data = None,
-    operator: OperatorName = "",
-) -> None:
-    """Print the entries as they were hashed: one canonical JSON document per line."""
-    app, session = open_as(data, operator)
-    app.gate.authorise(session, "ledger.read")
-    size, _ = app.ledger.checkpoint()
-    for entry in app.ledger.entries(max(0, size - last) if last else 0):
-        typer.echo(entry)
-
-
-@ledger.command("root")
-def ledger_root(data: Data = None, operator: OperatorName = "", as_json: Json = False) -> None:
-    """Print the number of entries and the Merkle root over them (RFC 9162)."""
-    app, session = open_as(data, operator)
-    app.gate.authorise(session, "ledger.read")
-    size, root = app.ledger.checkpoint()
-    _show_pairs({"size": size, "root": root.hex()}, as_json)
 
 
 def _key_json(key: AccessKey) -> dict[str, str]:

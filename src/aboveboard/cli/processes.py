@@ -25,6 +25,7 @@ from aboveboard.rekognition.server import MAX_BODY, Front
 from aboveboard.remote import Remote, answer
 from aboveboard.service.app import App
 from aboveboard.service.erasure import Eraser
+from aboveboard.service.record import served
 from aboveboard.settings import Settings
 
 GRACE_S = 30
@@ -55,7 +56,7 @@ class Serving:
             registry.register(_counted(front))
             self.scrapes.show(registry)
         threading.Thread(target=self.app.gate.warm, name="warm", daemon=True).start()
-        with Eraser(self.app):
+        with served(self.app), Eraser(self.app):
             self._answer(front, self.app, ready)
         self.app.gate.close()
         self.app.database.close()
@@ -82,7 +83,7 @@ class Serving:
             self.scrapes.show(registry)
         shared = bootstrap.shared(self.app)
         threading.Thread(target=shared["templates"].warm, name="warm", daemon=True).start()
-        with Eraser(self.app):
+        with served(self.app), Eraser(self.app):
             answer(answering, {**shared, "rates": Rates(self.app.settings.requests_per_second)})
         shared["templates"].close()
         self.app.database.close()

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from aboveboard.accountability.gate import Gate
 from aboveboard.accountability.operators import Operators
 from aboveboard.settings import Settings
+from aboveboard.storage.checkpoints import Checkpoints
 from aboveboard.storage.collections import Collections
 from aboveboard.storage.database import Database
 from aboveboard.storage.erasures import Erasures
@@ -38,3 +39,4 @@ class App:
     operators: Operators
     gate: Gate
     objects: Objects
+    checkpoints: Checkpoints

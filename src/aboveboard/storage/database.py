@@ -169,6 +169,13 @@ LEDGER_STATE = sa.Table(
     sa.Column("size", sa.Integer, nullable=False),
     sa.Column("subtrees", sa.LargeBinary, nullable=False),
 )
+LEDGER_BLOCKS = sa.Table(
+    "ledger_blocks",
+    METADATA,
+    # The root over each full block of entries: what a proof reads instead of the entries.
+    sa.Column("n", sa.Integer, primary_key=True),
+    sa.Column("root", sa.LargeBinary, nullable=False),
+)
 COMMITMENT_KEYS = sa.Table(
     "commitment_keys",
     METADATA,

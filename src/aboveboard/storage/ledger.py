@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import hashlib
+import json
 from collections.abc import Iterator, Mapping
 from itertools import islice
 from typing import Any
@@ -10,42 +10,17 @@ from typing import Any
 import rfc8785
 import sqlalchemy as sa
 
-from aboveboard.storage.database import COMMITMENT_KEYS, LEDGER, LEDGER_STATE, Database, now
+from aboveboard.errors import Unavailable
+from aboveboard.storage.database import COMMITMENT_KEYS, LEDGER, LEDGER_BLOCKS, LEDGER_STATE, Database, now
+from aboveboard.storage.merkle import grow, leaf_hash, root_of
 
+BLOCK = 256
+"""Entries whose common root is kept, so that a proof need not hash the whole log. A power of two."""
 
-def leaf_hash(entry: bytes) -> bytes:
-    """SHA-256(0x00 || entry)."""
-    return hashlib.sha256(b"\x00" + entry).digest()
-
-
-def node_hash(left: bytes, right: bytes) -> bytes:
-    """SHA-256(0x01 || left || right)."""
-    return hashlib.sha256(b"\x01" + left + right).digest()
-
-
-def grow(subtrees: list[bytes], size: int, leaf: bytes) -> list[bytes]:
-    """The roots of the full subtrees, largest first, after `leaf` joins a tree of `size` leaves."""
-    grown = [*subtrees, leaf]
-    while size & 1:
-        right, left = grown.pop(), grown.pop()
-        grown.append(node_hash(left, right))
-        size >>= 1
-    return grown
-
-
-def root_of(subtrees: list[bytes]) -> bytes:
-    """The tree's root from the roots of its full subtrees; the hash of nothing for an empty tree."""
-    if not subtrees:
-        return hashlib.sha256(b"").digest()
-    root = subtrees[-1]
-    for left in reversed(subtrees[:-1]):
-        root = node_hash(left, root)
-    return root
-
-
-_STATE = sa.select(LEDGER_STATE.c.size, LEDGER_STATE.c.subtrees)
+_LAST = sa.select(LEDGER.c.entry).where(LEDGER.c.seq == LEDGER_STATE.c.size - 1).scalar_subquery()
+_STATE = sa.select(LEDGER_STATE.c.size, LEDGER_STATE.c.subtrees, _LAST.label("last"))
 _UPDATE_STATE = sa.update(LEDGER_STATE).values(size=sa.bindparam("size"), subtrees=sa.bindparam("subtrees"))
-_INSERT, _INSERT_KEY = sa.insert(LEDGER), sa.insert(COMMITMENT_KEYS)
+_INSERT, _INSERT_KEY, _INSERT_BLOCK = sa.insert(LEDGER), sa.insert(COMMITMENT_KEYS), sa.insert(LEDGER_BLOCKS)
 
 
 class Ledger:
@@ -65,24 +40,40 @@ class Ledger:
             return self.append(connection, kind, facts)
 
     def append(self, connection: sa.Connection, kind: str, facts: Mapping[str, Any]) -> int:
-        """Append one entry inside the caller's transaction: it is in the log if, and only if, the caller's rows are in theirs."""
-        size, subtrees = self._state(connection)
-        entry = rfc8785.dumps({"seq": size, "time": now(), "type": kind, **facts})
-        grown = grow(subtrees, size, leaf_hash(entry))
+        """Append one entry inside the caller's transaction: it is in the log if, and only if, the caller's rows are in theirs.
+
+        Where the clock stands before the entry that is the last, an entry of its own says so first.
+        """
+        size, subtrees, last = self._state(connection)
+        time = now()
+        if time < last:
+            subtrees = self._append(connection, size, subtrees, {"time": time, "type": "clock.set.back", "before": last})
+            size += 1
+        self._append(connection, size, subtrees, {"time": time, "type": kind, **facts})
+        return size
+
+    @staticmethod
+    def _append(connection: sa.Connection, size: int, subtrees: list[bytes], facts: Mapping[str, Any]) -> list[bytes]:
+        entry = rfc8785.dumps({"seq": size, **facts})
+        leaf = leaf_hash(entry)
+        grown = grow(subtrees, size, leaf)
         connection.execute(_INSERT, {"seq": size, "entry": entry})
+        if (size + 1) % BLOCK == 0:
+            root = root_of([*subtrees[1 - BLOCK.bit_length() :], leaf])
+            connection.execute(_INSERT_BLOCK, {"n": size // BLOCK, "root": root})
         values = {"size": size + 1, "subtrees": b"".join(grown)}
         if size:
             connection.execute(_UPDATE_STATE, values)
         else:
             connection.execute(sa.insert(LEDGER_STATE).values(one=1, **values))
-        return size
+        return grown
 
     def checkpoint(self, connection: sa.Connection | None = None) -> tuple[int, bytes]:
         """How many entries there are and the root over them (32 bytes)."""
         if connection is None:
             with self._database.read() as own:
                 return self.checkpoint(own)
-        size, subtrees = self._state(connection)
+        size, subtrees, _ = self._state(connection)
         return size, root_of(subtrees)
 
     def root_at(self, size: int) -> bytes:
@@ -92,15 +83,16 @@ class Ledger:
             grown = grow(grown, count, leaf_hash(entry))
         return root_of(grown)
 
-    def entries(self, start: int = 0) -> Iterator[bytes]:
-        """The entries from `start` on, as they were hashed."""
+    def entries(self, start: int = 0, end: int | None = None) -> Iterator[bytes]:
+        """The entries from `start` up to, without, `end`, as they were hashed."""
+        chosen = sa.select(LEDGER.c.entry).where(LEDGER.c.seq >= start).order_by(LEDGER.c.seq)
         with self._database.read() as connection:
-            for row in connection.execute(sa.select(LEDGER.c.entry).where(LEDGER.c.seq >= start).order_by(LEDGER.c.seq)):
+            for row in connection.execute(chosen if end is None else chosen.where(LEDGER.c.seq < end)):
                 yield row.entry
 
     def fault(self, connection: sa.Connection) -> str:
         """What is wrong with the log: a gap in the sequence, or a root that its entries do not have; empty where it is whole."""
-        size, subtrees = self._state(connection)
+        size, subtrees, _ = self._state(connection)
         grown, count = list[bytes](), 0
         for row in connection.execute(sa.select(LEDGER).order_by(LEDGER.c.seq)):
             if row.seq != count:
@@ -113,9 +105,43 @@ class Ledger:
             return f"it has {count} entries, not {size}"
         return "" if grown == subtrees else f"the root of its {size} entries is {root_of(grown).hex()}, not {root_of(subtrees).hex()}"
 
+    def root(self, start: int, end: int) -> bytes:
+        """The root over the entries from `start` up to, without, `end`, for proofs; `start` is a multiple of that tree's largest subtree.
+
+        Blocks of entries are not hashed again: who changed one gets a proof that does not hold.
+        """
+        chosen = sa.select(LEDGER_BLOCKS).where(LEDGER_BLOCKS.c.n.between(start // BLOCK, end // BLOCK - 1))
+        with self._database.read() as connection:
+            kept = {row.n: row.root for row in connection.execute(chosen)}
+        subtrees: list[bytes] = []
+        at = start
+        while at < end:
+            n = at // BLOCK
+            if at % BLOCK == 0 and n in kept:
+                subtrees = grow(subtrees, n - start // BLOCK, kept[n])
+                at += BLOCK
+                continue
+            # The rest, or a block of a log that an older release began.
+            for entry in self.entries(at, min(end, (n + 1) * BLOCK)):
+                subtrees = grow(subtrees, at - start, leaf_hash(entry))
+                at += 1
+            if at < min(end, (n + 1) * BLOCK):
+                raise Unavailable(f"entry {at} is missing; the ledger was changed: export it and see what verify says")
+        return root_of(subtrees)
+
     @staticmethod
-    def _state(connection: sa.Connection) -> tuple[int, list[bytes]]:
+    def _state(connection: sa.Connection) -> tuple[int, list[bytes], str]:
+        """Size, the roots of the full subtrees, and the last entry's time."""
         row = connection.execute(_STATE).first()
         if row is None:
-            return 0, []
-        return row.size, [row.subtrees[i : i + 32] for i in range(0, len(row.subtrees), 32)]
+            return 0, [], ""
+        return row.size, [row.subtrees[i : i + 32] for i in range(0, len(row.subtrees), 32)], _time(row.last)
+
+
+def _time(entry: bytes | None) -> str:
+    """Of an entry; empty where it is gone or was changed so that it has none: the next entry must be written all the same."""
+    try:
+        time = json.loads(entry or b"{}")["time"]
+    except (ValueError, LookupError, TypeError, RecursionError):
+        return ""
+    return time if isinstance(time, str) else ""

@@ -11,6 +11,7 @@ from pathlib import Path
 from tempfile import NamedTemporaryFile
 
 from cryptography.exceptions import InvalidTag
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 from cryptography.hazmat.primitives.hashes import SHA256
 from cryptography.hazmat.primitives.kdf.hkdf import HKDF
@@ -53,6 +54,10 @@ class Keyring:
             hkdf = HKDF(algorithm=SHA256(), length=32, salt=None, info=f"aboveboard:{purpose}".encode())
             self._derived[purpose] = hkdf.derive(self._master)
         return self._derived[purpose]
+
+    def signing_key(self, purpose: str) -> Ed25519PrivateKey:
+        """The deployment's own key to sign with, for one purpose."""
+        return Ed25519PrivateKey.from_private_bytes(self._key(purpose))
 
     def seal(self, secret: bytes, purpose: str, owner: str) -> bytes:
         """`secret` encrypted for one purpose and owner: nonce, ciphertext, tag."""

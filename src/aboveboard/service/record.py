@@ -1,0 +1,128 @@
+"""The ledger for others: checkpoints, bundles that an outsider verifies, proofs of single entries, the server's own start and stop."""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+import json
+import logging
+import shutil
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import fields
+from pathlib import Path
+from typing import Any
+
+from aboveboard import __version__
+from aboveboard.accountability import verify_ledger
+from aboveboard.accountability.gate import actor
+from aboveboard.accountability.operators import Session
+from aboveboard.errors import BadRequest, Unavailable
+from aboveboard.service.app import App
+from aboveboard.storage.checkpoints import Checkpoint
+from aboveboard.storage.database import now
+from aboveboard.storage.merkle import consistency_proof, inclusion_proof
+
+EVERY_S = 600
+"""How often a server signs a checkpoint, where there are new entries."""
+
+log = logging.getLogger("aboveboard.ledger")
+
+
+def checkpoint(app: App, session: Session) -> Checkpoint:
+    """Sign the ledger as it is now."""
+    app.gate.authorise(session, "ledger.read")
+    return app.checkpoints.write()
+
+
+def export(app: App, session: Session, to: Path) -> Checkpoint:
+    """Write a bundle into a new or empty folder: entries, checkpoints, key, verifier and, last, the manifest. It is an entry itself.
+
+    Raises BadRequest for a folder that holds something, Unavailable where the bundle cannot be written.
+    """
+    app.gate.authorise(session, "ledger.read")
+    if to.exists() and (not to.is_dir() or any(to.iterdir())):
+        raise BadRequest(f"{to} is not an empty folder; name one that is, or is not there yet")
+    app.ledger.record("ledger.exported", actor(session))
+    last = app.checkpoints.write()
+    try:
+        checkpoints = to / verify_ledger.CHECKPOINTS
+        checkpoints.mkdir(parents=True)
+        for file in app.checkpoints.files():
+            shutil.copyfile(file, checkpoints / file.name)
+        with (to / verify_ledger.ENTRIES).open("xb") as entries:
+            # What was put there by hand may be no bytes; the verifier names it.
+            entries.writelines((one if isinstance(one, bytes) else str(one).encode()) + b"\n" for one in app.ledger.entries(0, last.size))
+        (to / verify_ledger.KEY).write_text(f"{app.checkpoints.verifier_key}\n")
+        shutil.copyfile(verify_ledger.__file__, to / "verify_ledger.py")
+        hashes = {file.relative_to(to).as_posix(): _sha256(file) for file in sorted(to.rglob("*")) if file.is_file()}
+        facts = {"format": 1, "exported_at": now(), "program": __version__, "size": last.size, "root": last.root.hex(), "files": hashes}
+        (to / verify_ledger.MANIFEST).write_text(json.dumps(facts, indent=2) + "\n")
+    except OSError as error:
+        raise Unavailable(f"the bundle in {to} is not whole ({error.strerror}); remove it and name a folder with room") from error
+    return last
+
+
+def prove(app: App, session: Session, seq: int, against: bytes) -> dict[str, Any]:
+    """That an entry is in the log that a new checkpoint signs and, where an older one is given, that this log begins with that one's.
+
+    Raises BadRequest where there is no such entry, or the older checkpoint is not one of this log as it is.
+    """
+    app.gate.authorise(session, "ledger.read")
+    newest = app.checkpoints.write()
+    if not 0 <= seq < newest.size:
+        raise BadRequest(f"there is no entry {seq}: the ledger has {newest.size}, from 0 on")
+
+    def encoded(steps: list[bytes]) -> list[str]:
+        return [base64.b64encode(step).decode() for step in steps]
+
+    proof: dict[str, Any] = {
+        "seq": seq,
+        "entry": next(app.ledger.entries(seq, seq + 1), b"").decode(),
+        "checkpoint": newest.note.decode(),
+        "inclusion": encoded(inclusion_proof(app.ledger.root, seq, newest.size)),
+    }
+    try:
+        if against:
+            old = verify_ledger.read_checkpoint(against, app.checkpoints.verifier_key, "").size
+            steps = consistency_proof(app.ledger.root, old, newest.size) if 0 < old <= newest.size else []
+            proof |= {"against": against.decode(), "consistency": encoded(steps)}
+        verify_ledger.check_proof(proof, app.checkpoints.verifier_key, b"")
+    except ValueError as error:
+        raise BadRequest(f"nothing can be proven: {error}; export the ledger and see what verify says") from error
+    return proof
+
+
+@contextmanager
+def served(app: App) -> Iterator[None]:
+    """While the block runs a server serves: its start and its stop are entries, and checkpoints are signed by a thread of their own."""
+    settings = "\n".join(f"{one.name}={getattr(app.settings, one.name)}" for one in fields(app.settings)).encode()
+    chosen = {name: getattr(app.settings, name) for name in ("pack", "default_policy", "minimum_policy")}
+    app.ledger.record("server.started", {"version": __version__, **chosen, "settings": hashlib.sha256(settings).hexdigest()})
+    stopped = threading.Event()
+    thread = threading.Thread(target=_sign, args=(app, stopped), name="checkpoints", daemon=True)
+    thread.start()
+    try:
+        yield
+    finally:
+        stopped.set()
+        thread.join()
+        try:
+            app.ledger.record("server.stopped", {"version": __version__})
+            app.checkpoints.write()
+        except Unavailable as error:
+            log.error("%s", error.message)
+
+
+def _sign(app: App, stopped: threading.Event) -> None:
+    while not stopped.wait(EVERY_S):
+        try:
+            app.checkpoints.write()
+        except Unavailable as error:
+            log.error("%s", error.message)
+
+
+def _sha256(file: Path) -> str:
+    with file.open("rb") as opened:
+        return hashlib.file_digest(opened, "sha256").hexdigest()
