@@ -19,6 +19,7 @@ import psutil
 from search_data import Vectors, plain
 from search_engines import Found, K, figures
 
+from aboveboard.biometrics.scan import Scanner
 from aboveboard.biometrics.vocabulary import Template
 from aboveboard.storage.collections import Collection, Collections
 from aboveboard.storage.database import Database
@@ -136,7 +137,7 @@ def memory(n: int, d: int) -> float:
 
 
 def _memory(n: int, d: int) -> float:
-    gallery = Gallery(MODEL)
+    gallery = Gallery(MODEL, Scanner().tally)
     libc, process = ctypes.CDLL(None), psutil.Process()
 
     def fill(blocks: Iterator[Vectors], first: int) -> None:

@@ -133,6 +133,23 @@ def test_compiled_loops_and_numpy_give_the_same_numbers(kind, shape):
         np.testing.assert_array_equal(left, right)
 
 
+@pytest.mark.parametrize("kind", KINDS)
+def test_compiled_loops_and_numpy_count_the_same_scores(kind):
+    """Of 70 members with 600 faces of 50 owners: each score of two owners once, in the bin where it lies."""
+    quantised = quantise(rows(3, 600, 40, kind))
+    owners = np.random.default_rng(4).integers(0, 50, 600)
+    counts = [np.zeros((70, BINS), np.int32) for _ in LOOPS]
+    members = quantised.codes[:70], quantised.scales[:70], owners[:70]
+    for one, loops in zip(counts, LOOPS.values(), strict=True):
+        Scanner(1, loops).tally((quantised.codes, quantised.scales, owners), members, one)
+    np.testing.assert_array_equal(*counts)
+    assert counts[0].sum(axis=1).tolist() == [int(np.count_nonzero(owners != owner)) for owner in owners[:70]]
+    exact = (quantised.codes * quantised.scales[:, None].astype(np.float64)) @ (quantised.codes[0] * np.float64(quantised.scales[0]))
+    places = np.clip(((exact[owners != owners[0]] + 1) * BINS / 2).astype(int), 0, BINS - 1)
+    found = np.repeat(np.arange(BINS), counts[0][0])
+    assert np.abs(np.sort(places) - found).max() <= 1
+
+
 @pytest.mark.parametrize("threads", [1, 2, 5])
 def test_threads_share_the_rows_without_a_gap(threads):
     vectors = rows(2, 70_000, 32, "plain")

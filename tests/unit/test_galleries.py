@@ -15,6 +15,7 @@ from test_templates import check, directions
 
 from aboveboard.biometrics.gallery import Sample
 from aboveboard.biometrics.matching import normalise
+from aboveboard.biometrics.scan import Scanner
 from aboveboard.errors import Unavailable
 from aboveboard.storage import collections, galleries
 from aboveboard.storage.database import COLLECTIONS, FACES, TEMPLATES, Database
@@ -312,7 +313,7 @@ def test_a_file_that_cannot_be_held_against_the_database_goes(store, monkeypatch
 
 
 def test_where_there_is_no_memory_to_grow_a_gallery_stays_as_it_was():
-    gallery = Gallery(("1", "m"))
+    gallery = Gallery(("1", "m"), Scanner(1).tally)
     gallery.append(range(1, 11), [None] * 10, directions(1, 10, 1.0))
     before = gallery.rows.copy()
     for column in gallery._columns.values():
@@ -333,7 +334,7 @@ def test_where_no_file_can_be_written_searches_go_on(store):
 @settings(max_examples=40, deadline=None)
 def test_a_gallery_holds_what_came_and_nothing_of_what_went(steps):
     """Against a dictionary; and behind the last row there are only zeros."""
-    gallery, truth, last = Gallery(("1", "m")), {}, 0
+    gallery, truth, last = Gallery(("1", "m"), Scanner(1).tally), {}, 0
     for kind, seed, count in steps:
         random = np.random.default_rng(seed)
         if kind == "add":

@@ -11,10 +11,13 @@ from hypothesis import strategies as st
 
 from aboveboard.biometrics.calibration import ANCHORS, Calibration, fmr_at
 from aboveboard.biometrics.gallery import BINS, EDGES, SAMPLE, Faces, OwnScores, Sample, histogram
+from aboveboard.biometrics.kernels import NUMPY
 from aboveboard.biometrics.matching import normalise
+from aboveboard.biometrics.scan import Scanner
 from aboveboard.evaluation.drawn import cosine_at
 
 DIMENSIONS = 48
+TALLY = Scanner(1, NUMPY).tally
 
 
 def quantised(vectors, numbers=None, subjects=None):
@@ -27,7 +30,7 @@ def quantised(vectors, numbers=None, subjects=None):
 
 def own_scores(vectors, subjects=None, members=SAMPLE):
     faces = quantised(vectors, subjects=subjects)
-    sample = Sample(vectors.shape[1])
+    sample = Sample(vectors.shape[1], TALLY)
     sample.choose(faces.at(slice(members)), lambda: [faces])
     return sample.scores(len(vectors))
 
@@ -63,7 +66,7 @@ def test_any_row_of_comings_and_goings_leaves_what_a_recount_gives(row, seed, di
     """Faces come and go, change their subject, enter and leave the sample, duplicates among them: the counts are those of a scan in
     float64 of what is there."""
     random = np.random.default_rng(seed)
-    sample, there, members, last = Sample(dimensions), {}, [], 0
+    sample, there, members, last = Sample(dimensions, TALLY), {}, [], 0
 
     def rows(numbers):
         parts = [there[one] for one in numbers]
@@ -107,17 +110,17 @@ def test_any_row_of_comings_and_goings_leaves_what_a_recount_gives(row, seed, di
         found, expected = sample.counts[i], np.histogram(np.clip(scores, -1, 1), EDGES)[0]
         assert found.sum() == np.count_nonzero(others)
         assert np.abs(np.cumsum(found - expected)).max(initial=0) <= np.count_nonzero(~clear)
-    fresh = Sample(dimensions)
+    fresh = Sample(dimensions, TALLY)
     fresh.choose(rows(members), lambda: [everything.at([i]) for i in range(len(there))])
     assert np.array_equal(fresh.counts, sample.counts)
 
 
 def test_what_was_counted_stays_as_it_was_and_can_be_kept():
     faces = quantised(people(1, 600))
-    sample = Sample(DIMENSIONS)
+    sample = Sample(DIMENSIONS, TALLY)
     sample.choose(faces.at(slice(100)), lambda: [faces.at(slice(500))])
     before = sample.scores(500)
-    again = Sample(DIMENSIONS)
+    again = Sample(DIMENSIONS, TALLY)
     again.restore(faces.at(slice(100)), sample.counts)
     for one in (sample, again):
         one.move(None, faces.at(slice(500, 600)))

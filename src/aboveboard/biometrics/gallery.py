@@ -11,7 +11,7 @@ import math
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
-from typing import Any, Literal, NamedTuple
+from typing import Literal, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -60,17 +60,23 @@ def _bins(scores: NDArray[np.floating]) -> NDArray[np.int32]:
     return np.clip(((scores + 1) * (BINS / 2)).astype(np.int32), 0, BINS - 1)
 
 
+Counted = tuple[NDArray[np.int8], NDArray[np.float32], NDArray[np.int64]]
+"""Rows of whole numbers, scales, owners."""
+Tally = Callable[[Counted, Counted, NDArray[np.int32]], None]
+"""(faces (m, ...), members (b, ...), counts (b, BINS)): adds to the counts where each member's scores with faces of other owners lie."""
+
+
 class Sample:
     """Of each sampled face how its scores with the gallery's faces of other owners lie. Not for several threads at once.
 
-    The scores are those of the int8 rows. Whole numbers below 2^24 add up exactly in float32 in whatever order (in float64 for more
-    than 1,024 dimensions), so that a face that goes takes away what it brought, to the count.
+    The scores are those of the int8 rows: sums of whole numbers are exact in whatever order, so that a face that goes takes away what it
+    brought, to the count.
     """
 
-    def __init__(self, dimensions: int) -> None:
-        self._exact = np.float32 if dimensions <= 1024 else np.float64
+    def __init__(self, dimensions: int, tally: Tally) -> None:
+        self._tally = tally
         self._numbers, self._owners = np.empty(0, np.int64), np.empty(0, np.int64)
-        self._rows, self._scales = np.empty((0, dimensions), self._exact), np.empty(0, np.float32)
+        self._rows, self._scales = np.empty((0, dimensions), np.int8), np.empty(0, np.float32)
         self._counts = np.empty((0, BINS), np.int32)
 
     def move(self, gone: Faces | None, came: Faces | None) -> None:
@@ -120,25 +126,13 @@ class Sample:
 
     def _hold(self, members: Faces, counts: NDArray[np.int32]) -> None:
         self._numbers, self._owners, self._counts = members.numbers.copy(), members.owners, counts
-        self._rows, self._scales = members.rows.astype(self._exact), members.scales.copy()
+        self._rows, self._scales = members.rows.copy(), members.scales.copy()
 
     def _count(self, counts: NDArray[np.int32], members: NDArray[np.int64], faces: Faces, sign: int) -> None:
-        whose, owners, flat = self._owners[members], faces.owners, counts.reshape(-1)
-        rows, start = self._rows[members], (members * BINS).astype(np.int32)[:, None]
-        scales = self._scales[members, None] * np.float32(BINS / 2)
-        for first in range(0, len(owners), _BLOCK):
-            part = slice(first, first + _BLOCK)
-            places: NDArray[Any] = rows @ faces.rows[part].astype(self._exact).T
-            # An int8 row is a little longer or shorter than 1.
-            places *= scales
-            places *= faces.scales[part]
-            places += BINS / 2
-            np.clip(places, 0, BINS - 1, out=places)
-            index = places.astype(np.int32)
-            index += start
-            if np.isin(owners[part], whose).any():
-                index = index[whose[:, None] != owners[part]]
-            np.add.at(flat, index.reshape(-1), np.int32(sign))
+        own = self._rows[members], self._scales[members], self._owners[members]
+        found = np.zeros((len(members), BINS), np.int32)
+        self._tally((faces.rows, faces.scales, faces.owners), own, found)
+        counts[members] += sign * found
 
 
 @dataclass(frozen=True, slots=True)

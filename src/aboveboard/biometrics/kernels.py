@@ -32,6 +32,8 @@ Multiply = Callable[[NDArray[np.int8], NDArray[np.int16]], NDArray[np.int32]]
 """Sums of products of each row of (m, w) with each of (b, w), none of which leaves 32 bits: (m, b)."""
 Chosen = Callable[..., None]
 """(codes, scales, which, query, factor, rough): fills the last with what `Scan` gives for the rows `which`."""
+Tally = Callable[..., None]
+"""(products, factors, member_owners, scales, owners, counts): adds to the last; see `tally_numpy`."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,6 +45,7 @@ class Kernels:
     blocks: Blocks
     multiply: Multiply
     chosen: Chosen
+    tally: Tally
 
 
 def scan_numpy(
@@ -114,7 +117,23 @@ def multiply_numpy(rows: NDArray[np.int8], queries: NDArray[np.int16]) -> NDArra
     return products
 
 
-NUMPY = Kernels(scan_numpy, peaks_numpy, blocks_numpy, multiply_numpy, chosen_numpy)
+def tally_numpy(
+    products: NDArray[np.int32],
+    factors: NDArray[np.float32],
+    member_owners: NDArray[np.int64],
+    scales: NDArray[np.float32],
+    owners: NDArray[np.int64],
+    counts: NDArray[np.int32],
+) -> None:
+    """Add to counts (b, BINS) in which bins the scores of b members with m faces of other owners lie, from their products (b, m)."""
+    # An int8 row is a little longer or shorter than 1.
+    places = np.clip(products.astype(np.float32) * factors[:, None] * scales + np.float32(BINS / 2), 0, BINS - 1).astype(np.int64)
+    places += np.arange(len(counts))[:, None] * BINS
+    others = places[member_owners[:, None] != owners]
+    counts += np.bincount(others, minlength=counts.size).reshape(counts.shape).astype(np.int32)
+
+
+NUMPY = Kernels(scan_numpy, peaks_numpy, blocks_numpy, multiply_numpy, chosen_numpy, tally_numpy)
 
 
 def compiled() -> Kernels:
@@ -270,6 +289,14 @@ def compiled() -> Kernels:
         for i in range(which.shape[0]):
             rough[i] = np.float32(product(codes, which[i], query)) * (scales[which[i]] * factor)
 
+    def tally(products, factors, member_owners, scales, owners, counts):  # type: ignore[no-untyped-def]
+        middle, last = np.float32(BINS / 2), np.float32(BINS - 1)
+        for j in range(products.shape[0]):
+            for i in range(products.shape[1]):
+                if owners[i] != member_owners[j]:
+                    place = np.float32(products[j, i]) * factors[j] * scales[i] + middle
+                    counts[j, int(min(max(place, np.float32(0)), last))] += 1
+
     def jit(function: Any) -> Any:
         try:
             return numba.njit(nogil=True, cache=True)(function)
@@ -283,4 +310,4 @@ def compiled() -> Kernels:
         filled(rows, queries, products)
         return products
 
-    return Kernels(jit(scan), jit(peaks), jit(blocks), multiply, jit(chosen))
+    return Kernels(jit(scan), jit(peaks), jit(blocks), multiply, jit(chosen), jit(tally))

@@ -19,7 +19,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from aboveboard.biometrics import kernels
-from aboveboard.biometrics.gallery import BINS
+from aboveboard.biometrics.gallery import BINS, Counted
 from aboveboard.biometrics.kernels import CHUNK, LANES, NUMPY, Kernels
 from aboveboard.biometrics.vocabulary import Vector
 
@@ -33,6 +33,8 @@ _SMALL = 1 << 20
 """Below so many bytes of codes neither threads nor compiled loops pay."""
 _BLOCK = 1024
 """Rows that are multiplied with a batch of queries at a time."""
+_TALLIED = 1024
+"""Faces that are counted with the members of a sample at a time."""
 _PROBES = 8
 """Probes of a batch whose best rows are picked at a time."""
 
@@ -219,6 +221,22 @@ class Scanner:
             which, probe = np.nonzero(loops.multiply(codes, numbers) >= least[:, None])
             yield which + start, probe
 
+    def tally(self, faces: Counted, members: Counted, counts: NDArray[np.int32]) -> None:
+        """Add to counts (b, BINS) where the scores of b members with m faces of other owners lie."""
+        codes, scales, owners = faces
+        if not len(counts):
+            return
+        loops = self._loops_for(codes.size * len(counts))
+        factors = members[1] * np.float32(BINS / 2)
+
+        def one(some: slice, _: NDArray[np.int64]) -> None:
+            for start in range(0, len(codes), _TALLIED):
+                which = slice(start, start + _TALLIED)
+                products = loops.multiply(members[0][some], codes[which].astype(np.int16))
+                loops.tally(products, factors[some], members[2][some], scales[which], owners[which], counts[some])
+
+        self._each(len(counts), -(-len(counts) // self._threads) if codes.size >= _SMALL else len(counts), one)
+
     def warm(self) -> None:
         """Compile the loops now."""
         rows = quantise(np.zeros((_SMALL // LANES, LANES), np.float32))
@@ -229,9 +247,13 @@ class Scanner:
             self._pool.shutdown()
 
     def _kernels(self, rows: Rows) -> Kernels:
+        return self._loops_for(rows.codes.size)
+
+    def _loops_for(self, products: int) -> Kernels:
+        """The loops for so many products of two numbers."""
         if self._loops:
             return self._loops
-        if rows.codes.size < _SMALL:
+        if products < _SMALL:
             return NUMPY
         with self._lock:
             if self._compiled is None:

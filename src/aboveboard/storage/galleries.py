@@ -20,6 +20,7 @@ from typing import Any
 import numpy as np
 import sqlalchemy as sa
 
+from aboveboard.biometrics.gallery import Tally
 from aboveboard.biometrics.scan import quantise
 from aboveboard.errors import Busy, Error, NoSuch, Unavailable
 from aboveboard.memory import wipe
@@ -64,8 +65,8 @@ class _Saved:
 class Galleries:
     """The galleries of one process."""
 
-    def __init__(self, database: Database) -> None:
-        self._database = database
+    def __init__(self, database: Database, tally: Tally) -> None:
+        self._database, self._tally = database, tally
         self._folder = database.file.parent / "cache"
         self._galleries: dict[int, Gallery] = {}
         self._lock = threading.Lock()
@@ -77,7 +78,7 @@ class Galleries:
         """A collection's gallery as of now, its lock held, and a connection that sees the same state."""
         with self._lock:
             if collection not in self._galleries:
-                self._galleries[collection] = Gallery(model)
+                self._galleries[collection] = Gallery(model, self._tally)
             gallery = self._galleries[collection]
         with gallery.lock, self._database.read() as connection:
             # Read with the lock held, or the gallery could be ahead of what the connection sees.

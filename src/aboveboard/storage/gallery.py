@@ -18,7 +18,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from aboveboard.biometrics.gallery import BINS, LEAST, Faces, OwnScores, Sample
+from aboveboard.biometrics.gallery import BINS, LEAST, Faces, OwnScores, Sample, Tally
 from aboveboard.biometrics.scan import Rows, quantise, width
 
 _HEADER = 512
@@ -78,8 +78,10 @@ class Gallery:
     d + 24 bytes a face. A face that goes leaves nothing: the last row takes its place, and where that was, zeros are written.
     """
 
-    def __init__(self, model: tuple[str, str]) -> None:
+    def __init__(self, model: tuple[str, str], tally: Tally) -> None:
+        """`tally`: counts the scores among the gallery's own faces."""
         self.lock = threading.RLock()
+        self._tally = tally
         self.removals = self._changes = 0
         self.clear(model)
 
@@ -163,16 +165,20 @@ class Gallery:
             self._sample = self._own = None
             return None
         if self._own is None or self._own[0] != self.state.generation:
-            members = self._faces(self._places(smallest()))
-            sample, self._sample = self._sample or Sample(self.rows.codes.shape[1]), None
-            sample.choose(members, lambda: [self._faces(slice(0, self.size))])
+            numbers = smallest()
+            sample, self._sample = self._sample or Sample(self.rows.codes.shape[1], self._tally), None
+            if set(sample.members.tolist()) != set(numbers):
+                sample.choose(self._faces(self._places(numbers)), lambda: [self._faces(slice(0, self.size))])
             # Only now: one whose counting broke off would go on with what it has not counted.
             self._sample, self._own = sample, (self.state.generation, sample.scores(self.size))
         return self._own[1]
 
     def _faces(self, which: slice | NDArray[np.int64]) -> Faces:
-        slots = self.slots[which].tolist()
-        owners = np.fromiter((self.subjects[slot] if slot >= 0 else 0 for slot in slots), np.int64, len(slots))
+        slots = self.slots[which]
+        if len(slots) > len(self.subjects):
+            owners = np.array([*self.subjects, 0], np.int64)[slots]
+        else:
+            owners = np.fromiter((self.subjects[slot] if slot >= 0 else 0 for slot in slots.tolist()), np.int64, len(slots))
         return Faces(self.numbers[which], self.rows.codes[which], self.rows.scales[which], owners)
 
     def _of(self, name: str) -> NDArray[Any]:
@@ -281,7 +287,7 @@ class Gallery:
                 places = self._places(numbers.tolist())
                 sorter = np.argsort(self.numbers[places])
                 places = places[sorter[np.searchsorted(self.numbers[places], numbers, sorter=sorter)]]
-                self._sample = Sample(self.rows.codes.shape[1])
+                self._sample = Sample(self.rows.codes.shape[1], self._tally)
                 self._sample.restore(
                     self._faces(places), np.frombuffer(small, np.int32, members * BINS, subjects + 8 * members).reshape(-1, BINS)
                 )

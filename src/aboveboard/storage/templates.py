@@ -163,8 +163,8 @@ class Templates:
 
     def __init__(self, database: Database) -> None:
         self._database = database
-        self._galleries = Galleries(database)
         self._scanner = Scanner()
+        self._galleries = Galleries(database, self._scanner.tally)
 
     def of_faces(self, permit: Permit, face_ids: Sequence[str]) -> NDArray[np.float32]:
         """The templates (n, d) of these faces in the permit's collection, a few hundred at most, for use in this look; raises NoSuch."""
