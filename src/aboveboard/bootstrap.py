@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import replace
 from typing import Any
 
@@ -83,18 +83,42 @@ def open_app(settings: Settings, *, check: bool = False) -> App:
         gate,
         Objects(settings.buckets, settings.s3_endpoint, settings.s3_region, settings.s3_profile),
         Checkpoints(ledger, keyring, settings.checkpoints, is_own=settings.checkpoints == settings.data / "checkpoints"),
+        database.scrub,
     )
 
 
-def shared(app: App) -> dict[str, Any]:
-    """What several processes of one deployment have one of between them, by name: for the process that holds it."""
-    return {"templates": Templates(app.database), "room": app.room}
+def shared(app: App, others: Sequence[Any]) -> dict[str, Any]:
+    """What several processes of one deployment have one of between them, by name: for the process that holds it.
+
+    `others`: the databases of the other processes.
+    """
+    return {"templates": Templates(app.database), "room": app.room, "scrubber": _Scrubber(app.database, others)}
+
+
+def holding(app: App, shared: Mapping[str, Any]) -> App:
+    """The deployment for the process that holds what is `shared`."""
+    return _with_templates(app, shared["templates"], scrub=shared["scrubber"].scrub)
 
 
 def sharing(app: App, remote: Remote) -> App:
     """The deployment for a process that asks another one for what is `shared`."""
-    gate = Gate(app.gate.policies, app.ledger, app.collections, remote.stand_in("templates"), app.models)
-    return replace(app, gate=gate, room=_SharedRoom(remote))
+    return _with_templates(app, remote.stand_in("templates"), room=_SharedRoom(remote), scrub=remote.stand_in("scrubber").scrub)
+
+
+def _with_templates(app: App, templates: Any, **more: Any) -> App:
+    return replace(app, gate=Gate(app.gate.policies, app.ledger, app.collections, templates, app.models), **more)
+
+
+class _Scrubber:
+    """Scrubs the databases of every process."""
+
+    def __init__(self, own: Database, others: Sequence[Any]) -> None:
+        self._databases = [own, *others]
+
+    def scrub(self) -> None:
+        for database in self._databases:
+            with suppress(Unavailable):  # a process that has ended holds nothing
+                database.scrub()
 
 
 class _SharedRoom(Room):

@@ -32,6 +32,7 @@ def overwrite_kept(dimensions: int) -> None:
 
 
 def wipe(secrets: Iterable[bytes]) -> None:
-    """Overwrite bytes that nobody else holds and nobody reads again: Python does not overwrite small objects that it frees."""
+    """Overwrite bytes that nobody else holds and nobody reads again: Python does not overwrite what it frees itself, which is below 512
+    bytes: no template of a pack for photographs, but each of the null pack."""
     for secret in secrets:
         ctypes.memset(id(secret) + bytes.__basicsize__ - 1, 0, len(secret))

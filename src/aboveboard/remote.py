@@ -128,37 +128,43 @@ class _StandIn:
         return partial(self._remote.call, self._name, method)
 
 
-def answer(answering: socket.socket, objects: Mapping[str, Any]) -> None:
-    """Answer for these objects, a thread for each connection, until nobody holds the asking end any more."""
+def answer(answering: socket.socket, objects: Mapping[str, Any], after: Callable[[], None] = lambda: None) -> None:
+    """Answer for these objects, a thread for each connection, until nobody holds the asking end any more; `after` is called in the same
+    thread after each answer."""
     while True:
         _, connections, _, _ = socket.recv_fds(answering, 1, 1)
         if not connections:
             return
-        threading.Thread(target=_attend, args=(Connection(connections[0]), objects), daemon=True).start()
+        threading.Thread(target=_attend, args=(Connection(connections[0]), objects, after), daemon=True).start()
 
 
-def _attend(connection: Connection, objects: Mapping[str, Any]) -> None:
+def _attend(connection: Connection, objects: Mapping[str, Any], after: Callable[[], None]) -> None:
     with connection, suppress(_Gone):
         _send(connection, None)
         while True:
-            name, method, arguments, named, is_held = _receive(connection)
-            with ExitStack() as held:
-                reply: tuple[str, Any]
-                try:
-                    found = getattr(objects[name], method)(*(_called(connection, one) for one in arguments), **named)
-                    reply = "done", held.enter_context(found) if is_held else found
-                except _Gone:
-                    return
-                except Error as error:
-                    reply = "error", error
-                except Exception as error:
-                    log.error("a defect", exc_info=error)
-                    reply = "error", Unavailable("an error inside the process that was asked; its log tells more")
-                _send(connection, reply)
-                if not is_held or reply[0] == "error":
-                    continue
-                _receive(connection)
-            _send(connection, None)
+            _answer_once(connection, objects)
+            after()
+
+
+def _answer_once(connection: Connection, objects: Mapping[str, Any]) -> None:
+    name, method, arguments, named, is_held = _receive(connection)
+    with ExitStack() as held:
+        reply: tuple[str, Any]
+        try:
+            found = getattr(objects[name], method)(*(_called(connection, one) for one in arguments), **named)
+            reply = "done", held.enter_context(found) if is_held else found
+        except _Gone:
+            raise
+        except Error as error:
+            reply = "error", error
+        except Exception as error:
+            log.error("a defect", exc_info=error)
+            reply = "error", Unavailable("an error inside the process that was asked; its log tells more")
+        _send(connection, reply)
+        if not is_held or reply[0] == "error":
+            return
+        _receive(connection)
+    _send(connection, None)
 
 
 def _called(connection: Connection, argument: Any) -> Any:

@@ -9,13 +9,15 @@ import socket
 import threading
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, replace
+from functools import partial
 from socketserver import ThreadingMixIn
+from typing import Any
 from wsgiref.simple_server import WSGIRequestHandler, WSGIServer, make_server
 
 import uvicorn
 from prometheus_client import CollectorRegistry, ProcessCollector, make_wsgi_app
 
-from aboveboard import bootstrap
+from aboveboard import bootstrap, memory
 from aboveboard.errors import Unavailable
 from aboveboard.rekognition import telemetry
 from aboveboard.rekognition.certificate import Certificate
@@ -66,9 +68,11 @@ class Serving:
         remote = Remote(asking)
         app = replace(bootstrap.sharing(self.app, remote), settings=_share(self.app.settings, self.workers))
         front = Front(app, remote.stand_in("rates") if app.settings.requests_per_second else None)
+        objects: dict[str, Any] = {"database": self.app.database}
         if self.scrapes:
             self.scrapes.server_close()
-            threading.Thread(target=answer, args=(answering, {"metrics": _counted(front)}), daemon=True).start()
+            objects["metrics"] = _counted(front)
+        threading.Thread(target=answer, args=(answering, objects), daemon=True).start()
         self._answer(front, app, lambda: None, parent)
         app.database.close()
 
@@ -81,10 +85,11 @@ class Serving:
             registry = telemetry.of_deployment(self.app)
             registry.register(telemetry.Gathered({"search": own.collect, **workers}))
             self.scrapes.show(registry)
-        shared = bootstrap.shared(self.app)
+        shared = bootstrap.shared(self.app, [Remote(line).stand_in("database") for line in asking.values()])
+        app, overwrite = bootstrap.holding(self.app, shared), partial(memory.overwrite_kept, self.app.models.recogniser.dimensions)
         threading.Thread(target=shared["templates"].warm, name="warm", daemon=True).start()
-        with served(self.app), Eraser(self.app):
-            answer(answering, {**shared, "rates": Rates(self.app.settings.requests_per_second)})
+        with served(app), Eraser(app):
+            answer(answering, {**shared, "rates": Rates(self.app.settings.requests_per_second)}, overwrite)
         shared["templates"].close()
         self.app.database.close()
 

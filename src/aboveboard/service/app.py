@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
 from aboveboard.accountability.gate import Gate
@@ -40,3 +41,5 @@ class App:
     gate: Gate
     objects: Objects
     checkpoints: Checkpoints
+    scrub: Callable[[], None]
+    """Once a removal of templates is committed: leave nothing of them in the write-ahead log, nor in any process's connections."""

@@ -225,7 +225,7 @@ def remove(app: App, session: Session, collection_id: str, face_ids: Sequence[st
             app.ledger.append(connection, "faces.removed", {**actor(session), "collection": collection.id, "face_ids": removed})
     if removed:
         app.gate.refresh(collection)
-        app.database.scrub()
+        app.scrub()
     kept = {row.face_id: None if decision.withhold_identities else row.subject_id for row in rows if row.subject_id is not None}
     return Removed(tuple(removed), kept)
 

@@ -35,18 +35,19 @@ def erase(
 
 
 def _slice(app: App, erasure: Erasure) -> int:
-    """Erase a slice and wait as long as that took; 0 when nothing is left, and then the ledger says so."""
+    """Erase a slice and wait as long as that took; 0 when nothing is left anywhere, and then the ledger says so."""
     start = time.monotonic()
     with app.database.write() as connection:
         rows = app.erasures.slice(connection, erasure)
-        if not rows and app.erasures.end(connection, erasure):
-            facts = {"collection": erasure.collection_id, "deleted_at": erasure.deleted_at, "faces": erasure.faces}
-            app.ledger.append(connection, "collection.erased", facts)
     if rows:
         time.sleep(time.monotonic() - start)
-    else:
-        app.database.scrub()
-    return rows
+        return rows
+    app.scrub()
+    with app.database.write() as connection:
+        if app.erasures.end(connection, erasure):
+            facts = {"collection": erasure.collection_id, "deleted_at": erasure.deleted_at, "faces": erasure.faces}
+            app.ledger.append(connection, "collection.erased", facts)
+    return 0
 
 
 class Eraser:

@@ -51,7 +51,7 @@ def delete(app: App, session: Session, collection_id: str) -> None:
         facts = {"collection": collection_id, "faces": collection.face_count}
         app.ledger.append(connection, "collection.deleted", {**actor(session), **facts})
     app.gate.forget(collection.n)
-    app.database.scrub()
+    app.scrub()
 
 
 def page(app: App, session: Session, after: int, limit: int) -> list[tuple[int, str, str]]:

@@ -174,7 +174,7 @@ def abandon(app: App, session: Session, collection_id: str) -> Reindexing:
         app.reindexings.end(connection, collection)
         facts = {"collection": collection_id, "to": {"version": under_way.model_version, "model": under_way.model}}
         app.ledger.append(connection, "collection.reindexing.abandoned", {**actor(session), **facts})
-    app.database.scrub()
+    app.scrub()
     return under_way
 
 
@@ -367,5 +367,5 @@ def _switch(app: App, session: Session, began: Collection, failed: Mapping[int, 
         ended |= _versions(collection, to.model_version, to.model)
         app.ledger.append(connection, "collection.reindexed", {**actor(session), **ended})
     app.gate.refresh(collection)
-    app.database.scrub()
+    app.scrub()
     return _outcome(app, began, made, left, is_switched=True)
