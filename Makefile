@@ -5,7 +5,7 @@ NODE := tests/contract/node
 PHOTOGRAPHS := $(wildcard ../shared/data)
 export TEST_PHOTOGRAPHS ?= $(if $(PHOTOGRAPHS),$(abspath $(PHOTOGRAPHS)))
 
-.PHONY: demo test test-long check setup tools models clients lock clean
+.PHONY: demo test test-long soak long check setup tools models clients lock clean
 
 demo: setup
 	$(BIN)/aboveboard demo
@@ -13,8 +13,15 @@ demo: setup
 test: tools models clients
 	$(MAKE) check
 
+# The soak lasts half an hour whatever the machine; the others run beside it.
 test-long: tools models clients
-	$(BIN)/pytest -m long
+	$(MAKE) -j2 --output-sync=target soak long
+
+soak:
+	$(BIN)/pytest -m long tests/hostile/test_soak.py
+
+long:
+	$(BIN)/pytest -m long --ignore tests/hostile/test_soak.py --durations=15
 
 check:
 	$(BIN)/ruff format --check . && $(BIN)/ruff check .

@@ -32,7 +32,7 @@ from aboveboard.biometrics.scan import Rows, Scanner, width
 BATCH, OURS, STORE, NUMPY = 64, "Aboveboard", "Aboveboard, with its store", "numpy float32"
 FULL: dict[str, Any] = {
     "sizes": [(300_000, 512), (1_000_000, 128), (1_000_000, 512)],
-    "queries": 60,
+    "queries": 40,
     "batches": 5,
     "scale": [100_000, 300_000, 1_000_000, 2_000_000, 5_000_000],
     "memory": [(1_000_000, 128), (300_000, 512)],
@@ -41,7 +41,7 @@ FULL: dict[str, Any] = {
     "removing_s": 30,
     "single": 3000,
     "photographs": None,
-    "faces": 300_000,
+    "faces": 100_000,
     "people": 300,
     "read": 2 << 30,
 }
