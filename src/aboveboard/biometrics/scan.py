@@ -136,8 +136,15 @@ class Scanner:
 
     def __init__(self, threads: int | None = None, loops: Kernels | None = None) -> None:
         """`loops`: these for every scan; otherwise numpy for few rows and compiled ones, made when first needed, for many."""
-        self._threads = threads or os.cpu_count() or 1
-        self._pool = ThreadPoolExecutor(self._threads, thread_name_prefix="scan") if self._threads > 1 else None
+        processors = sorted(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else []
+        self._threads, free = threads or len(processors) or os.cpu_count() or 1, iter(processors)
+
+        def stay() -> None:
+            # A thread that is woken anywhere is woken where its waker runs, and waits there for milliseconds beside an idle processor.
+            if (own := next(free, None)) is not None:
+                os.sched_setaffinity(0, {own})
+
+        self._pool = ThreadPoolExecutor(self._threads, "scan", stay) if self._threads > 1 else None
         self._loops, self._lock = loops, threading.Lock()
         self._compiled: Kernels | None = None
 
@@ -264,9 +271,9 @@ class Scanner:
             return self._compiled
 
     def _each(self, n: int, size: int, work: Callable[[slice, NDArray[np.int64]], None]) -> NDArray[np.int64]:
-        """Do the work on slices of n rows, the caller with the pool; returns the sum of what it counted.
+        """Do the work on slices of n rows, in all threads while the caller waits; returns the sum of what it counted.
 
-        Who is free takes the next slice: a thread that wakes late takes fewer of them.
+        Who is free takes the next slice: a thread whose processor has other work takes fewer of them.
         """
         slices = [slice(start, min(start + size, n)) for start in range(0, n, size)]
         turn = itertools.count()
@@ -277,10 +284,11 @@ class Scanner:
                 work(slices[i], counts)
             return counts
 
-        helpers = [self._pool.submit(take) for _ in range(min(self._threads, len(slices)) - 1)] if self._pool else []
-        total = take()
-        # One that has not begun has nothing left to do.
-        return total + sum(helper.result() for helper in helpers if not helper.cancel())
+        if self._pool is None or len(slices) < 2:
+            return take()
+        takers = [self._pool.submit(take) for _ in range(min(self._threads, len(slices)))]
+        total: NDArray[np.int64] = np.sum([taker.result() for taker in takers], axis=0)
+        return total
 
 
 def _below(floor: float) -> np.float32:
