@@ -41,7 +41,7 @@ FULL: dict[str, Any] = {
     "removing_s": 12,
     "single": 1000,
     "photographs": None,
-    "faces": 50_000,
+    "faces": 30_000,
     "people": 150,
     "read": 2 << 30,
 }
