@@ -157,7 +157,7 @@ def _answer_once(connection: Connection, objects: Mapping[str, Any]) -> None:
             raise
         except Error as error:
             reply = "error", error
-        except Exception as error:
+        except Exception as error:  # the one who asked waits for an answer, whatever it is
             log.error("a defect", exc_info=error)
             reply = "error", Unavailable("an error inside the process that was asked; its log tells more")
         _send(connection, reply)

@@ -13,3 +13,15 @@ def index(client, collection, person, take=0, variation=0.1, external="e"):
 
 def associate(client, collection, user, *faces, **more):
     return client.associate_faces(CollectionId=collection, UserId=user, FaceIds=list(faces), **more)
+
+
+def three_people(client, collection):
+    """Three faces each of persons 1, 2 and 3, and users 'one', 'two', 'three' without faces: {(person, take): face id}."""
+    faces = {(person, take): index(client, collection, person, take) for person in (1, 2, 3) for take in range(3)}
+    for user in ("one", "two", "three"):
+        client.create_user(CollectionId=collection, UserId=user)
+    return faces
+
+
+def users_of(client, collection):
+    return {face["FaceId"]: face.get("UserId") for face in client.list_faces(CollectionId=collection)["Faces"]}

@@ -47,7 +47,7 @@ def files(store):
 
 
 def search(store):
-    check(store, store.stores[0], PROBE, -1.0, 20)
+    assert check(store, store.stores[0], PROBE, -1.0, 20)
 
 
 def templates_read(store, monkeypatch):
@@ -328,6 +328,7 @@ def test_where_no_file_can_be_written_searches_go_on(store):
     search(store)
     restarted(store)
     search(store)
+    assert folder.read_text() == "in the way"
 
 
 @given(st.lists(st.tuples(st.sampled_from(["add", "remove", "move"]), st.integers(0, 10**6), st.integers(1, 30)), max_size=8))

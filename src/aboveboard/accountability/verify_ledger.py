@@ -292,7 +292,7 @@ def main() -> int:
             lines, code = report.lines(), 1 if report.faults() else 0
     except (OSError, ValueError, LookupError, TypeError, AttributeError, RecursionError) as error:
         lines, code = [f"error: {error}"], 1 if given.proof and isinstance(error, ValueError) else 2
-    print("\n".join(lines))  # noqa: T201
+    sys.stdout.write("\n".join([*lines, ""]))
     return code
 
 

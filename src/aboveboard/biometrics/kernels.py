@@ -66,9 +66,7 @@ def scan_numpy(
         some = slice(start, start + 128 * CHUNK)
         rough[some] = multiply_numpy(codes[some], query[None])[:, 0].astype(np.float32) * (scales[some] * factor)
     bound = errors * per_error + constant
-    starts = np.arange(0, len(codes), CHUNK)
-    low[:] = np.maximum.reduceat(rough - bound, starts)
-    high[:] = np.maximum.reduceat(rough + bound, starts)
+    _best_of_chunks(rough, bound, low, high)
     places = ((rough + np.float32(1)) * np.float32(BINS / 2)).astype(np.int64)
     counts += np.bincount(np.clip(places, 0, BINS - 1), minlength=BINS)
 
@@ -104,7 +102,11 @@ def blocks_numpy(
     """The best lower and upper bound of each chunk of rows for each of b queries, from the products (m, b)."""
     rough = products.astype(np.float32) * (scales[:, None] * factors)
     bound = errors[:, None] * per_error + constants
-    starts = np.arange(0, len(products), CHUNK)
+    _best_of_chunks(rough, bound, low, high)
+
+
+def _best_of_chunks(rough: NDArray[np.float32], bound: NDArray[np.float32], low: NDArray[np.float32], high: NDArray[np.float32]) -> None:
+    starts = np.arange(0, len(rough), CHUNK)
     low[:] = np.maximum.reduceat(rough - bound, starts)
     high[:] = np.maximum.reduceat(rough + bound, starts)
 
@@ -174,7 +176,7 @@ def compiled() -> Kernels:
 
         return types.int32(codes, row, query), generate
 
-    def dots(_: Any, codes: Any, row: Any, queries: Any, first: Any, out: Any) -> Any:  # noqa: ARG001
+    def dots(_: Any, codes: Any, row: Any, queries: Any, first: Any, out: Any) -> Any:
         """Into out (m, b) the sums of products of TILE rows with TILE queries, from row and first on.
 
         Each of the rows' and the queries' registers, once loaded, is used TILE times.
@@ -225,7 +227,7 @@ def compiled() -> Kernels:
                 builder.store(builder.shuffle_vector(left[0], left[0], own), builder.bitcast(place, four.as_pointer()), align=4)
             return context.get_dummy_value()
 
-        return types.void(codes, types.int64, queries, types.int64, out), generate
+        return types.void(codes, row, queries, first, out), generate
 
     def named(function: Any) -> Any:
         made: Any = intrinsic(function)
@@ -235,7 +237,10 @@ def compiled() -> Kernels:
 
     product, tile = named(dot), named(dots)
 
-    def scan(codes, scales, errors, query, factor, per_error, constant, rough, low, high, counts):  # type: ignore[no-untyped-def]
+    def scan(
+        codes: Any, scales: Any, errors: Any, query: Any, factor: Any, per_error: Any,
+        constant: Any, rough: Any, low: Any, high: Any, counts: Any,
+    ) -> None:  # fmt: skip
         half, one, last = np.float32(BINS / 2), np.float32(1), BINS - 1
         n = codes.shape[0]
         # Two tables in turn: neighbours often fall into one bin, and an addition would wait for the one before it.
@@ -253,13 +258,13 @@ def compiled() -> Kernels:
             low[chunk], high[chunk] = lower, upper
         counts += tables[0] + tables[1]
 
-    def peaks(lower, slots, best):  # type: ignore[no-untyped-def]
+    def peaks(lower: Any, slots: Any, best: Any) -> None:
         for i in range(slots.shape[0]):
             slot = slots[i]
             if slot >= 0 and lower[i] > best[slot]:
                 best[slot] = lower[i]
 
-    def blocks(products, scales, errors, factors, per_error, constants, low, high):  # type: ignore[no-untyped-def]
+    def blocks(products: Any, scales: Any, errors: Any, factors: Any, per_error: Any, constants: Any, low: Any, high: Any) -> None:
         m, b = products.shape
         for chunk in range(low.shape[0]):
             start = chunk * CHUNK
@@ -272,7 +277,7 @@ def compiled() -> Kernels:
                     low[chunk, j] = max(low[chunk, j], score - bound)
                     high[chunk, j] = max(high[chunk, j], score + bound)
 
-    def fill(rows, queries, products):  # type: ignore[no-untyped-def]
+    def fill(rows: Any, queries: Any, products: Any) -> None:
         m, b = products.shape
         if m < TILE or b < TILE:
             for i in range(m):
@@ -285,11 +290,11 @@ def compiled() -> Kernels:
                 for row in range(start, min(start + NEAR, m), TILE):
                     tile(rows, min(row, m - TILE), queries, min(first, b - TILE), products)
 
-    def chosen(codes, scales, which, query, factor, rough):  # type: ignore[no-untyped-def]
+    def chosen(codes: Any, scales: Any, which: Any, query: Any, factor: Any, rough: Any) -> None:
         for i in range(which.shape[0]):
             rough[i] = np.float32(product(codes, which[i], query)) * (scales[which[i]] * factor)
 
-    def tally(products, factors, member_owners, scales, owners, counts):  # type: ignore[no-untyped-def]
+    def tally(products: Any, factors: Any, member_owners: Any, scales: Any, owners: Any, counts: Any) -> None:
         middle, last = np.float32(BINS / 2), np.float32(BINS - 1)
         for j in range(products.shape[0]):
             for i in range(products.shape[1]):

@@ -77,7 +77,7 @@ class Front:
         exchange = Exchange(str(uuid.uuid4()), "", _address(request), time.time_ns())
         try:
             response = await self._answer(request, exchange)
-        except Exception as error:
+        except Exception as error:  # `_failure` is the one table of answers to errors, defects among them
             response = _failure(error, exchange)
         if "expect" in request.headers and not exchange.bytes_in:
             response.headers["connection"] = "close"  # whether the body still comes only the client knows
@@ -121,7 +121,7 @@ class Front:
                 raise NoSuchOperation(f"X-Amz-Target must be {TARGET}.OPERATION")
             result = _handler(self._handlers, name)(self._app, session, codec.parse(name, body))
             content = codec.dump(name, result.body)
-        except Exception as error:
+        except Exception as error:  # as in `_exchange`, but ended in this thread
             return _failure(error, exchange)
         finally:
             memory.overwrite_kept(self._app.models.recogniser.dimensions)

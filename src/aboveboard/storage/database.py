@@ -398,8 +398,15 @@ def damage(connection: sa.Connection, check: str = "quick_check") -> list[str]:
     return named or said
 
 
+_CHECKS = {
+    "quick_check": ("SELECT * FROM pragma_quick_check", "SELECT * FROM pragma_quick_check(?)"),
+    "integrity_check": ("SELECT * FROM pragma_integrity_check", "SELECT * FROM pragma_integrity_check(?)"),
+}
+"""Each for the whole file and for one table."""
+
+
 def _said(raw: sqlite3.Connection, check: str, *table: str) -> list[str]:
-    statement = f"SELECT * FROM pragma_{check}{'(?)' * len(table)}"  # noqa: S608
+    statement = _CHECKS[check][len(table)]
     try:
         rows = raw.execute(statement, table).fetchall()
     except (sqlite3.DatabaseError, UnicodeDecodeError) as error:
