@@ -19,7 +19,7 @@ from aboveboard.biometrics.calibration import Calibration
 from aboveboard.errors import Unavailable
 from aboveboard.rekognition.operations import offered
 from aboveboard.storage import templates
-from aboveboard.storage.database import COMMITMENT_KEYS
+from aboveboard.storage.schema import COMMITMENT_KEYS
 
 UNKNOWN = "00000000-0000-4000-8000-000000000000"
 

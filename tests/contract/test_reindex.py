@@ -25,7 +25,7 @@ from aboveboard.cli import app as program
 from aboveboard.errors import Busy
 from aboveboard.service import analyse, enrol, reindex
 from aboveboard.service.reindex import Original
-from aboveboard.storage.database import REINDEXINGS, SHADOW_TEMPLATES, TEMPLATES
+from aboveboard.storage.schema import REINDEXINGS, SHADOW_TEMPLATES, TEMPLATES
 from aboveboard.vision.detector import Detection
 
 REFUSED = {"ThrottlingException", "InvalidParameterException"}

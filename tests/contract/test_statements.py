@@ -11,7 +11,8 @@ from kit import picture
 
 from aboveboard.biometrics.matching import normalise
 from aboveboard.rekognition.operations import offered
-from aboveboard.storage.database import COLLECTIONS, FACES, IMAGES, RECORDS, REQUESTS, SUBJECTS, TEMPLATES, TOUCHED, now
+from aboveboard.storage.database import now
+from aboveboard.storage.schema import COLLECTIONS, FACES, IMAGES, RECORDS, REQUESTS, SUBJECTS, TEMPLATES, TOUCHED
 
 SMALL, LARGE = 1_000, 30_000
 

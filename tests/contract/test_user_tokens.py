@@ -9,7 +9,7 @@ from people import associate, index, three_people, users_of
 
 from aboveboard.service import erasure
 from aboveboard.storage import requests
-from aboveboard.storage.database import REQUESTS
+from aboveboard.storage.schema import REQUESTS
 
 
 @pytest.fixture

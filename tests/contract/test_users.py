@@ -13,7 +13,7 @@ from kit import basis, picture
 from people import associate, index, three_people, users_of
 
 from aboveboard.biometrics.calibration import fmr_at
-from aboveboard.storage.database import TEMPLATES
+from aboveboard.storage.schema import TEMPLATES
 
 UNKNOWN = "00000000-0000-4000-8000-000000000000"
 

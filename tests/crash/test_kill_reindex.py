@@ -17,7 +17,7 @@ from typer.testing import CliRunner
 
 from aboveboard import bootstrap
 from aboveboard.cli import app as program
-from aboveboard.storage.database import REINDEXINGS, SHADOW_TEMPLATES, TEMPLATES
+from aboveboard.storage.schema import REINDEXINGS, SHADOW_TEMPLATES, TEMPLATES
 
 SUBJECTS = range(1, 17)
 ENDS = """

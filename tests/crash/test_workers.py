@@ -23,7 +23,7 @@ from kit import ServerProcess, assert_ledger_whole, null_settings, picture, proc
 from prometheus_client.parser import text_string_to_metric_families
 
 from aboveboard import bootstrap
-from aboveboard.storage.database import COLLECTIONS, FACES, TEMPLATES
+from aboveboard.storage.schema import COLLECTIONS, FACES, TEMPLATES
 
 
 class Deployment:

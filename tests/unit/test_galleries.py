@@ -18,8 +18,9 @@ from aboveboard.biometrics.matching import normalise
 from aboveboard.biometrics.scan import Scanner
 from aboveboard.errors import Unavailable
 from aboveboard.storage import collections, galleries
-from aboveboard.storage.database import COLLECTIONS, FACES, TEMPLATES, Database
+from aboveboard.storage.database import Database
 from aboveboard.storage.gallery import Gallery
+from aboveboard.storage.schema import COLLECTIONS, FACES, TEMPLATES
 from aboveboard.storage.subjects import Subjects
 from aboveboard.storage.templates import Templates
 

@@ -9,7 +9,8 @@ import sqlalchemy as sa
 from aboveboard.biometrics.vocabulary import Template
 from aboveboard.storage import collections
 from aboveboard.storage.collections import Collections
-from aboveboard.storage.database import COLLECTIONS, FACES, TOUCHED, Database
+from aboveboard.storage.database import Database
+from aboveboard.storage.schema import COLLECTIONS, FACES, TOUCHED
 from aboveboard.storage.subjects import Subjects
 
 

@@ -12,8 +12,9 @@ import sqlalchemy as sa
 
 from aboveboard.accountability.policy import ROLES, Pack, check_roles
 from aboveboard.errors import BadRequest, Exists, NoSuch, Refused, Unavailable
-from aboveboard.storage.database import ACCESS_KEYS, OPERATORS, Database, now
+from aboveboard.storage.database import Database, now
 from aboveboard.storage.ledger import Ledger
+from aboveboard.storage.schema import ACCESS_KEYS, OPERATORS
 from aboveboard.storage.secrets import Keyring
 
 _SEALED = "access-key"

@@ -18,8 +18,9 @@ from aboveboard.errors import Error, NoSuch, Unavailable
 from aboveboard.service.keep import ASIDE, CACHE, DATABASE, MASTER_KEY, OWN, SETTINGS, UNDER_WAY, UNREADY
 from aboveboard.settings import Settings
 from aboveboard.storage import templates
-from aboveboard.storage.database import COLLECTIONS, FACES, METADATA, SCHEMA, SUBJECTS, VERSION, Database, damage
+from aboveboard.storage.database import Database, damage
 from aboveboard.storage.ledger import Ledger
+from aboveboard.storage.schema import COLLECTIONS, FACES, METADATA, SCHEMA, SUBJECTS, VERSION
 from aboveboard.storage.secrets import Keyring
 from aboveboard.vision.packs import PackFolder
 

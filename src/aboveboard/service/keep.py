@@ -22,8 +22,9 @@ from aboveboard.accountability.gate import actor
 from aboveboard.accountability.operators import Session
 from aboveboard.errors import BadRequest, Unavailable
 from aboveboard.service.app import App
-from aboveboard.storage.database import SCHEMA, VERSION, Database, damage, now
+from aboveboard.storage.database import Database, damage, now
 from aboveboard.storage.ledger import Ledger
+from aboveboard.storage.schema import SCHEMA, VERSION
 
 DATABASE, MASTER_KEY, SETTINGS, MANIFEST = "aboveboard.db", "master.key", "settings.toml", "manifest.json"
 CACHE = "cache"

@@ -12,7 +12,8 @@ import sqlalchemy as sa
 
 from aboveboard.biometrics.vocabulary import Box, Template
 from aboveboard.errors import Exists, NoSuch
-from aboveboard.storage.database import COLLECTIONS, FACES, IMAGES, RECORDS, SUBJECTS, TAGS, TOUCHED, Database, now
+from aboveboard.storage.database import Database, now
+from aboveboard.storage.schema import COLLECTIONS, FACES, IMAGES, RECORDS, SUBJECTS, TAGS, TOUCHED
 
 
 @dataclass(frozen=True, slots=True)

@@ -6,7 +6,8 @@ from dataclasses import dataclass
 
 import sqlalchemy as sa
 
-from aboveboard.storage.database import COLLECTIONS, FACES, IMAGES, RECORDS, REQUESTS, SUBJECTS, TAGS, TOUCHED, Database
+from aboveboard.storage.database import Database
+from aboveboard.storage.schema import COLLECTIONS, FACES, IMAGES, RECORDS, REQUESTS, SUBJECTS, TAGS, TOUCHED
 
 SLICE = 1000
 """Rows that one transaction erases."""

@@ -24,8 +24,9 @@ from aboveboard.biometrics.gallery import Tally
 from aboveboard.biometrics.scan import quantise
 from aboveboard.errors import Busy, Error, NoSuch, Unavailable
 from aboveboard.memory import wipe
-from aboveboard.storage.database import COLLECTIONS, FACES, MEND, TEMPLATES, TOUCHED, Database
+from aboveboard.storage.database import MEND, Database
 from aboveboard.storage.gallery import Gallery
+from aboveboard.storage.schema import COLLECTIONS, FACES, TEMPLATES, TOUCHED
 
 log = logging.getLogger("aboveboard.galleries")
 

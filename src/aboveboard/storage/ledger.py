@@ -11,8 +11,9 @@ import rfc8785
 import sqlalchemy as sa
 
 from aboveboard.errors import Unavailable
-from aboveboard.storage.database import COMMITMENT_KEYS, LEDGER, LEDGER_BLOCKS, LEDGER_STATE, Database, now
+from aboveboard.storage.database import Database, now
 from aboveboard.storage.merkle import grow, leaf_hash, root_of
+from aboveboard.storage.schema import COMMITMENT_KEYS, LEDGER, LEDGER_BLOCKS, LEDGER_STATE
 
 BLOCK = 256
 """Entries whose common root is kept, so that a proof need not hash the whole log. A power of two."""

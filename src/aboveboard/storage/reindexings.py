@@ -10,7 +10,8 @@ import sqlalchemy as sa
 
 from aboveboard.biometrics.vocabulary import Template
 from aboveboard.storage.collections import Collection
-from aboveboard.storage.database import COLLECTIONS, FACES, RECORDS, REINDEXINGS, SHADOW_TEMPLATES, TEMPLATES, Database, now
+from aboveboard.storage.database import Database, now
+from aboveboard.storage.schema import COLLECTIONS, FACES, RECORDS, REINDEXINGS, SHADOW_TEMPLATES, TEMPLATES
 
 
 @dataclass(frozen=True, slots=True)

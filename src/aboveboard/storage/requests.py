@@ -11,7 +11,8 @@ import sqlalchemy as sa
 
 from aboveboard.errors import TokenReused
 from aboveboard.storage.collections import Collection
-from aboveboard.storage.database import COLLECTIONS, REQUESTS, Database, now
+from aboveboard.storage.database import Database, now
+from aboveboard.storage.schema import COLLECTIONS, REQUESTS
 
 KEPT = timedelta(days=1)
 _AT_ONCE = 1000

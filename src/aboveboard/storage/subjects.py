@@ -11,7 +11,8 @@ import sqlalchemy as sa
 
 from aboveboard.errors import Conflict, NoSuch
 from aboveboard.storage.collections import Collection, touch_faces
-from aboveboard.storage.database import COLLECTIONS, FACES, SUBJECTS, Database, now
+from aboveboard.storage.database import Database, now
+from aboveboard.storage.schema import COLLECTIONS, FACES, SUBJECTS
 
 
 @dataclass(frozen=True, slots=True)

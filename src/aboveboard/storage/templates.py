@@ -15,9 +15,10 @@ from aboveboard.biometrics.scan import Scanner
 from aboveboard.biometrics.vocabulary import Vector
 from aboveboard.errors import NoSuch
 from aboveboard.memory import wipe
-from aboveboard.storage.database import FACES, SUBJECTS, TEMPLATES, Database
+from aboveboard.storage.database import Database
 from aboveboard.storage.galleries import STATE, THESE, Galleries, check_model, rows_of
 from aboveboard.storage.gallery import Gallery
+from aboveboard.storage.schema import FACES, SUBJECTS, TEMPLATES
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,0 +1,190 @@
+"""The tables of the database, and what brings those of an older release up to date."""
+
+from __future__ import annotations
+
+import sqlalchemy as sa
+
+METADATA = sa.MetaData()
+
+VERSION = sa.Table("schema_version", METADATA, sa.Column("version", sa.Integer, nullable=False))
+
+OPERATORS = sa.Table(
+    "operators",
+    METADATA,
+    sa.Column("name", sa.String, primary_key=True),
+    sa.Column("roles", sa.JSON, nullable=False),
+    sa.Column("created_at", sa.String, nullable=False),
+)
+ACCESS_KEYS = sa.Table(
+    "access_keys",
+    METADATA,
+    sa.Column("id", sa.String, primary_key=True),
+    sa.Column("operator", sa.ForeignKey("operators.name"), nullable=False),
+    sa.Column("sealed_secret", sa.LargeBinary, nullable=False),
+    sa.Column("created_at", sa.String, nullable=False),
+    # Names of the buckets that this key may have read for it; "*" stands for all.
+    sa.Column("buckets", sa.JSON, nullable=False, server_default="[]"),
+    sa.Column("revoked_at", sa.String),
+)
+COLLECTIONS = sa.Table(
+    "collections",
+    METADATA,
+    sa.Column("n", sa.Integer, primary_key=True),
+    sa.Column("id", sa.String, nullable=False, unique=True),
+    sa.Column("model_version", sa.String, nullable=False),
+    sa.Column("model", sa.String, nullable=False),
+    sa.Column("created_at", sa.String, nullable=False),
+    # Counted up with each write, so that every process notices the writes of the others.
+    sa.Column("generation", sa.Integer, nullable=False, default=0),
+    sa.Column("face_count", sa.Integer, nullable=False, default=0),
+    sa.Column("subject_count", sa.Integer, nullable=False, server_default="0"),
+    # The last number that TOUCHED gave: how often a face was removed or became another subject's.
+    sa.Column("touches", sa.Integer, nullable=False, server_default="0"),
+    # Since then its rows are being erased; `id` is no collection's any more.
+    sa.Column("deleted_at", sa.String),
+    sqlite_autoincrement=True,
+)
+TAGS = sa.Table(
+    "tags",
+    METADATA,
+    sa.Column("collection", sa.ForeignKey("collections.n", ondelete="CASCADE"), primary_key=True),
+    sa.Column("key", sa.String, primary_key=True),
+    sa.Column("value", sa.String, nullable=False),
+)
+SUBJECTS = sa.Table(
+    "subjects",
+    METADATA,
+    sa.Column("n", sa.Integer, primary_key=True),
+    sa.Column("collection", sa.ForeignKey("collections.n", ondelete="CASCADE"), nullable=False),
+    sa.Column("subject_id", sa.String, nullable=False),
+    # What the ledger calls this subject: the caller's own id may be a name, and an entry cannot be taken back.
+    sa.Column("handle", sa.String, nullable=False, unique=True),
+    sa.Column("created_at", sa.String, nullable=False),
+    sa.UniqueConstraint("collection", "subject_id"),
+    sa.Index("subjects_in_order", "collection", "n"),
+    sqlite_autoincrement=True,
+)
+FACES = sa.Table(
+    "faces",
+    METADATA,
+    sa.Column("n", sa.Integer, primary_key=True),
+    sa.Column("collection", sa.ForeignKey("collections.n", ondelete="CASCADE"), nullable=False),
+    sa.Column("face_id", sa.String, nullable=False),
+    sa.Column("image_id", sa.String, nullable=False),
+    sa.Column("external_image_id", sa.String),
+    sa.Column("box", sa.JSON, nullable=False),
+    sa.Column("confidence", sa.Float, nullable=False),
+    sa.Column("subject", sa.ForeignKey("subjects.n", ondelete="SET NULL")),
+    sa.UniqueConstraint("collection", "face_id"),
+    sa.Index("faces_in_order", "collection", "n"),
+    sa.Index("faces_of_image", "collection", "image_id"),
+    sa.Index("faces_of_subject", "subject", "n"),
+    sqlite_autoincrement=True,
+)
+TEMPLATES = sa.Table(
+    "templates",
+    METADATA,
+    sa.Column("face", sa.ForeignKey("faces.n", ondelete="CASCADE"), primary_key=True),
+    sa.Column("vector", sa.LargeBinary, nullable=False),
+)
+TOUCHED = sa.Table(
+    "touched_faces",
+    METADATA,
+    # What a reader that knows a collection as of one touch must look at again: faces that were removed or became another subject's.
+    sa.Column("collection", sa.ForeignKey("collections.n", ondelete="CASCADE"), primary_key=True),
+    sa.Column("touch", sa.Integer, primary_key=True),
+    sa.Column("face", sa.Integer, nullable=False),
+    sqlite_with_rowid=False,
+)
+IMAGES = sa.Table(
+    "indexed_images",
+    METADATA,
+    sa.Column("collection", sa.ForeignKey("collections.n", ondelete="CASCADE"), primary_key=True),
+    sa.Column("image_id", sa.String, primary_key=True),
+    sqlite_with_rowid=False,
+)
+RECORDS = sa.Table(
+    "enrolment_records",
+    METADATA,
+    sa.Column("collection", sa.ForeignKey("collections.n", ondelete="CASCADE"), primary_key=True),
+    sa.Column("image_id", sa.String, primary_key=True),
+    # Where the original is kept: a path or s3://bucket/name. It is read again to make templates of another model.
+    sa.Column("source", sa.String),
+    sa.Column("taken_on", sa.String),
+    sa.Column("legal_basis", sa.String),
+    sa.Column("disposition", sa.String),
+    sa.Column("expires_on", sa.String),
+    sa.Index("records_by_expiry", "expires_on"),
+    sqlite_with_rowid=False,
+)
+REINDEXINGS = sa.Table(
+    "reindexings",
+    METADATA,
+    sa.Column("collection", sa.ForeignKey("collections.n", ondelete="CASCADE"), primary_key=True),
+    sa.Column("model_version", sa.String, nullable=False),
+    sa.Column("model", sa.String, nullable=False),
+    sa.Column("started_at", sa.String, nullable=False),
+)
+SHADOW_TEMPLATES = sa.Table(
+    "shadow_templates",
+    METADATA,
+    sa.Column("face", sa.ForeignKey("faces.n", ondelete="CASCADE"), primary_key=True),
+    sa.Column("vector", sa.LargeBinary, nullable=False),
+)
+REQUESTS = sa.Table(
+    "idempotent_requests",
+    METADATA,
+    sa.Column("token", sa.LargeBinary, primary_key=True),
+    sa.Column("collection", sa.ForeignKey("collections.n", ondelete="CASCADE"), nullable=False, index=True),
+    sa.Column("request", sa.LargeBinary, nullable=False),
+    sa.Column("answer", sa.JSON, nullable=False),
+    sa.Column("created_at", sa.String, nullable=False),
+    sa.Index("requests_by_age", "created_at"),
+    sqlite_with_rowid=False,
+)
+LEDGER = sa.Table(
+    "ledger",
+    METADATA,
+    sa.Column("seq", sa.Integer, primary_key=True),
+    sa.Column("entry", sa.LargeBinary, nullable=False),
+)
+LEDGER_STATE = sa.Table(
+    "ledger_state",
+    METADATA,
+    sa.Column("one", sa.Integer, primary_key=True),
+    sa.Column("size", sa.Integer, nullable=False),
+    sa.Column("subtrees", sa.LargeBinary, nullable=False),
+)
+LEDGER_BLOCKS = sa.Table(
+    "ledger_blocks",
+    METADATA,
+    # The root over each full block of entries: what a proof reads instead of the entries.
+    sa.Column("n", sa.Integer, primary_key=True),
+    sa.Column("root", sa.LargeBinary, nullable=False),
+)
+COMMITMENT_KEYS = sa.Table(
+    "commitment_keys",
+    METADATA,
+    sa.Column("audit_id", sa.String, primary_key=True),
+    sa.Column("key", sa.LargeBinary, nullable=False),
+)
+
+SCHEMA = 3
+MIGRATIONS = {
+    2: (
+        "ALTER TABLE access_keys ADD COLUMN buckets JSON NOT NULL DEFAULT '[]'",
+        "ALTER TABLE access_keys ADD COLUMN revoked_at VARCHAR",
+        "ALTER TABLE collections ADD COLUMN associations INTEGER NOT NULL DEFAULT 0",
+        "ALTER TABLE collections ADD COLUMN subject_count INTEGER NOT NULL DEFAULT 0",
+        "ALTER TABLE faces ADD COLUMN subject INTEGER REFERENCES subjects (n) ON DELETE SET NULL",
+        "CREATE INDEX faces_of_image ON faces (collection, image_id)",
+        "CREATE INDEX faces_of_subject ON faces (subject, n)",
+    ),
+    3: (
+        "ALTER TABLE collections DROP COLUMN removals",
+        "ALTER TABLE collections DROP COLUMN associations",
+        "ALTER TABLE collections ADD COLUMN touches INTEGER NOT NULL DEFAULT 0",
+        "ALTER TABLE collections ADD COLUMN deleted_at VARCHAR",
+    ),
+}
+"""Schema version -> what makes it of the one before; new tables make themselves."""
