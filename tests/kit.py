@@ -32,6 +32,7 @@ from botocore.model import OperationModel, ServiceModel, Shape
 from onnx import TensorProto, helper, numpy_helper
 
 from aboveboard import bootstrap, settings
+from aboveboard.accountability.cases import Declared
 from aboveboard.accountability.operators import AccessKey
 from aboveboard.rekognition.protocol import configuration
 from aboveboard.rekognition.server import Front
@@ -261,7 +262,7 @@ class Server(Wire):
     def __init__(self, app: App, key: AccessKey | None = None) -> None:
         self.app = app
         if key is None:
-            made = app.operators.first(app.gate.policies.default)
+            made = app.operators.first(app.gate.policy_of(None))
             assert made is not None, "this data folder has operators already: pass a key"
             key = made[1]
         self.key = key
@@ -285,6 +286,17 @@ class Server(Wire):
     def operator(self, name: str, *roles: str, buckets: Sequence[str] = ()) -> AccessKey:
         """Another operator's access key."""
         return self.app.operators.add(name, roles, "test", self.app.gate.policies.get("general"), buckets)
+
+    def detective(self, name: str, *roles: str, purpose: str = "suspect", offence: str = "robbery", **how: Any) -> AccessKey:
+        """The key of a new case of a new, certified operator, who is investigator and whatever else; `how` is what Cases.open takes."""
+        self.operator(name, "investigator", *roles)
+        self.app.standing.certify(name, "examiner", 1.0, "2999-01-01", "test")
+        self.app.cases.open(f"case of {name}", purpose, name, {"operator": name}, offence=offence, **how)
+        return self.case_key(f"case of {name}")
+
+    def case_key(self, number: str, probe: Any = "photograph", edits: Any = (), reason: str = "") -> AccessKey:
+        """Another key of a case, for looks that declare this."""
+        return self.app.cases.credentials(number, Declared(probe, tuple(edits), reason), 3600, {"operator": "test"})[0]
 
     def client(self, key: AccessKey | None = None, **config: Any) -> Any:
         return client(self.endpoint, key or self.key, **config)

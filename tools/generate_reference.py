@@ -9,15 +9,18 @@ import math
 import re
 import sys
 from collections.abc import Iterable, Iterator
-from dataclasses import fields
-from importlib import resources
+from dataclasses import fields, is_dataclass
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import Any
+from typing import Any, get_args, get_type_hints
 
 import typer
 
-from aboveboard.accountability.policy import DUTIES, ROLES, CandidatesRule, Pack, Policies, ReviewRule, RolesRule, ThresholdRule, read_pack
+from aboveboard.accountability import rules
+from aboveboard.accountability.catalogue import Policies
+from aboveboard.accountability.packs import Pack
+from aboveboard.accountability.policy import DUTIES
+from aboveboard.accountability.rules import ROLES
 from aboveboard.biometrics.calibration import similarity_at, similarity_for
 from aboveboard.biometrics.vocabulary import Basis
 from aboveboard.bootstrap import open_app
@@ -232,23 +235,47 @@ def key_rows(kinds: Iterable[tuple[str, type]], texts: dict[str, str]) -> str:
     return rows(("key", "meaning"), body)
 
 
+PACK_TABLES = tuple(
+    (name, kind if isinstance(kind, type) else get_args(kind)[0])
+    for name, kind in get_type_hints(Pack).items()
+    if is_dataclass(kind) or (get_args(kind) and is_dataclass(get_args(kind)[0]))
+)
+LISTED = (rules.DocumentRule, rules.ReportRule)
+
+
 def policy_values() -> str:
     """The shipped packs side by side."""
-    folder = resources.files("aboveboard.accountability") / "policies"
-    packs = [read_pack(file.read_text(), file.name) for file in sorted(folder.iterdir(), key=lambda file: file.name)]
-    body = []
-    for table in ("threshold", "candidates", "review", "roles"):
+    packs = sorted(Policies("general", "general").all(), key=lambda pack: pack.id)
+    body = [(code(name), *(_shown(getattr(pack, name)) for pack in packs)) for name in ("status", "effective_from", "effective_to")]
+    for table in (name for name, kind in PACK_TABLES if kind not in LISTED):
         for field in fields(type(getattr(packs[0], table))):
             if field.name != "citation":
                 values = (getattr(getattr(pack, table), field.name) for pack in packs)
                 body.append((code(f"{table}.{field.name}"), *(_shown(value) for value in values)))
+    body += [(code(table), *(str(len(getattr(pack, table))) for pack in packs)) for table in ("documents", "reports")]
     return rows(("key", *(code(pack.id) for pack in packs)), body)
 
 
 def _shown(value: Any) -> str:
     if isinstance(value, tuple):
-        return ", ".join(" + ".join(pair) for pair in value) or "none"
+        return ", ".join(_part(part) for part in value) or "none"
     return f"{value:g}" if isinstance(value, float) else str(value).lower() if isinstance(value, bool) else str(value)
+
+
+def _part(value: Any) -> str:
+    if isinstance(value, rules.Floor):
+        fpir = f", FPIR {value.fpir:g}" if value.fpir else ""
+        return f"{value.similarity:g}{fpir} for {' '.join(value.purposes)} x {' '.join(value.offences)}"
+    return " + ".join(value) if isinstance(value, tuple) else "any" if value == "*" else str(value)
+
+
+def words() -> str:
+    """The closed lists of purposes and offences."""
+    purposes = rows(("purpose", "what it is"), ((code(word), text) for word, text in rules.PURPOSES.items()))
+    offences = rows(("offence", "what it is, attempts included"), ((code(word), text) for word, text in rules.OFFENCES.items()))
+    kinds = f"Authority documents, the weakest first: {', '.join(map(code, rules.KINDS))}."
+    probes = f"Probes: {', '.join(map(code, rules.PROBES))}. Edits: {', '.join(map(code, rules.EDITS))}."
+    return f"{purposes}\n\n{offences}\n\n{kinds} {probes}"
 
 
 def duty_rows() -> str:
@@ -302,9 +329,9 @@ def log_rows() -> str:
 
 def text() -> str:
     """The whole file."""
-    packs = (("", Pack), ("threshold.", ThresholdRule), ("candidates.", CandidatesRule), ("review.", ReviewRule), ("roles.", RolesRule))
+    packs = (("", Pack), *((f"{name}.", kind) for name, kind in PACK_TABLES))
     cards = (("", Card), ("detector.", DetectorCard), ("recogniser.", RecogniserCard), ("sources.", Source))
-    known = ", ".join(code(pack.id) for pack in (Policies("general", "general").get(name) for name in ("general", "public-safety")))
+    known = ", ".join(map(code, Policies("general", "general").ids()))
     sections = {
         "Settings": "`settings.toml` in the data folder, overridden by variables. An unknown key or variable refuses to start.\n\n"
         + settings(),

@@ -11,12 +11,14 @@ from typing import Any
 import cv2
 from threadpoolctl import threadpool_limits
 
+from aboveboard.accountability.cases import Cases
+from aboveboard.accountability.catalogue import Policies
 from aboveboard.accountability.gate import Gate
 from aboveboard.accountability.operators import Operators
-from aboveboard.accountability.policy import Policies
+from aboveboard.accountability.standing import Standing
 from aboveboard.errors import BadRequest, NoSuch, Unavailable
 from aboveboard.remote import Remote
-from aboveboard.service import keep
+from aboveboard.service import keep, record
 from aboveboard.service.app import App
 from aboveboard.settings import Settings, cores
 from aboveboard.storage.checkpoints import Checkpoints
@@ -44,7 +46,7 @@ def open_app(settings: Settings, *, check: bool = False) -> App:
     cv2.setNumThreads(1)
     packs = PackFolder(settings.models)
     try:
-        policies = Policies(settings.default_policy, settings.minimum_policy)
+        policies = Policies(settings.default_policy, settings.minimum_policy, settings.policies)
         if not packs.is_installed(settings.pack):
             raise Unavailable(f"the model pack '{settings.pack}' is not installed in {settings.models}; run: aboveboard models install")
     except NoSuch as error:
@@ -66,7 +68,10 @@ def open_app(settings: Settings, *, check: bool = False) -> App:
         if damage and (found := damage.result()):
             database.close()
             raise Unavailable(f"the database {file} is damaged: {'; '.join(found[:3])}; {MEND}")
-    gate = Gate(policies, ledger, collections, Templates(database), models)
+    operators, standing = Operators(database, keyring, ledger), Standing(database, ledger)
+    cases = Cases(database, keyring, ledger, operators)
+    gate = Gate(policies, ledger, collections, Templates(database), models, standing, cases)
+    record.keep_packs(database, ledger, policies)
     return App(
         settings,
         database,
@@ -79,7 +84,9 @@ def open_app(settings: Settings, *, check: bool = False) -> App:
         Erasures(database),
         models,
         Room(settings.images_at_once or cores(), max(settings.pixels_at_once, settings.max_image_pixels)),
-        Operators(database, keyring, ledger),
+        operators,
+        standing,
+        cases,
         gate,
         Objects(settings.buckets, settings.s3_endpoint, settings.s3_region, settings.s3_profile),
         Checkpoints(ledger, keyring, settings.checkpoints, is_own=settings.checkpoints == settings.data / "checkpoints"),
@@ -106,7 +113,7 @@ def sharing(app: App, remote: Remote) -> App:
 
 
 def _with_templates(app: App, templates: Any, **more: Any) -> App:
-    return replace(app, gate=Gate(app.gate.policies, app.ledger, app.collections, templates, app.models), **more)
+    return replace(app, gate=Gate(app.gate.policies, app.ledger, app.collections, templates, app.models, app.standing, app.cases), **more)
 
 
 class _Scrubber:

@@ -39,6 +39,7 @@ class Settings:
     account: str = _setting("000000000000", "AWS account number written into ARNs.")
     default_policy: str = _setting("general", "Policy pack of untagged collections and of CompareFaces.")
     minimum_policy: str = _setting("general", "No collection may stand under a looser pack than this one.")
+    policies: Path = _setting(Path("policies"), "Folder with the deployment's own policy packs, signatures and authorities.txt.")
     max_image_pixels: int = _setting(64_000_000, "An image with more pixels than this is refused before it is decoded.")
     checkpoints: Path = _setting(Path("checkpoints"), "Folder of the ledger's signed checkpoints; on another disk, they show more.")
     buckets: Mapping[str, Path] = field(
@@ -74,7 +75,8 @@ def load(data: Path | None = None, environment: Mapping[str, str] | None = None)
         if name.startswith("ABOVEBOARD_") and name != "ABOVEBOARD_DATA":
             values[_known(name.removeprefix("ABOVEBOARD_").lower(), known, f"the variable {name}")] = value
     values["data"] = folder
-    values.setdefault("checkpoints", folder / "checkpoints")
+    for name in ("checkpoints", "policies"):
+        values.setdefault(name, folder / name)
     settings = Settings(**{key: _typed(key, value, known) for key, value in values.items()})
     patterns = {
         "account": r"\d{12}",

@@ -5,6 +5,7 @@ from __future__ import annotations
 import tomllib
 from collections.abc import Mapping
 from dataclasses import MISSING, fields
+from types import UnionType
 from typing import Any, Literal, TypeVar, get_args, get_origin, get_type_hints
 
 from aboveboard.errors import BadRequest
@@ -37,6 +38,8 @@ def table(kind: type[T], raw: Any, where: str) -> T:
 def _value(kind: Any, value: Any, where: str) -> Any:
     if hasattr(kind, "__dataclass_fields__"):
         return table(kind, value, where)
+    if isinstance(kind, UnionType):
+        return None if value is None else _value(get_args(kind)[0], value, where)
     if get_origin(kind) is Literal:
         if value not in get_args(kind):
             raise BadRequest(f"{where} must be one of {', '.join(map(str, get_args(kind)))}, not {value!r}")

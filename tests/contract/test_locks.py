@@ -189,7 +189,7 @@ class TestEachScoringOperation:
 
     def test_below_the_floor_is_refused_and_recorded(self, strict_server, looks, name):
         """Under public-safety a threshold below 99 is AccessDenied, naming the rule and how to comply; on record; no look."""
-        key = strict_server.operator(f"floor-{name}", "enroller" if name == "AssociateFaces" else "investigator")
+        key = strict_server.operator(f"floor-{name}", "enroller") if name == "AssociateFaces" else strict_server.detective(f"floor-{name}")
         enroller = strict_server.operator(f"enroller-{name}", "enroller")
         for threshold, rule in (
             (98.99, "public-safety/threshold.floor"),
@@ -278,20 +278,28 @@ def test_the_image_is_committed_to_and_not_kept(server, faces):
     first, _, second, _ = server.entries(before)
     assert first["probe"] != second["probe"]
     assert hashlib.sha256(image).hexdigest() not in str(first)
+    assert first["probe"]["commitments"] == [committed(server, first["audit_id"], "probe 1", image)]
+
+
+def committed(server, audit_id, part, value):
+    """HMAC-SHA256 under the part's key, which is HMAC-SHA256 of its name under the look's own, kept beside the log."""
     with server.app.database.read() as connection:
-        key = connection.execute(sa.select(COMMITMENT_KEYS.c.key).where(COMMITMENT_KEYS.c.audit_id == first["audit_id"])).scalar()
-    assert first["probe"]["commitments"] == [hmac.new(key, image, hashlib.sha256).hexdigest()]
+        key = connection.execute(sa.select(COMMITMENT_KEYS.c.key).where(COMMITMENT_KEYS.c.audit_id == audit_id)).scalar()
+    return hmac.new(hmac.digest(key, part.encode(), "sha256"), value, hashlib.sha256).hexdigest()
 
 
-def test_the_outcome_names_candidates_by_id_only(server, rekognition, collection):
-    """Face ids, similarities and error rates are recorded; no external id, no score that was not answered."""
+def test_the_outcome_commits_to_candidates_and_names_none(server, rekognition, collection):
+    """Similarities and error rates are recorded, and commitments of face ids; no id, no name, no score that was not answered."""
     rekognition.index_faces(CollectionId=collection, Image={"Bytes": picture(1)}, ExternalImageId="a-persons-name")
     rekognition.index_faces(CollectionId=collection, Image={"Bytes": picture(2)}, ExternalImageId="another-name")
     before = server.entry_count()
     answer = rekognition.search_faces_by_image(CollectionId=collection, Image={"Bytes": picture(1)})
     _, outcome = server.entries(before)
     (match,) = answer["FaceMatches"]
-    assert outcome["candidates"] == [{"face_id": match["Face"]["FaceId"], "similarity": match["Similarity"]}]
+    face_id = match["Face"]["FaceId"]
+    commitment = committed(server, outcome["audit_id"], "candidate 1", face_id.encode())
+    assert outcome["candidates"] == [{"commitment": commitment, "similarity": match["Similarity"]}]
+    assert face_id not in str(outcome)
     assert outcome["gallery_size"] == 2 == int(basis(answer)["gallery-size"])
     assert outcome["fmr"] == pytest.approx(float(basis(answer)["fmr"]), rel=0.01)
     assert "name" not in str(outcome)

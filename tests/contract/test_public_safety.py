@@ -12,7 +12,7 @@ SEPARATE = [("admin", "investigator"), ("admin", "reviewer"), ("enroller", "inve
 
 @pytest.fixture(scope="module")
 def investigator(strict_server):
-    return strict_server.client(strict_server.operator("detective", "investigator"))
+    return strict_server.client(strict_server.detective("detective"))
 
 
 @pytest.fixture(scope="module")
@@ -63,7 +63,7 @@ def test_a_threshold_at_or_above_the_floor_is_taken_as_asked(investigator, galle
 @pytest.mark.parametrize("pair", SEPARATE, ids="+".join)
 def test_combined_roles_do_not_search(strict_server, gallery, pair):
     """An operator who holds two roles of a separated pair is refused each search and comparison, on record."""
-    client = strict_server.client(strict_server.operator("-".join(("both", *pair)), "investigator", *pair))
+    client = strict_server.client(strict_server.detective("-".join(("both", *pair)), *pair))
     for call in (
         lambda: client.search_faces_by_image(CollectionId="arrests", Image={"Bytes": picture(1)}),
         lambda: client.search_faces(CollectionId="arrests", FaceId=gallery["name-1"]["FaceId"]),
@@ -117,7 +117,7 @@ def test_no_list_is_longer_than_100(strict_server, enroller, investigator):
 def test_a_tagged_collection_is_strict_on_a_general_server(server, rekognition, collection):
     """The tag `aboveboard:policy` puts one collection under public-safety; others, and CompareFaces, stay general."""
     rekognition.create_collection(CollectionId=f"{collection}-strict", Tags={"aboveboard:policy": "public-safety"})
-    client = server.client(server.operator(f"detective-{collection}", "investigator"))
+    client = server.client(server.detective(f"detective-{collection}"))
     with pytest.raises(client.exceptions.AccessDeniedException, match=r"public-safety/threshold\.floor"):
         client.search_faces_by_image(CollectionId=f"{collection}-strict", Image={"Bytes": picture(1)}, FaceMatchThreshold=80)
     assert basis(client.search_faces_by_image(CollectionId=f"{collection}-strict", Image={"Bytes": picture(1)}))["threshold"] == "99"
@@ -131,7 +131,7 @@ def test_a_tagged_collection_is_strict_on_a_general_server(server, rekognition, 
 
 def test_tightening_takes_force_between_two_searches(rekognition, server, collection):
     """The tag is read at each search: the one before was general, the next is strict."""
-    client = server.client(server.operator(f"tightened-{collection}", "investigator"))
+    client = server.client(server.detective(f"tightened-{collection}"))
     rekognition.index_faces(CollectionId=collection, Image={"Bytes": picture(1)}, ExternalImageId="name")
     before = client.search_faces_by_image(CollectionId=collection, Image={"Bytes": picture(1)})
     arn = rekognition.describe_collection(CollectionId=collection)["CollectionARN"]
@@ -147,5 +147,5 @@ def test_every_other_pair_of_roles_may_be_combined(strict_server, gallery):
     roles = ("admin", "enroller", "investigator", "reviewer", "auditor")
     free = [pair for pair in itertools.combinations(roles, 2) if pair not in SEPARATE and "investigator" in pair]
     assert free == [("investigator", "auditor")]
-    client = strict_server.client(strict_server.operator("investigating-auditor", *free[0]))
+    client = strict_server.client(strict_server.detective("investigating-auditor", *free[0]))
     assert client.search_faces_by_image(CollectionId="arrests", Image={"Bytes": picture(1)})["FaceMatches"]

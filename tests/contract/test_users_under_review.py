@@ -12,7 +12,7 @@ def arrests(strict_server):
     """A strict collection in which 'name-1' is a user with two faces: the enroller's client, the investigator's, the face ids."""
     strict_server.client().create_collection(CollectionId="users")
     enroller = strict_server.client(strict_server.operator("users-enroller", "enroller"))
-    investigator = strict_server.client(strict_server.operator("users-investigator", "investigator"))
+    investigator = strict_server.client(strict_server.detective("users-investigator"))
     faces = [index(enroller, "users", 1, take, variation=0.02) for take in range(3)]
     enroller.create_user(CollectionId="users", UserId="name-1")
     associate(enroller, "users", "name-1", *faces[:2], UserMatchThreshold=99)

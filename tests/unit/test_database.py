@@ -9,7 +9,7 @@ import pytest
 import sqlalchemy as sa
 
 from aboveboard.errors import Unavailable
-from aboveboard.storage import database, schema
+from aboveboard.storage import schema
 from aboveboard.storage.database import Database
 
 SCHEMA_1 = """

@@ -9,19 +9,26 @@ from __future__ import annotations
 import math
 import os
 import uuid
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from functools import partial
 from typing import Any, NoReturn
 
+import sqlalchemy as sa
+
+from aboveboard.accountability.cases import Cases, declaration
+from aboveboard.accountability.catalogue import Policies
 from aboveboard.accountability.looks import AssociateLook, Check, CheckLook, CompareLook, Kind, Look, Probe, ScoresLook, SearchLook
 from aboveboard.accountability.operators import Session
-from aboveboard.accountability.policy import Asked, Decision, Pack, Policies, decide
-from aboveboard.biometrics.calibration import Calibration, similarity_for
+from aboveboard.accountability.packs import Pack
+from aboveboard.accountability.policy import CASEWORK, LOOKS, WRITES, Asked, Decision, decide
+from aboveboard.accountability.standing import Standing
+from aboveboard.biometrics.calibration import similarity_for
 from aboveboard.biometrics.vocabulary import GalleryScores
 from aboveboard.errors import BadRequest, Busy, Error, Refused
 from aboveboard.storage.collections import Collection, Collections
+from aboveboard.storage.database import now
 from aboveboard.storage.ledger import Ledger
 from aboveboard.storage.templates import Permit, Templates
 from aboveboard.vision.packs import Card, Models
@@ -32,28 +39,56 @@ POLICY_TAG = "aboveboard:policy"
 class Gate:
     """Stands between the services and every score."""
 
-    def __init__(self, policies: Policies, ledger: Ledger, collections: Collections, templates: Templates, models: Models) -> None:
+    def __init__(
+        self,
+        policies: Policies,
+        ledger: Ledger,
+        collections: Collections,
+        templates: Templates,
+        models: Models,
+        standing: Standing,
+        cases: Cases,
+    ) -> None:
         self.policies = policies
         self._ledger, self._collections, self._templates, self._models = ledger, collections, templates, models
+        self._standing, self._cases = standing, cases
         self._writer = ThreadPoolExecutor(max_workers=4, thread_name_prefix="ledger")
 
-    def policy_of(self, collection: Collection | None) -> Pack:
-        """The pack that a collection, or without one the deployment, stands under."""
-        return self.policies.default if collection is None else self.policies.of(collection.tags.get(POLICY_TAG))
+    def policy_of(self, collection: Collection | None, at: str = "") -> Pack:
+        """The pack that a collection, or without one the deployment, stands under at a time, else now."""
+        time = at or now()
+        return self.policies.default(time) if collection is None else self.policies.of(collection.tags.get(POLICY_TAG), time)
+
+    def minimum(self) -> Pack:
+        """The pack that no collection may stand below now."""
+        return self.policies.minimum(now())
 
     def authorise(self, session: Session, duty: str, collection: Collection | None = None) -> Decision:
         """Whether the operator may do this; raises Refused, on record."""
-        pack = self.policy_of(collection)
-        decision = decide(pack, Asked(duty, session.operator.roles))
+        time = now()
+        pack = self.policy_of(collection, time)
+        asked = Asked(duty, session.operator.roles, time, suspended=self._suspended(session, duty, collection))
+        decision = decide(pack, asked)
         if not decision.is_allowed:
-            self.refuse(session, duty, decision.rule, decision.message, collection)
+            self._refuse(session, pack, asked, decision, collection)
         return decision
 
     def refuse(self, session: Session, duty: str, rule: str, message: str, collection: Collection | None = None, **facts: Any) -> NoReturn:
         """Record a refusal and raise it."""
         named = {"collection": collection.id} if collection else {}
-        self._ledger.record("refused", {**actor(session), "duty": duty, "rule": rule, **named, **facts})
+        held = {"case": session.case.case.handle} if session.case else {}
+        shown = {**actor(session), "duty": duty, "rule": rule, **named, **held, **facts}
+        self._standing.refused(session.operator, duty, rule, self.policy_of(collection), shown)
         raise Refused(message, rule=rule)
+
+    def _refuse(self, session: Session, pack: Pack, asked: Asked, decision: Decision, collection: Collection | None) -> NoReturn:
+        """Refuse by a pack, with all that the decision rests on, so that it can be made again."""
+        facts = {"policy": pack_facts(pack), "asked": asked.plain()} | ({} if asked.threshold is None else {"threshold": asked.threshold})
+        self.refuse(session, asked.duty, decision.rule, decision.message, collection, **facts)
+
+    def _suspended(self, session: Session, duty: str, collection: Collection | None) -> str:
+        concerned = duty in LOOKS | WRITES
+        return self._standing.suspended(session.operator, str(collection.n) if collection else "") if concerned else ""
 
     @contextmanager
     def search(
@@ -99,8 +134,11 @@ class Gate:
     def _permit(self, look: Look, collection: Collection, threshold: float | None = None) -> Permit:
         must_agree(self._models.card, collection)
         # A grain below, for the rounding of the way back; `answer` compares similarities exactly.
-        floor = look.calibration.score_at(look.decision.threshold if threshold is None else threshold) - 1e-9
-        return Permit(look.audit_id, collection.n, (collection.model_version, collection.model), floor, look.decision.limit)
+        decision = look.decision
+        lowest = min(decision.threshold, decision.leads_floor) if threshold is None else threshold
+        limit = decision.limit + (decision.leads_limit if threshold is None else 0)
+        floor = look.calibration.score_at(lowest) - 1e-9
+        return Permit(look.audit_id, collection.n, (collection.model_version, collection.model), floor, limit)
 
     def _check(self, look: Look, collection: Collection) -> Check:
         """What a look asks once it has scanned a generation: does its decision still stand?"""
@@ -145,20 +183,23 @@ class Gate:
         usual: float | None = None,
         least: float = 0.0,
     ) -> Iterator[Look]:
-        pack = self.policy_of(collection)
-        decision = decide(pack, Asked(duty, session.operator.roles, threshold, limit, usual, least))
-        requested = {} if threshold is None else {"threshold": threshold}
+        time = now()
+        pack = self.policy_of(collection, time)
+        asked = self._asked(session, duty, time, collection, threshold, limit, usual, least)
+        decision = decide(pack, asked)
         if not decision.is_allowed:
-            self.refuse(session, duty, decision.rule, decision.message, collection, **requested)
+            self._refuse(session, pack, asked, decision, collection)
         calibration = self._models.calibration
         if calibration is None:
             text = f"the model pack '{self._models.card.id}' has no calibration, so it answers no similarity; run: aboveboard calibrate"
-            self.refuse(session, duty, "calibration", text, collection, **requested)
+            self.refuse(session, duty, "calibration", text, collection)
         key = os.urandom(32)
         audit_id = str(uuid.uuid4())
-        intent = self._intent(session, duty, audit_id, pack, decision, calibration, collection, probe, key)
-        future = self._writer.submit(self._ledger.record, "look.intent", intent, key)
-        look = Look(audit_id, pack, decision, calibration, self._ledger, future)
+        look = Look(
+            audit_id, pack, decision, calibration, key, self._ledger, self._cases, session.case, self._now_suspended(session, collection)
+        )
+        intent = self._intent(session, asked, audit_id, look, collection, probe)
+        look.begin(self._writer.submit(self._ledger.record, "look.intent", intent, key, look.note))
         try:
             yield look
         except Error as error:
@@ -169,22 +210,52 @@ class Gate:
             raise
         look.not_looked("nothing to compare")
 
+    def _asked(
+        self, session: Session, duty: str, time: str, collection: Collection | None,
+        threshold: float | None, limit: int, usual: float | None, least: float,
+    ) -> Asked:  # fmt: skip
+        """All that the decision about a look rests on."""
+        case = session.case
+        alone = case.case.comparisons + 1 if case else 1
+        is_casework = duty in CASEWORK
+        return Asked(
+            duty,
+            session.operator.roles,
+            time,
+            threshold,
+            limit,
+            usual,
+            least,
+            collection.face_count if collection else alone,
+            case.facts if case and is_casework else None,
+            self._standing.certificate(session.operator.name) if is_casework else None,
+            self._suspended(session, duty, collection),
+        )
+
+    def _now_suspended(self, session: Session, collection: Collection | None) -> Callable[[sa.Connection], str]:
+        """What an outcome asks before it is written: was anything suspended since the look was decided?"""
+        return partial(self._standing.suspended, session.operator, str(collection.n) if collection else "")
+
     def _intent(
-        self, session: Session, duty: str, audit_id: str, pack: Pack, decision: Decision,
-        calibration: Calibration, collection: Collection | None, probe: Probe, key: bytes,
-    ) -> dict[str, Any]:  # fmt: skip
-        card = self._models.card
+        self, session: Session, asked: Asked, audit_id: str, look: Look, collection: Collection | None, probe: Probe
+    ) -> dict[str, Any]:
+        card, decision, case = self._models.card, look.decision, session.case
         intent = {
             **actor(session),
             "audit_id": audit_id,
-            "duty": duty,
-            "policy": {"id": pack.id, "version": pack.version, "sha256": pack.sha256},
+            "duty": asked.duty,
+            "policy": pack_facts(look.pack),
+            "asked": asked.plain(),
             "threshold": {"value": decision.threshold, "origin": decision.origin, "floor": decision.floor},
             "limit": decision.limit,
-            "probe": probe.shown(key),
+            "probe": probe.shown(look.key),
             "model": {"pack": card.id, "version": card.model_version, "sha256": [part.sha256 for part in card.files]},
-            "calibration": {"id": calibration.id, "sha256": calibration.sha256},
+            "calibration": {"id": look.calibration.id, "sha256": look.calibration.sha256},
         }
+        if decision.departures:
+            intent["departures"] = list(decision.departures)
+        if case is not None and asked.case is not None:
+            intent |= {"case": case.case.handle, "declared": declaration(case.case, case.declared)}
         if collection is not None:
             intent["collection"] = {
                 "id": collection.id,
@@ -192,6 +263,11 @@ class Gate:
                 "generation": collection.generation,
             }
         return intent
+
+
+def pack_facts(pack: Pack) -> dict[str, str]:
+    """A pack as entries name it."""
+    return {"id": pack.id, "version": pack.version, "sha256": pack.sha256}
 
 
 def actor(session: Session) -> dict[str, Any]:

@@ -11,16 +11,20 @@ import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from concurrent.futures import Future
 from dataclasses import asdict, dataclass
-from typing import Any, Literal
+from typing import Any, Literal, NoReturn
 
 import numpy as np
+import sqlalchemy as sa
 from numpy.typing import NDArray
 
-from aboveboard.accountability.policy import Decision, Pack
+from aboveboard.accountability.cases import Cases, CaseSession, Lead
+from aboveboard.accountability.packs import Pack
+from aboveboard.accountability.policy import Decision, judge_gallery
 from aboveboard.biometrics.calibration import Calibration, alone, expected_false, fmr_at, fpir
 from aboveboard.biometrics.gallery import LEAST, Factor, OwnScores, mean_and_spread
 from aboveboard.biometrics.matching import comparison_scores
 from aboveboard.biometrics.vocabulary import Association, Basis, Candidate, Candidates, Findings, GalleryScores, Pair, Stranger, Template
+from aboveboard.errors import Refused
 from aboveboard.storage.ledger import Ledger
 from aboveboard.storage.templates import Apart, PairScan, Permit, Templates
 
@@ -50,7 +54,7 @@ class Probe:
     def shown(self, key: bytes) -> dict[str, Any]:
         """The probe as the intent names it."""
         parts = {
-            "commitments": commitments(key, [read() for read in self.images]),
+            "commitments": [commitment(key, f"probe {i}", read()) for i, read in enumerate(self.images, 1)],
             "face_ids": list(self.face_ids),
             "subject": self.subject,
         }
@@ -66,12 +70,31 @@ class Look:
         pack: Pack,
         decision: Decision,
         calibration: Calibration,
+        key: bytes,
         ledger: Ledger,
-        intent: Future[int],
+        cases: Cases,
+        case: CaseSession | None,
+        suspended: Callable[[sa.Connection], str],
     ) -> None:
-        self.audit_id, self.pack, self.decision, self.calibration = audit_id, pack, decision, calibration
-        self._ledger, self._intent = ledger, intent
+        """`suspended` says, inside a transaction, what was suspended since the look was decided."""
+        self.audit_id, self.pack, self.decision, self.calibration, self.key = audit_id, pack, decision, calibration, key
+        self._ledger, self._cases, self._case, self._suspended = ledger, cases, case, suspended
+        self._intent: Future[int] = Future()
         self._is_closed = False
+
+    @property
+    def case_comparisons(self) -> int:
+        """Faces that were compared one to one in this case before this look."""
+        return self._case.case.comparisons if self._case else 0
+
+    def begin(self, intent: Future[int]) -> None:
+        """The intent is being written."""
+        self._intent = intent
+
+    def note(self, connection: sa.Connection, intent: int) -> None:
+        """Written with the intent: that the look belongs to its case."""
+        if self._case is not None:
+            self._cases.add_look(connection, self._case.case.n, self.audit_id, intent)
 
     def wait_for_intent(self) -> int:
         """Return once the intent is on the disk; raises Unavailable if it could not be written."""
@@ -90,15 +113,18 @@ class Look:
         best_of: int = 1,
         own: OwnScores | None = None,
         histogram: NDArray[np.int64] | None = None,
+        compared: int = 0,
     ) -> Candidates:
         """Those at or above the threshold as candidates, best first, once their outcome is on the disk.
 
+        Those below it, where the pack keeps them, are sealed with the case.
+
         `kind`: what a reference is; `best_of`: the most comparisons that one reference's score was the best of; `own`: the scores among
-        the gallery's own faces; `histogram`: of all scores of this search.
+        the gallery's own faces; `histogram`: of all scores of this search; `compared`: faces that count towards the case's comparisons.
         """
         reached = [(reference, self.calibration.similarity_of_best(score, m), score) for reference, score, m in scored]
+        reached.sort(key=lambda item: (-item[1], -item[2], item[0]))
         kept = [item for item in reached if item[1] >= self.decision.threshold]
-        kept.sort(key=lambda item: (-item[1], -item[2], item[0]))
         # How far above the rest says something only where there is a rest.
         mean, spread = mean_and_spread(histogram) if histogram is not None and histogram.sum() >= LEAST else (0.0, 0.0)
         items = tuple(
@@ -112,10 +138,19 @@ class Look:
             )
             for rank, (reference, similarity, score) in enumerate(kept[: self.decision.limit], 1)
         )
-        named = "face_id" if kind == "face" else kind
-        answered = [{named: item.reference, "similarity": item.similarity} for item in items]
-        found = {"candidates": answered, "identities_withheld": self.decision.withhold_identities}
-        basis = self._close(gallery_size, found, None, best_of, own)
+        answered = [
+            {"commitment": commitment(self.key, f"candidate {item.rank}", item.reference.encode()), "similarity": item.similarity}
+            for item in items
+        ]
+        found: dict[str, Any] = {"candidates": answered, "identities_withheld": self.decision.withhold_identities}
+        leads = [
+            Lead(reference, kind, math.floor(similarity * 1e4) / 1e4)
+            for reference, similarity, _ in reached
+            if self.decision.leads_floor <= similarity < self.decision.threshold
+        ][: self.decision.leads_limit]
+        if self.decision.leads_limit:
+            found["below_threshold"] = len(leads)
+        basis = self._close(gallery_size, found, None, best_of, own, leads, compared)
         return Candidates(self.audit_id, basis, self.decision.withhold_identities, items)
 
     def associated(self, accepted: Sequence[str], refused: Mapping[str, float]) -> Association:
@@ -173,17 +208,44 @@ class Look:
         comparisons: int | None = None,
         best_of: int = 1,
         own: OwnScores | None = None,
+        leads: Sequence[Lead] = (),
+        compared: int = 0,
     ) -> Basis:
         """Write the outcome; returns what it rests on. A search makes one comparison with each face of the gallery."""
         basis = self._basis(gallery_size, gallery_size if comparisons is None else comparisons, best_of, own)
+        factor = basis.gallery_factor
+        has_reason = self._case is not None and bool(self._case.declared.reason)
+        judged = judge_gallery(self.pack, factor.value if factor else None, has_reason=has_reason)
+        if not judged.is_allowed:
+            self._withhold(judged.rule, judged.message, _factor(factor))
         rates = {"fmr": basis.fmr, "expected_false": basis.expected_false, "fpir": basis.fpir, "fnir": basis.fnir}
-        self._record({"gallery_size": gallery_size, **rates, **_factor(basis.gallery_factor), **found})
+        departed = {"departures": list(judged.departures)} if judged.departures else {}
+        self._record({"gallery_size": gallery_size, **rates, **_factor(factor), **departed, **found}, leads, compared)
         return basis
 
-    def _record(self, found: Mapping[str, Any]) -> None:
+    def _record(self, found: Mapping[str, Any], leads: Sequence[Lead] = (), compared: int = 0) -> None:
+        """Write the outcome, unless somebody was suspended meanwhile: then that it is withheld."""
+        intent = self.wait_for_intent()
+
+        def beside(connection: sa.Connection, _: int) -> None:
+            if suspended := self._suspended(connection):
+                raise Refused(f"{suspended} was suspended while it was searched", rule=f"{self.pack.id}/suspended")
+            if self._case is not None:
+                sealed = self._cases.seal(self.audit_id, leads) if leads else None
+                self._cases.keep(connection, self._case.case.n, self.audit_id, sealed, compared)
+
+        try:
+            self._ledger.record("look.outcome", {"audit_id": self.audit_id, "intent": intent, "looked": True, **found}, beside=beside)
+        except Refused as refusal:
+            self._withhold(refusal.rule, f"Refused by rule {refusal.rule}: {refusal.message}.", {})
+        self._is_closed = True
+
+    def _withhold(self, rule: str, message: str, facts: Mapping[str, Any]) -> NoReturn:
+        """Record that templates were compared and nothing of it was answered, and raise."""
         intent = self.wait_for_intent()
         self._is_closed = True
-        self._ledger.record("look.outcome", {"audit_id": self.audit_id, "intent": intent, "looked": True, **found})
+        self._ledger.record("look.outcome", {"audit_id": self.audit_id, "intent": intent, "looked": True, "withheld": rule, **facts})
+        raise Refused(message, rule=rule)
 
     def not_looked(self, reason: str) -> None:
         """Record that no comparison was answered, unless one was."""
@@ -326,16 +388,25 @@ class CompareLook:
         """Candidates among the references; their face ids are their indices, as text."""
         self.look.wait_for_intent()
         if not references:
-            return self.look.answer((), 0)
+            return self.look.answer((), self.look.case_comparisons)
         scores = [float(comparison_scores(probe.vector, reference.vector[None])[0]) for reference in references]
-        # Padded, so that ties keep the order of the references.
-        return self.look.answer(((f"{i:04d}", score, 1) for i, score in enumerate(scores)), len(scores))
+        # Padded, so that ties keep the order of the references. A thousand comparisons in a case are a search of a thousand.
+        size = self.look.case_comparisons + len(scores)
+        return self.look.answer(((f"{i:04d}", score, 1) for i, score in enumerate(scores)), size, compared=len(scores))
 
 
 def _factor(factor: Factor | None) -> dict[str, Any]:
     return {} if factor is None else {"gallery_factor": asdict(factor)}
 
 
-def commitments(key: bytes, images: Sequence[bytes]) -> list[str]:
-    """HMAC-SHA256 of each image under a key of its own look: checkable by who holds the key, linkable by nobody."""
-    return [hmac.new(key, image, hashlib.sha256).hexdigest() for image in images]
+def commitment(key: bytes, part: str, value: bytes) -> str:
+    """HMAC-SHA256 of a value under a key of its own, which is HMAC-SHA256 of the part's name under the look's key.
+
+    Who is given the part's key can check this value, and no other part of the look; without it an entry is linkable by nobody.
+    """
+    return hmac.new(part_key(key, part), value, hashlib.sha256).hexdigest()
+
+
+def part_key(key: bytes, part: str) -> bytes:
+    """The key that one part of a look is committed to with: `probe 1` for its first image, `candidate 1` for its first candidate."""
+    return hmac.digest(key, part.encode(), "sha256")

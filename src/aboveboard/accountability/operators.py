@@ -5,40 +5,48 @@ from __future__ import annotations
 import base64
 import os
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
 
 import sqlalchemy as sa
 
-from aboveboard.accountability.policy import ROLES, Pack, check_roles
+from aboveboard.accountability.packs import Pack, check_roles
+from aboveboard.accountability.rules import ROLES
 from aboveboard.errors import BadRequest, Exists, NoSuch, Refused, Unavailable
 from aboveboard.storage.database import Database, now
 from aboveboard.storage.ledger import Ledger
 from aboveboard.storage.schema import ACCESS_KEYS, OPERATORS
 from aboveboard.storage.secrets import Keyring
 
+if TYPE_CHECKING:
+    from aboveboard.accountability.cases import CaseSession
+
 _SEALED = "access-key"
 _KEY_ID = re.compile(r"ABKEY[A-Z2-7]{15}")
 _BY_KEY = (
-    sa.select(OPERATORS.c.name, OPERATORS.c.roles, ACCESS_KEYS.c.sealed_secret, ACCESS_KEYS.c.buckets)
+    sa.select(OPERATORS.c.name, OPERATORS.c.roles, OPERATORS.c.unit, ACCESS_KEYS)
     .join(OPERATORS, OPERATORS.c.name == ACCESS_KEYS.c.operator)
     .where(ACCESS_KEYS.c.id == sa.bindparam("id"), ACCESS_KEYS.c.revoked_at.is_(None))
 )
+_LASTING = sa.select(ACCESS_KEYS).where(ACCESS_KEYS.c.case.is_(None))
+"""The keys that end only when they are revoked; those of cases come and go."""
 
 
 @dataclass(frozen=True, slots=True)
 class Operator:
-    """Who acts, and as what."""
+    """Who acts, and as what; `unit`: of which part of the agency, empty where that is not said."""
 
     name: str
     roles: tuple[str, ...]
+    unit: str = ""
 
 
 @dataclass(frozen=True, slots=True)
 class Session:
     """One request of an operator: `via` is his access key's id or `cli`; the request ids tie the record to the caller's own logs.
 
-    `buckets` are the buckets that may be read for him, `*` for all.
+    `buckets` are the buckets that may be read for him, `*` for all. `case` is the case that he acts in.
     """
 
     operator: Operator
@@ -46,6 +54,7 @@ class Session:
     request_id: str
     invocation_id: str = ""
     buckets: tuple[str, ...] = ()
+    case: CaseSession | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,11 +77,17 @@ class KeyFacts:
 
 @dataclass(frozen=True, slots=True)
 class Credential:
-    """What an access key that is not revoked stands for: whose it is, its secret, the buckets that may be read for it."""
+    """What an access key that is not revoked stands for: whose it is, its secret, the buckets that may be read for it.
+
+    A key of a case has the case's row, what its looks declare, and when it ends (RFC 3339).
+    """
 
     operator: Operator
     secret: str
     buckets: tuple[str, ...]
+    case: int | None = None
+    declared: Mapping[str, Any] | None = None
+    expires_at: str = ""
 
 
 class Operators:
@@ -81,7 +96,7 @@ class Operators:
     def __init__(self, database: Database, keyring: Keyring, ledger: Ledger) -> None:
         self._database, self._keyring, self._ledger = database, keyring, ledger
 
-    def add(self, name: str, roles: Sequence[str], by: str, pack: Pack, buckets: Sequence[str] = ()) -> AccessKey:
+    def add(self, name: str, roles: Sequence[str], by: str, pack: Pack, buckets: Sequence[str] = (), unit: str = "") -> AccessKey:
         """Make an operator and his access key under the deployment's pack; the key may have `buckets` read for it, `*` for all.
 
         Raises Exists, BadRequest for a name or role that cannot be, Refused for roles that the pack keeps apart.
@@ -98,12 +113,15 @@ class Operators:
             raise BadRequest(
                 "an operator's name is 1 to 64 letters, digits or the signs _ . @ + = , - and does not look like an access key"
             )
+        if not re.fullmatch(r"[A-Za-z0-9_.@+=,-]{0,64}", unit):
+            raise BadRequest("a unit's name is at most 64 letters, digits or the signs _ . @ + = , -")
         ordered = [role for role in ROLES if role in roles]
         try:
             with self._database.write() as connection:
-                connection.execute(sa.insert(OPERATORS).values(name=name, roles=ordered, created_at=now()))
+                connection.execute(sa.insert(OPERATORS).values(name=name, roles=ordered, created_at=now(), unit=unit))
                 key = self._make_key(connection, name, buckets)
                 facts = {"operator": name, "roles": ordered, "access_key": key.id, "buckets": list(buckets), "by": by}
+                facts |= {"unit": unit} if unit else {}
                 self._ledger.append(connection, "operator.added", facts)
         except sa.exc.IntegrityError as error:
             raise Exists(f"there is an operator '{name}' already; choose another name") from error
@@ -117,7 +135,9 @@ class Operators:
         with self._database.write() as connection:
             keys = self._keys_of(connection, name)
             chosen = list(max(keys, key=lambda key: (not key.revoked_at, key.created_at)).buckets) if buckets is None else list(buckets)
-            ended = self._end(connection, [key for key in keys if revoke_old])
+            # Who changes his keys because one may be stolen ends those that it may have made, too.
+            old = self._keys_of(connection, name, sa.select(ACCESS_KEYS)) if revoke_old else []
+            ended = self._end(connection, old)
             key = self._make_key(connection, name, chosen)
             facts = {"operator": name, "access_key": key.id, "buckets": chosen, "revoked": ended, "by": by}
             self._ledger.append(connection, "operator.rotated", facts)
@@ -130,7 +150,8 @@ class Operators:
         """
         with self._database.write() as connection:
             name = _owner(connection, target)
-            ended = self._end(connection, [key for key in self._keys_of(connection, name or target) if target in (name, key.id)])
+            keys = self._keys_of(connection, name or target, sa.select(ACCESS_KEYS))
+            ended = self._end(connection, [key for key in keys if target in (name, key.id)])
             if ended:
                 self._ledger.append(connection, "operator.revoked", {"operator": name, "access_keys": ended, "by": by})
         return ended
@@ -144,7 +165,7 @@ class Operators:
         """Every operator's keys, the oldest first; never their secrets."""
         with self._database.read() as connection:
             found: dict[str, list[KeyFacts]] = {name: [] for name in connection.scalars(sa.select(OPERATORS.c.name))}
-            for row in connection.execute(sa.select(ACCESS_KEYS).order_by(ACCESS_KEYS.c.created_at, ACCESS_KEYS.c.id)):
+            for row in connection.execute(_LASTING.order_by(ACCESS_KEYS.c.created_at, ACCESS_KEYS.c.id)):
                 found[row.operator].append(KeyFacts(row.id, row.created_at, row.revoked_at or "", tuple(row.buckets)))
         return found
 
@@ -167,8 +188,8 @@ class Operators:
     def all(self) -> list[Operator]:
         """Every operator, in the order of names."""
         with self._database.read() as connection:
-            rows = connection.execute(sa.select(OPERATORS.c.name, OPERATORS.c.roles).order_by(OPERATORS.c.name))
-            return [Operator(row.name, tuple(row.roles)) for row in rows]
+            rows = connection.execute(sa.select(OPERATORS).order_by(OPERATORS.c.name))
+            return [Operator(row.name, tuple(row.roles), row.unit) for row in rows]
 
     def named(self, name: str) -> Operator:
         """The operator of this name; raises NoSuch."""
@@ -184,7 +205,24 @@ class Operators:
         if row is None:
             return None
         secret = self._keyring.unseal(row.sealed_secret, _SEALED, key_id).decode()
-        return Credential(Operator(row.name, tuple(row.roles)), secret, tuple(row.buckets))
+        operator = Operator(row.name, tuple(row.roles), row.unit)
+        return Credential(operator, secret, tuple(row.buckets), row.case, row.declared, row.expires_at or "")
+
+    def case_key(self, connection: sa.Connection, name: str, case: int, expires_at: str, declared: Mapping[str, Any]) -> AccessKey:
+        """A key of an operator that works inside a case until it ends, for the buckets of his newest lasting key. The caller records it.
+
+        Raises BadRequest where he has no key that can be used: whose keys were ended does not come in by another door.
+        """
+        usable = [key for key in self._keys_of(connection, name) if not key.revoked_at]
+        if not usable:
+            raise BadRequest(
+                f"the operator '{name}' has no access key that can be used; an admin makes one with: aboveboard operator rotate {name}"
+            )
+        key = self._make_key(connection, name, max(usable, key=lambda one: one.created_at).buckets)
+        connection.execute(
+            sa.update(ACCESS_KEYS).where(ACCESS_KEYS.c.id == key.id).values(case=case, expires_at=expires_at, declared=dict(declared))
+        )
+        return key
 
     def first(self, pack: Pack) -> tuple[Operator, AccessKey] | None:
         """On a new deployment, make its first operator: with all roles, or, where the pack keeps roles apart, admin alone."""
@@ -207,8 +245,10 @@ class Operators:
         return key
 
     @staticmethod
-    def _keys_of(connection: sa.Connection, name: str) -> list[KeyFacts]:
-        rows = connection.execute(sa.select(ACCESS_KEYS).where(ACCESS_KEYS.c.operator == name).order_by(ACCESS_KEYS.c.created_at)).all()
+    def _keys_of(connection: sa.Connection, name: str, chosen: sa.Select[Any] | None = None) -> list[KeyFacts]:
+        """An operator's lasting keys, or those that are chosen; raises NoSuch where there is none."""
+        keys = _LASTING if chosen is None else chosen
+        rows = connection.execute(keys.where(ACCESS_KEYS.c.operator == name).order_by(ACCESS_KEYS.c.created_at)).all()
         if not rows:
             raise NoSuch(f"there is no operator and no access key '{name}'; see which there are with: aboveboard operator list")
         return [KeyFacts(row.id, row.created_at, row.revoked_at or "", tuple(row.buckets)) for row in rows]

@@ -1,23 +1,15 @@
-"""Policy packs, and the one decision that stands before every look. Pure: no clock, no disk, no state."""
+"""The one decision that stands before every look. Pure: no clock, no disk, no state, so that anybody can make it again."""
 
 from __future__ import annotations
 
-import hashlib
-from collections.abc import Collection as Some
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass
-from functools import cached_property
-from importlib import resources
-from typing import Any, Literal
-
-import rfc8785
+from datetime import timedelta
+from typing import Any
 
 from aboveboard import strict
-from aboveboard.errors import BadRequest, NoSuch
-
-ROLES = ("admin", "enroller", "investigator", "reviewer", "auditor")
-Origin = Literal["request", "policy", "default", "gallery", "none"]
-"""Where a threshold comes from; `gallery`: from how many faces are compared with each other."""
+from aboveboard.accountability.packs import Pack, moment, plain
+from aboveboard.accountability.rules import KINDS, OFFENCES, PURPOSES, ROLES, DocumentRule, Edit, Kind, Mode, Origin, Probe
 
 DUTIES: Mapping[str, tuple[str, ...]] = {
     "detect": ROLES,
@@ -41,89 +33,72 @@ DUTIES: Mapping[str, tuple[str, ...]] = {
     "search.image": ("investigator",),
     "search.subjects": ("investigator",),
     "search.subjects.image": ("investigator",),
+    "case.open": ("investigator",),
+    "case.change": ("investigator",),
+    "case.leads": ("investigator",),
+    "case.list": ROLES,
+    "case.packet": ("admin", "reviewer", "auditor"),
     "operator.add": ("admin",),
     "operator.list": ("admin", "auditor"),
     "operator.rotate": ("admin",),
     "operator.rotate.own": ROLES,
     "operator.revoke": ("admin",),
     "operator.revoke.own": ROLES,
+    "operator.certify": ("admin",),
+    "suspension.make": ("admin", "auditor"),
+    "suspension.lift": ("admin", "auditor"),
+    "suspension.list": ROLES,
+    "report": ("admin", "auditor"),
     "ledger.read": ("admin", "auditor"),
     "backup.make": ("admin",),
     "backup.restore": ("admin",),
 }
 """Which roles may do what; one of them suffices."""
-LOOKS = frozenset(
-    {"collection.check", "subject.associate", "compare", "search.face", "search.image", "search.subjects", "search.subjects.image"}
-)
+CASEWORK = frozenset({"compare", "search.face", "search.image", "search.subjects", "search.subjects.image"})
+"""The duties that look for a person: they have a purpose."""
+LOOKS = CASEWORK | {"collection.check", "subject.associate"}
 """The duties that compare templates: a threshold applies to them."""
+WRITES = frozenset(
+    {
+        "collection.create", "collection.reindex", "collection.scores", "face.enrol", "subject.create", "subject.associate",
+        "case.open", "case.change", "case.leads", "operator.add", "operator.certify",
+    }
+)  # fmt: skip
+"""What somebody who is suspended, or may not work on what is, cannot do besides looks: taking away and reading remain."""
 
 
 @dataclass(frozen=True, slots=True)
-class ThresholdRule:
-    """The lowest similarity that may be asked for, what an absent one means, and whether 0 (no threshold) is allowed."""
+class Document:
+    """An authority document of a case. Times are RFC 3339; `granted` None: not decided."""
 
-    floor: float
-    absent: float
-    absent_origin: Origin
-    allow_none: bool
-    citation: str
-
-
-@dataclass(frozen=True, slots=True)
-class CandidatesRule:
-    """The longest candidate list."""
-
-    maximum: int
-    citation: str
+    kind: Kind
+    requested_at: str
+    decided_at: str | None = None
+    granted: bool | None = None
 
 
 @dataclass(frozen=True, slots=True)
-class ReviewRule:
-    """`enforce`: no identity leaves before people have reviewed the candidate. `none`: nothing is withheld."""
+class CaseFacts:
+    """What a case says of a look in it: nothing that names it, or anybody. `emergency_at`: when an emergency began; empty: none."""
 
-    mode: Literal["none", "enforce"]
-    citation: str
+    purpose: str
+    expires_at: str
+    offence: str = ""
+    closed_at: str = ""
+    emergency_at: str = ""
+    documents: tuple[Document, ...] = ()
+    probe: Probe = "photograph"
+    edits: tuple[Edit, ...] = ()
+    has_reason: bool = False
 
 
 @dataclass(frozen=True, slots=True)
-class RolesRule:
-    """Pairs of roles that no operator may hold together who searches, or who is added where this is the default pack."""
+class Certificate:
+    """That an operator passed a test: when, until when it holds, and the share of it that he had right."""
 
-    separate: tuple[tuple[str, str], ...]
-    citation: str
-
-    def conflict(self, roles: Some[str]) -> tuple[str, str] | None:
-        """The first of the pairs that `roles` holds both of."""
-        return next((pair for pair in self.separate if set(pair) <= set(roles)), None)
-
-
-@dataclass(frozen=True)
-class Pack:
-    """A policy pack. Its `sha256` is that of its canonical JSON (RFC 8785), so that a record says which rules were in force."""
-
-    id: str
-    version: str
-    title: str
-    authority: str
-    threshold: ThresholdRule
-    candidates: CandidatesRule
-    review: ReviewRule
-    roles: RolesRule
-
-    @cached_property
-    def sha256(self) -> str:
-        return hashlib.sha256(rfc8785.dumps(_plain(asdict(self)))).hexdigest()
-
-    def is_at_least_as_strict_as(self, other: Pack) -> bool:
-        """Whether nothing that `other` forbids is allowed here."""
-        return (
-            self.threshold.floor >= other.threshold.floor
-            and self.threshold.absent >= other.threshold.absent
-            and self.threshold.allow_none <= other.threshold.allow_none
-            and self.candidates.maximum <= other.candidates.maximum
-            and (self.review.mode == "enforce" or other.review.mode == "none")
-            and set(self.roles.separate) >= set(other.roles.separate)
-        )
+    made_at: str
+    until: str
+    score: float
 
 
 @dataclass(frozen=True, slots=True)
@@ -131,20 +106,39 @@ class Asked:
     """What somebody wants to do. `threshold` None means that the request named none.
 
     `usual` is what none means for this duty where the pack leaves it at the API's default, if that is not the pack's own number.
-    `least` is the threshold below which none never lies, because of how many comparisons are made.
+    `least` is the threshold below which none never lies, because of how many comparisons are made. `comparisons`: with how many faces,
+    so far in this case where they come one by one. `suspended`: who or what is, if any.
     """
 
     duty: str
-    roles: Some[str]
+    roles: tuple[str, ...]
+    at: str
     threshold: float | None = None
     limit: int = 0
     usual: float | None = None
     least: float = 0.0
+    comparisons: int = 0
+    case: CaseFacts | None = None
+    certificate: Certificate | None = None
+    suspended: str = ""
+
+    def plain(self) -> dict[str, Any]:
+        """As an entry says it; what is as it would be anyway is left out. `from_plain` reads it."""
+        return _without_defaults(self, plain(asdict(self)))
+
+    @staticmethod
+    def from_plain(raw: Mapping[str, Any]) -> Asked:
+        """Raises BadRequest where it is no such document."""
+        return strict.table(Asked, raw, "what was asked")
 
 
 @dataclass(frozen=True, slots=True)
 class Decision:
-    """Allowed with these bounds, or refused by `rule` with a message that says how to comply."""
+    """Allowed with these bounds, or refused by `rule` with a message that says how to comply.
+
+    `departures`: rules that were not kept, where the pack only asks for a reason or records it. `leads_floor`: from which similarity on
+    candidates below the threshold are kept, 100 where none are.
+    """
 
     rule: str = ""
     message: str = ""
@@ -153,10 +147,17 @@ class Decision:
     floor: float = 0.0
     limit: int = 0
     withhold_identities: bool = False
+    departures: tuple[str, ...] = ()
+    leads_limit: int = 0
+    leads_floor: float = 100.0
 
     @property
     def is_allowed(self) -> bool:
         return not self.rule
+
+
+Breach = tuple[Mode, str, str]
+"""A rule that is not kept: its mode, its name, and a text that says why and how to comply."""
 
 
 def decide(pack: Pack, asked: Asked) -> Decision:
@@ -164,81 +165,170 @@ def decide(pack: Pack, asked: Asked) -> Decision:
     allowed_roles = DUTIES[asked.duty]
     if not set(asked.roles) & set(allowed_roles):
         return _refusal(pack, "roles", f"'{asked.duty}' needs the role {' or '.join(allowed_roles)}; ask an admin for it")
+    if asked.suspended and asked.duty in LOOKS | WRITES:
+        return _refusal(pack, "suspended", f"{asked.suspended} is suspended; two people lift that with: aboveboard suspension lift")
     if asked.duty not in LOOKS:
-        return Decision(withhold_identities=pack.review.mode == "enforce")
-    if pair := pack.roles.conflict(asked.roles):
-        text = (
-            f"one operator may not hold the roles {pair[0]} and {pair[1]}; act as an operator who holds {' or '.join(allowed_roles)} alone"
-        )
-        return _refusal(pack, "roles", text)
-    rule = pack.threshold
-    absent = rule.absent if asked.usual is None or rule.absent_origin != "default" else max(asked.usual, rule.floor)
-    absent_origin: Origin = rule.absent_origin if asked.least <= absent else "gallery"
-    absent = max(absent, asked.least)
-    threshold = absent if asked.threshold is None else asked.threshold
-    origin: Origin = absent_origin if asked.threshold is None else "request" if asked.threshold > 0 else "none"
-    if origin == "none" and not rule.allow_none:
-        return _refusal(
-            pack,
-            "threshold.none",
-            f"a search needs a threshold; send {rule.floor:g} or more, or none for {absent:g}",
-        )
-    if origin != "none" and threshold < rule.floor:
-        text = f"threshold {threshold:.10g} is below the floor of {rule.floor:g}; send {rule.floor:g} or more, or none for {absent:g}"
-        return _refusal(pack, "threshold.floor", text)
+        return Decision(withhold_identities=pack.withholds_identities)
+    has_reason, departures = asked.case is not None and asked.case.has_reason, []
+    bounds = _bounds(pack, asked)
+    for mode, name, text in (*_standing(pack, asked), *_case(pack, asked), *_threshold(pack, asked, bounds)):
+        if mode == "enforce":
+            return _refusal(pack, name, text)
+        if mode == "reason" and not has_reason:
+            return _refusal(pack, name, f"{text}; or give a reason with the case's credentials")
+        departures.append(f"{pack.id}/{name}")
+    leads = pack.leads if bounds.origin != "none" and asked.case is not None else None
+    is_cut = pack.candidates.mode == "enforce"
     return Decision(
-        threshold=threshold,
-        origin=origin,
-        floor=rule.floor,
-        limit=min(asked.limit, pack.candidates.maximum),
-        withhold_identities=pack.review.mode == "enforce",
+        threshold=bounds.threshold,
+        origin=bounds.origin,
+        floor=bounds.floor,
+        limit=min(asked.limit, pack.candidates.maximum) if is_cut else asked.limit,
+        withhold_identities=pack.withholds_identities,
+        departures=tuple(departures),
+        leads_limit=leads.maximum if leads else 0,
+        leads_floor=leads.floor if leads and leads.maximum else 100.0,
     )
+
+
+def judge_gallery(pack: Pack, factor: float | None, *, has_reason: bool) -> Decision:
+    """Whether the scores of a gallery with this gallery factor may be answered; None: too small to have one."""
+    rule = pack.gallery
+    if factor is None or not rule.max_factor or factor <= rule.max_factor:
+        return Decision()
+    if rule.mode == "record" or (rule.mode == "reason" and has_reason):
+        return Decision(departures=(f"{pack.id}/gallery",))
+    text = (
+        f"the gallery factor is {factor:.3g}, above {rule.max_factor:g}: its scores do not mean what they say; see docs/gallery-factor.md"
+    )
+    return _refusal(pack, "gallery", text)
+
+
+@dataclass(frozen=True, slots=True)
+class _Bounds:
+    threshold: float
+    origin: Origin
+    floor: float
+    absent: float
+
+
+def _bounds(pack: Pack, asked: Asked) -> _Bounds:
+    rule = pack.threshold
+    purpose, offence = (asked.case.purpose, asked.case.offence) if asked.case else ("", "")
+    own = rule.floor_for(purpose, offence)
+    floor = own.at(asked.comparisons)
+    # Where the pack has a floor for this purpose or this N, that is what none means, too.
+    has_other = own.fpir > 0 or any(one.applies(purpose, offence) for one in rule.floors)
+    absent = floor if has_other else rule.absent
+    if asked.usual is not None and rule.absent_origin == "default":
+        absent = max(asked.usual, floor)
+    origin: Origin = "none" if absent == 0 else rule.absent_origin if asked.least <= absent else "gallery"
+    absent = max(absent, asked.least)
+    if asked.threshold is None:
+        return _Bounds(absent, "gallery" if asked.least and origin == "none" else origin, floor, absent)
+    return _Bounds(asked.threshold, "request" if asked.threshold > 0 else "none", floor, absent)
+
+
+def _standing(pack: Pack, asked: Asked) -> Iterator[Breach]:
+    """Whether the pack is in force, and the operator may act under it."""
+    if not pack.is_effective(asked.at):
+        dates = f"{pack.effective_from or 'ever'} to {pack.effective_to or 'ever'}"
+        yield "enforce", "effective", f"it is in force from {dates}, not at {asked.at}; an admin can put the collection under another pack"
+    if pair := pack.roles.conflict(asked.roles):
+        instead = f"act as an operator who holds {' or '.join(DUTIES[asked.duty])} alone"
+        yield "enforce", "roles", f"one operator may not hold the roles {pair[0]} and {pair[1]}; {instead}"
+    rule = pack.certificate
+    if rule.required and asked.duty in CASEWORK and (text := _uncertified(pack, asked)):
+        yield rule.mode, "certificate", f"{text}; an admin enters one with: aboveboard operator certify"
+
+
+def _uncertified(pack: Pack, asked: Asked) -> str:
+    held, rule = asked.certificate, pack.certificate
+    if held is None:
+        return "who searches needs a certificate, and this operator has none"
+    end = moment(held.until)
+    if rule.max_age_days:
+        end = min(end, moment(held.made_at) + timedelta(days=rule.max_age_days))
+    if moment(asked.at) >= end:
+        return f"the operator's certificate ended at {end.isoformat().replace('+00:00', 'Z')}"
+    return f"the operator's certificate says {held.score:g}, less than {rule.least_score:g}" if held.score < rule.least_score else ""
+
+
+def _case(pack: Pack, asked: Asked) -> Iterator[Breach]:
+    """Whether a look for a person has a purpose that the pack allows, the authority for it, and a probe that may be searched for."""
+    if asked.duty not in CASEWORK:
+        return
+    case, rule = asked.case, pack.purposes
+    if case is None:
+        if rule.required:
+            text = "who searches or compares does so in a case: aboveboard case open, then use what aboveboard case credentials prints"
+            yield rule.mode, "purpose", text
+        return
+    if case.closed_at and moment(case.closed_at) <= moment(asked.at):
+        yield "enforce", "case", "the case is closed; open another"
+    elif moment(case.expires_at) <= moment(asked.at):
+        yield "enforce", "case", f"the case ended at {case.expires_at}; open another"
+    if not rule.allows(case.purpose):
+        allowed = ", ".join(purpose for purpose in PURPOSES if rule.allows(purpose))
+        yield rule.mode, "purpose", f"nobody may be looked for to {PURPOSES.get(case.purpose, case.purpose)}; the purposes are {allowed}"
+    if not pack.offences.allows(case.purpose, case.offence):
+        allowed = ", ".join(offence for offence in OFFENCES if pack.offences.allows(case.purpose, offence))
+        given = f"'{case.offence}' is not an offence" if case.offence else "the case names no offence"
+        yield pack.offences.mode, "offence", f"{given} for which a {case.purpose} may be looked for; these are: {allowed}"
+    document = pack.document_for(case.purpose, case.offence)
+    if document and (text := _undocumented(document, case, asked.at)):
+        yield document.mode, "documents", text
+    if case.probe not in pack.probes.types:
+        yield pack.probes.mode, "probe", f"a {case.probe} may not be searched for; {' and '.join(pack.probes.types)} may"
+    if edits := [edit for edit in case.edits if edit not in pack.probes.edits]:
+        yield pack.probes.mode, "probe", f"a probe may not be edited by {edits[0]}; search for the picture as it was taken"
+
+
+def _undocumented(rule: DocumentRule, case: CaseFacts, at: str) -> str:
+    """Why the case lacks the authority document that it needs; empty where it has it."""
+    now = moment(at)
+    fitting = [one for one in case.documents if KINDS.index(one.kind) >= KINDS.index(rule.kind) and moment(one.requested_at) <= now]
+    decided = [one for one in fitting if one.decided_at and moment(one.decided_at) <= now]
+    if any(one.granted for one in decided):
+        return ""
+    needed = rule.kind.replace("_", " ")
+    if decided:
+        return f"the {needed} was refused: stop, and delete what rests on it"
+    if fitting and rule.state == "requested":
+        return ""
+    if rule.emergency_hours and case.emergency_at:
+        end = moment(case.emergency_at) + timedelta(hours=rule.emergency_hours)
+        if moment(case.emergency_at) <= now < end:
+            return ""
+    add = "enter it with: aboveboard case document"
+    return f"a case of this purpose needs a {needed} that is {rule.state}; {add}"
+
+
+def _threshold(pack: Pack, asked: Asked, bounds: _Bounds) -> Iterator[Breach]:
+    rule, floor, absent = pack.threshold, bounds.floor, bounds.absent
+    least = max(floor, absent) if rule.when_absent == "apply" else floor
+    or_none = f", or none for {absent:.10g}" if rule.when_absent == "apply" and absent else ""
+    if asked.threshold is None and rule.when_absent == "refuse":
+        yield rule.mode, "threshold.absent", f"a search names its threshold; send {least:.10g} or more"
+    elif bounds.origin == "none" and not rule.allow_none:
+        yield rule.mode, "threshold.none", f"a search needs a threshold; send {floor:.10g} or more{or_none}"
+    elif bounds.origin != "none" and bounds.threshold < floor:
+        text = f"threshold {bounds.threshold:.10g} is below the floor of {floor:.10g}; send {floor:.10g} or more{or_none}"
+        yield rule.mode, "threshold.floor", text
+    if pack.candidates.mode != "enforce" and asked.limit > pack.candidates.maximum:
+        yield pack.candidates.mode, "candidates", f"a list has at most {pack.candidates.maximum} candidates; ask for as many or fewer"
 
 
 def _refusal(pack: Pack, rule: str, text: str) -> Decision:
     return Decision(rule=f"{pack.id}/{rule}", message=f"Refused by rule {pack.id}/{rule}: {text}.")
 
 
-def read_pack(text: str, where: str) -> Pack:
-    """A pack from TOML; an unknown or missing key, a role that does not exist or a number out of range raises BadRequest naming it."""
-    pack = strict.table(Pack, strict.parse(text, where), where)
-    for pair in pack.roles.separate:
-        check_roles(pair)
-    if not 0 <= pack.threshold.floor <= pack.threshold.absent <= 100:
-        raise BadRequest(f"{where}: the floor must be 0-100 and 'absent' not below it")
-    return pack
-
-
-def check_roles(roles: Iterable[str]) -> None:
-    """Raise BadRequest for a role that does not exist."""
-    if unknown := sorted(set(roles) - set(ROLES)):
-        raise BadRequest(f"there is no role '{unknown[0]}'; the roles are {', '.join(ROLES)}")
-
-
-def _plain(value: Any) -> Any:
-    if isinstance(value, dict):
-        return {key: _plain(item) for key, item in value.items()}
-    return [_plain(item) for item in value] if isinstance(value, (list, tuple)) else value
-
-
-class Policies:
-    """The packs that ship with Aboveboard, the deployment's default and its minimum."""
-
-    def __init__(self, default: str, minimum: str) -> None:
-        folder = resources.files("aboveboard.accountability") / "policies"
-        packs = (read_pack(file.read_text(), file.name) for file in folder.iterdir() if file.name.endswith(".toml"))
-        self._packs = {pack.id: pack for pack in packs}
-        self.default, self.minimum = self.get(default), self.get(minimum)
-        if not self.default.is_at_least_as_strict_as(self.minimum):
-            raise BadRequest(f"settings: default_policy '{default}' is looser than minimum_policy '{minimum}'; choose a stricter default")
-
-    def get(self, pack: str) -> Pack:
-        """The pack of this id; raises NoSuch."""
-        if pack not in self._packs:
-            raise NoSuch(f"there is no policy pack '{pack}'; known are {', '.join(sorted(self._packs))}")
-        return self._packs[pack]
-
-    def of(self, tag: str | None) -> Pack:
-        """The pack that a collection stands under: its tag's, else the default. A tag looser than the minimum yields the minimum."""
-        pack = self.default if tag is None else self.get(tag)
-        return pack if pack.is_at_least_as_strict_as(self.minimum) else self.minimum
+def _without_defaults(value: Any, shown: Mapping[str, Any]) -> dict[str, Any]:
+    """`shown` without the fields of a dataclass that have their default."""
+    kept: dict[str, Any] = {}
+    for name, part in type(value).__dataclass_fields__.items():
+        own = getattr(value, name)
+        if own == part.default:
+            continue
+        kept[name] = _without_defaults(own, shown[name]) if hasattr(own, "__dataclass_fields__") else shown[name]
+    return kept

@@ -48,6 +48,11 @@ def fpir(fmr: float, gallery_size: int) -> float:
     return -math.expm1(gallery_size * math.log1p(-fmr))
 
 
+def fmr_for_fpir(fpir: float, gallery_size: int) -> float:
+    """The false match rate per comparison that gives an FPIR in a gallery of N: 1 - (1 - FPIR)^(1/N)."""
+    return -math.expm1(math.log1p(-fpir) / gallery_size)
+
+
 def similarity_for(expected: float, gallery_size: int) -> float:
     """The similarity at which a search of N faces brings `expected` false candidates on average (100 if the scale ends first)."""
     return similarity_at(expected / gallery_size) if gallery_size else 0.0

@@ -181,7 +181,7 @@ def choose(app: App, name: str, data: Path | None) -> Operator:
                 return operator
         adding = advice(f"operator add {shlex.quote(name)} --role ROLE", data)
         raise NoSuch(f"there is no operator '{name}', there is {_names(known)}; add one with: {adding}")
-    if not known and (made := app.operators.first(app.gate.policies.default)):
+    if not known and (made := app.operators.first(app.gate.policy_of(None))):
         operator, key = made
         for line in [*first_words(operator, app), *key_lines(key, app.settings.region)]:
             typer.echo(line, err=True)

@@ -146,6 +146,7 @@ def operator_add(
         list[str] | None,
         typer.Option("--bucket", metavar="B", help="A bucket that may be read for his key, * for all; may be repeated. Else none."),
     ] = None,
+    unit: Annotated[str, typer.Option("--unit", metavar="UNIT", help="The part of the agency that he belongs to.")] = "",
     data: Data = None,
     operator: OperatorName = "",
     as_json: Json = False,
@@ -160,7 +161,7 @@ def operator_add(
         raise BadRequest("the first operator of a deployment needs the role admin, or nobody could add another; add --role admin")
     else:
         by = "aboveboard"
-    key = app.operators.add(name, role, by, app.gate.policies.default, bucket or [])
+    key = app.operators.add(name, role, by, app.gate.policy_of(None), bucket or [], unit)
     made = app.operators.named(name)
     if as_json:
         show_json({"operator": name, "roles": list(made.roles), "buckets": bucket or [], **_key_json(key)})

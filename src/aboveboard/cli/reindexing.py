@@ -184,7 +184,7 @@ def _confirm(collection: str, result: Reindexed, yes: bool) -> None:
 
 
 def _withheld(app: App, collection: str) -> bool:
-    return app.gate.policy_of(app.collections.get(collection)).review.mode == "enforce"
+    return app.gate.policy_of(app.collections.get(collection)).withholds_identities
 
 
 def _write(report: Path | None, left: Sequence[Left], *, withheld: bool) -> None:

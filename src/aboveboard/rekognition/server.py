@@ -29,6 +29,7 @@ from aboveboard.rekognition.operations import Handler, offered
 from aboveboard.rekognition.telemetry import Exchange, Listener
 from aboveboard.service.app import App
 from aboveboard.settings import cores
+from aboveboard.storage.database import now
 
 MAX_BODY = 15 * 1024 * 1024
 BODY_TIMEOUT_S = 60
@@ -115,7 +116,8 @@ class Front:
             self._rates.spend(signed.key_id)
             invocation = headers.get("amz-sdk-invocation-id", "")
             invocation = invocation if re.fullmatch(r"[A-Za-z0-9-]{1,64}", invocation) else ""
-            session = Session(known.operator, signed.key_id, exchange.request_id, invocation, known.buckets)
+            case = None if known.case is None else self._app.cases.session(known.case, known.declared or {})
+            session = Session(known.operator, signed.key_id, exchange.request_id, invocation, known.buckets, case)
             service, _, name = headers.get("x-amz-target", "").partition(".")
             if service != TARGET:
                 raise NoSuchOperation(f"X-Amz-Target must be {TARGET}.OPERATION")
@@ -168,6 +170,8 @@ def _credential(app: App, signed: auth.Signed) -> Credential:
     known = app.operators.by_key(signed.key_id)
     if known is None:
         raise Unauthenticated("The security token included in the request is invalid.", reason="UnrecognizedClientException")
+    if known.expires_at and known.expires_at <= now():
+        raise Unauthenticated("The security token included in the request is expired", reason="ExpiredTokenException")
     return known
 
 

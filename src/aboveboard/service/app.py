@@ -5,8 +5,10 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 
+from aboveboard.accountability.cases import Cases
 from aboveboard.accountability.gate import Gate
 from aboveboard.accountability.operators import Operators
+from aboveboard.accountability.standing import Standing
 from aboveboard.settings import Settings
 from aboveboard.storage.checkpoints import Checkpoints
 from aboveboard.storage.collections import Collections
@@ -38,6 +40,8 @@ class App:
     models: Models
     room: Room
     operators: Operators
+    standing: Standing
+    cases: Cases
     gate: Gate
     objects: Objects
     checkpoints: Checkpoints

@@ -9,10 +9,11 @@ import sqlalchemy as sa
 
 from aboveboard.accountability.gate import POLICY_TAG, actor
 from aboveboard.accountability.operators import Session
-from aboveboard.accountability.policy import Pack
+from aboveboard.accountability.packs import Pack
 from aboveboard.errors import BadRequest, NoSuch, TooMuch
 from aboveboard.service.app import App
 from aboveboard.storage.collections import Collection, FaceRow
+from aboveboard.storage.database import now
 
 RESERVED = "aboveboard:"
 MOST_TAGS = 200
@@ -22,8 +23,9 @@ def create(app: App, session: Session, collection_id: str, tags: Mapping[str, st
     """Make an empty collection, pinned to the model version in use; its policy is the tag `aboveboard:policy`, if it has one."""
     app.gate.authorise(session, "collection.create")
     pack = _policy_named(app, tags)
-    if pack and not pack.is_at_least_as_strict_as(app.gate.policies.minimum):
-        _refuse_looser(app, session, "collection.create", pack, app.gate.policies.minimum, None)
+    minimum = app.gate.minimum()
+    if pack and not pack.is_at_least_as_strict_as(minimum):
+        _refuse_looser(app, session, "collection.create", pack, minimum, None)
     with app.database.write() as connection:
         app.collections.create(connection, collection_id, app.models.card.model_version, app.models.card.model, tags)
         collection = app.collections.get(collection_id, connection)
@@ -85,7 +87,7 @@ def faces(
 def only_for_enrollers(app: App, session: Session, duty: str, collection: Collection) -> None:
     """Where identities are withheld, refuse on record what would tell whose a face is, except to an enroller, who keeps the records."""
     pack = app.gate.policy_of(collection)
-    if pack.review.mode == "enforce" and "enroller" not in session.operator.roles:
+    if pack.withholds_identities and "enroller" not in session.operator.roles:
         rule = f"{pack.id}/review"
         text = f"Refused by rule {rule}: which faces are a person's is withheld until people have reviewed a candidate."
         app.gate.refuse(session, duty, rule, text, collection)
@@ -111,7 +113,7 @@ def tag(app: App, session: Session, collection_id: str, tags: Mapping[str, str])
 def untag(app: App, session: Session, collection_id: str, keys: Sequence[str]) -> None:
     """Remove tags. `aboveboard:policy` may go only where the deployment's default is at least as strict."""
     app.gate.authorise(session, "collection.tag", app.collections.get(collection_id))
-    default = app.gate.policies.default
+    default = app.gate.policy_of(None)
     with app.database.write() as connection:
         collection = app.collections.get(collection_id, connection)
         in_force = app.gate.policy_of(collection)
@@ -134,7 +136,10 @@ def _policy_named(app: App, tags: Mapping[str, str]) -> Pack | None:
         if key.startswith(RESERVED) and key != POLICY_TAG:
             raise BadRequest(f"the tag '{key}' is reserved; of '{RESERVED}' tags there is {POLICY_TAG}")
     try:
-        return app.gate.policies.get(tags[POLICY_TAG]) if POLICY_TAG in tags else None
+        if POLICY_TAG not in tags:
+            return None
+        app.gate.policies.check(tags[POLICY_TAG])
+        return app.gate.policies.get(tags[POLICY_TAG], now())
     except NoSuch as error:
         raise BadRequest(error.message) from error
 

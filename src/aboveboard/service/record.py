@@ -14,15 +14,21 @@ from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
+import sqlalchemy as sa
+
 from aboveboard import __version__
 from aboveboard.accountability import verify_ledger
-from aboveboard.accountability.gate import actor
+from aboveboard.accountability.catalogue import Policies
+from aboveboard.accountability.gate import actor, pack_facts
 from aboveboard.accountability.operators import Session
+from aboveboard.accountability.packs import Pack
 from aboveboard.errors import BadRequest, Unavailable
 from aboveboard.service.app import App
 from aboveboard.storage.checkpoints import Checkpoint
-from aboveboard.storage.database import now
+from aboveboard.storage.database import Database, now
+from aboveboard.storage.ledger import Ledger
 from aboveboard.storage.merkle import consistency_proof, inclusion_proof
+from aboveboard.storage.schema import PACKS
 
 EVERY_S = 600
 """How often a server signs a checkpoint, where there are new entries."""
@@ -94,12 +100,38 @@ def prove(app: App, session: Session, seq: int, against: bytes) -> dict[str, Any
     return proof
 
 
+def keep_packs(database: Database, ledger: Ledger, policies: Policies) -> None:
+    """Keep every pack that may be in force here, so that its decisions can be made again; after the first time new ones are an entry."""
+    loadable = {pack.sha256: pack for pack in policies.all() if policies.is_loadable(pack)}
+    with database.read() as connection:
+        known = set(connection.scalars(sa.select(PACKS.c.sha256)))
+    if not set(loadable) - known:
+        return
+    with database.write() as connection:
+        known = set(connection.scalars(sa.select(PACKS.c.sha256)))
+        new = [pack for sha256, pack in sorted(loadable.items()) if sha256 not in known]
+        for pack in new:
+            signature = policies.signatures.get(pack.sha256)
+            row = {"sha256": pack.sha256, "id": pack.id, "version": pack.version, "text": pack.canonical, "first_at": now()}
+            connection.execute(sa.insert(PACKS).values(**row, signature=signature.note if signature else None))
+        if known and new:
+            ledger.append(connection, "policy.loaded", {"policies": [_pack_facts(pack, policies) for pack in new]})
+
+
+def _pack_facts(pack: Pack, policies: Policies) -> dict[str, str]:
+    signature = policies.signatures.get(pack.sha256)
+    return pack_facts(pack) | ({"signed_by": signature.authority} if signature else {})
+
+
 @contextmanager
 def served(app: App) -> Iterator[None]:
     """While the block runs a server serves: its start and its stop are entries, and checkpoints are signed by a thread of their own."""
     settings = "\n".join(f"{one.name}={getattr(app.settings, one.name)}" for one in fields(app.settings)).encode()
     chosen = {name: getattr(app.settings, name) for name in ("pack", "default_policy", "minimum_policy")}
-    app.ledger.record("server.started", {"version": __version__, **chosen, "settings": hashlib.sha256(settings).hexdigest()})
+    policies = app.gate.policies
+    packs = [_pack_facts(pack, policies) for pack in policies.all() if policies.is_loadable(pack)]
+    facts = {"version": __version__, **chosen, "settings": hashlib.sha256(settings).hexdigest(), "policies": packs}
+    app.ledger.record("server.started", facts)
     stopped = threading.Event()
     thread = threading.Thread(target=_sign, args=(app, stopped), name="checkpoints", daemon=True)
     thread.start()

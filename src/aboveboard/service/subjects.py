@@ -184,7 +184,7 @@ def _sorted_out(app: App, collection: Collection, face_ids: Sequence[str], subje
 def _named(app: App, collection: Collection, subject_id: str, failures: Sequence[Failure]) -> tuple[Failure, ...]:
     """Failures with the ids of the people concerned: kept answers have none, so that nobody's id outlives him."""
     others = [failure.face_id for failure in failures if failure.reason == "another's"]
-    withheld = app.gate.policy_of(collection).review.mode == "enforce"
+    withheld = app.gate.policy_of(collection).withholds_identities
     owners = {} if withheld else {row.face_id: row.subject_id for row in app.collections.faces(collection, others)}
     return tuple(
         replace(failure, subject_id=subject_id if failure.reason == "unlike" else owners.get(failure.face_id)) for failure in failures

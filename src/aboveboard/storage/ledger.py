@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from itertools import islice
 from typing import Any
 
@@ -30,15 +30,25 @@ class Ledger:
     def __init__(self, database: Database) -> None:
         self._database = database
 
-    def record(self, kind: str, facts: Mapping[str, Any], commitment_key: bytes | None = None) -> int:
+    def record(
+        self,
+        kind: str,
+        facts: Mapping[str, Any],
+        commitment_key: bytes | None = None,
+        beside: Callable[[sa.Connection, int], None] | None = None,
+    ) -> int:
         """Append one entry and return its `seq` once it is on the disk. Raises Unavailable if it cannot be.
 
-        `commitment_key` is kept outside the log, beside it: destroying it makes the entry's commitment meaningless.
+        `commitment_key` is kept outside the log, beside it: destroying it makes the entry's commitments meaningless. `beside` writes, with
+        the entry's `seq`, what must be there if and only if the entry is.
         """
         with self._database.write() as connection:
             if commitment_key is not None:
                 connection.execute(_INSERT_KEY, {"audit_id": facts["audit_id"], "key": commitment_key})
-            return self.append(connection, kind, facts)
+            seq = self.append(connection, kind, facts)
+            if beside is not None:
+                beside(connection, seq)
+            return seq
 
     def append(self, connection: sa.Connection, kind: str, facts: Mapping[str, Any]) -> int:
         """Append one entry inside the caller's transaction: it is in the log if, and only if, the caller's rows are in theirs.

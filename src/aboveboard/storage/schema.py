@@ -14,6 +14,89 @@ OPERATORS = sa.Table(
     sa.Column("name", sa.String, primary_key=True),
     sa.Column("roles", sa.JSON, nullable=False),
     sa.Column("created_at", sa.String, nullable=False),
+    sa.Column("unit", sa.String, nullable=False, server_default=""),
+)
+CASES = sa.Table(
+    "cases",
+    METADATA,
+    sa.Column("n", sa.Integer, primary_key=True),
+    # The agency's own number. The ledger has the handle, and a commitment of the number under `key`.
+    sa.Column("number", sa.String, nullable=False, unique=True),
+    sa.Column("handle", sa.String, nullable=False, unique=True),
+    sa.Column("key", sa.LargeBinary, nullable=False),
+    sa.Column("purpose", sa.String, nullable=False),
+    sa.Column("offence", sa.String, nullable=False),
+    sa.Column("documents", sa.JSON, nullable=False),
+    sa.Column("operator", sa.ForeignKey("operators.name"), nullable=False),
+    sa.Column("opened_at", sa.String, nullable=False),
+    sa.Column("expires_at", sa.String, nullable=False),
+    sa.Column("emergency_at", sa.String),
+    sa.Column("closed_at", sa.String),
+    # Faces that were compared one to one: a thousand of them are a search of a thousand.
+    sa.Column("comparisons", sa.Integer, nullable=False, server_default="0"),
+    sqlite_autoincrement=True,
+)
+CASE_LOOKS = sa.Table(
+    "case_looks",
+    METADATA,
+    sa.Column("case", sa.ForeignKey("cases.n"), primary_key=True),
+    sa.Column("intent", sa.Integer, primary_key=True),
+    sa.Column("audit_id", sa.String, nullable=False, unique=True),
+    # Candidates between the pack's floor for leads and the threshold, sealed until they are asked for; null where there is none.
+    sa.Column("leads", sa.LargeBinary),
+    sqlite_with_rowid=False,
+)
+CERTIFICATES = sa.Table(
+    "certificates",
+    METADATA,
+    sa.Column("n", sa.Integer, primary_key=True),
+    sa.Column("operator", sa.ForeignKey("operators.name"), nullable=False, index=True),
+    sa.Column("examiner", sa.String, nullable=False),
+    sa.Column("score", sa.Float, nullable=False),
+    sa.Column("made_at", sa.String, nullable=False),
+    sa.Column("until", sa.String, nullable=False),
+    sa.Column("revoked_at", sa.String),
+)
+SUSPENSIONS = sa.Table(
+    "suspensions",
+    METADATA,
+    sa.Column("n", sa.Integer, primary_key=True),
+    sa.Column("scope", sa.String, nullable=False),
+    sa.Column("target", sa.String, nullable=False),
+    sa.Column("because", sa.String, nullable=False),
+    sa.Column("by", sa.String, nullable=False),
+    sa.Column("made_at", sa.String, nullable=False),
+    # Two people lift it: the one who asks, and another one who agrees.
+    sa.Column("lift_asked_by", sa.String),
+    sa.Column("lifted_by", sa.String),
+    sa.Column("lifted_at", sa.String),
+    sa.Index("suspensions_in_force", "lifted_at"),
+    sqlite_autoincrement=True,
+)
+VIOLATIONS = sa.Table(
+    "violations",
+    METADATA,
+    # Refused looks that count towards a suspension.
+    sa.Column("n", sa.Integer, primary_key=True),
+    sa.Column("operator", sa.String, nullable=False),
+    sa.Column("unit", sa.String, nullable=False),
+    sa.Column("rule", sa.String, nullable=False),
+    sa.Column("at", sa.String, nullable=False),
+    sa.Index("violations_of_operator", "operator", "at"),
+    sa.Index("violations_of_unit", "unit", "at"),
+)
+PACKS = sa.Table(
+    "policy_packs",
+    METADATA,
+    # Every pack that was ever in force here, so that its decisions can be made again.
+    sa.Column("sha256", sa.String, primary_key=True),
+    sa.Column("id", sa.String, nullable=False),
+    sa.Column("version", sa.String, nullable=False),
+    sa.Column("text", sa.LargeBinary, nullable=False),
+    # The signed note of the authority; null for a pack that none has signed.
+    sa.Column("signature", sa.LargeBinary),
+    sa.Column("first_at", sa.String, nullable=False),
+    sqlite_with_rowid=False,
 )
 ACCESS_KEYS = sa.Table(
     "access_keys",
@@ -25,6 +108,10 @@ ACCESS_KEYS = sa.Table(
     # Names of the buckets that this key may have read for it; "*" stands for all.
     sa.Column("buckets", sa.JSON, nullable=False, server_default="[]"),
     sa.Column("revoked_at", sa.String),
+    # A key of a case works inside it, until it expires; `declared` is what its looks declare: probe, edits, reason.
+    sa.Column("case", sa.ForeignKey("cases.n")),
+    sa.Column("expires_at", sa.String),
+    sa.Column("declared", sa.JSON),
 )
 COLLECTIONS = sa.Table(
     "collections",
@@ -169,7 +256,7 @@ COMMITMENT_KEYS = sa.Table(
     sa.Column("key", sa.LargeBinary, nullable=False),
 )
 
-SCHEMA = 3
+SCHEMA = 4
 MIGRATIONS = {
     2: (
         "ALTER TABLE access_keys ADD COLUMN buckets JSON NOT NULL DEFAULT '[]'",
@@ -185,6 +272,12 @@ MIGRATIONS = {
         "ALTER TABLE collections DROP COLUMN associations",
         "ALTER TABLE collections ADD COLUMN touches INTEGER NOT NULL DEFAULT 0",
         "ALTER TABLE collections ADD COLUMN deleted_at VARCHAR",
+    ),
+    4: (
+        "ALTER TABLE operators ADD COLUMN unit VARCHAR NOT NULL DEFAULT ''",
+        'ALTER TABLE access_keys ADD COLUMN "case" INTEGER REFERENCES cases (n)',
+        "ALTER TABLE access_keys ADD COLUMN expires_at VARCHAR",
+        "ALTER TABLE access_keys ADD COLUMN declared JSON",
     ),
 }
 """Schema version -> what makes it of the one before; new tables make themselves."""
