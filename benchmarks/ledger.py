@@ -111,7 +111,7 @@ def main(size: int) -> None:
     with TemporaryDirectory() as temporary:
         folder = Path(temporary)
         app = bootstrap.open_app(settings.load(folder / "data", {"ABOVEBOARD_PACK": "null", "HOME": temporary}))
-        made = app.operators.first(app.gate.policies.default)
+        made = app.operators.first(app.gate.policy_of(None))
         assert made is not None
         session = Session(made[0], "cli", "benchmark", buckets=("*",))
         fill(app, SMALL)

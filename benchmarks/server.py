@@ -76,7 +76,7 @@ def main(folder: Path) -> None:
     photographs = [data for data in photographs if len(analyse_sizes(data)) == 2][:640]
     data = Path(tempfile.mkdtemp())
     app = open_app(settings.load(data))
-    made = app.operators.first(app.gate.policies.default)
+    made = app.operators.first(app.gate.policy_of(None))
     assert made is not None
     operator, key = made
     session = Session(operator, "benchmark", "benchmark")

@@ -101,7 +101,7 @@ def rates(pack: str, photographs: list[bytes]) -> dict[tuple[str, int, str], lis
     """By operation, clients and way: requests a second of each round; the ways take turns."""
     data = Path(tempfile.mkdtemp()) / "data"
     app = bootstrap.open_app(settings.load(data, {**os.environ, "ABOVEBOARD_PACK": pack}))
-    made = app.operators.first(app.gate.policies.default)
+    made = app.operators.first(app.gate.policy_of(None))
     assert made is not None
     app.database.close()
     key, found = made[1], dict[tuple[str, int, str], list[float]]()

@@ -287,9 +287,11 @@ class Server(Wire):
         """Another operator's access key."""
         return self.app.operators.add(name, roles, "test", self.app.gate.policies.get("general"), buckets)
 
-    def detective(self, name: str, *roles: str, purpose: str = "suspect", offence: str = "robbery", **how: Any) -> AccessKey:
+    def detective(
+        self, name: str, *roles: str, purpose: str = "suspect", offence: str = "robbery", buckets: Sequence[str] = (), **how: Any
+    ) -> AccessKey:
         """The key of a new case of a new, certified operator, who is investigator and whatever else; `how` is what Cases.open takes."""
-        self.operator(name, "investigator", *roles)
+        self.operator(name, "investigator", *roles, buckets=buckets)
         self.app.standing.certify(name, "examiner", 1.0, "2999-01-01", "test")
         self.app.cases.open(f"case of {name}", purpose, name, {"operator": name}, offence=offence, **how)
         return self.case_key(f"case of {name}")

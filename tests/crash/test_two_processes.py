@@ -128,7 +128,7 @@ def test_first_starts_at_once_make_one_deployment(tmp_path):
         def start(_, data=tmp_path / str(attempt), barrier=barrier):
             barrier.wait()
             app = bootstrap.open_app(null_settings(data))
-            made = app.operators.first(app.gate.policies.default)
+            made = app.operators.first(app.gate.policy_of(None))
             app.database.close()
             return made is not None, app.keyring.mark("x")
 

@@ -145,7 +145,7 @@ def fill(app, client, collection, count):
 def test_only_the_search_process_has_templates_in_memory(tmp_path):
     """A gallery of 60,000 faces, searched through both workers: it grows by the gallery, they do not."""
     app = bootstrap.open_app(null_settings(tmp_path / "data"))
-    key = app.operators.first(app.gate.policies.default)[1]
+    key = app.operators.first(app.gate.policy_of(None))[1]
     with deployed(tmp_path, key) as both:
         fill(app, both.clients[0], "small", 2000)
         gallery = 60_000 * fill(app, both.clients[0], "large", 60_000)

@@ -230,7 +230,7 @@ def test_the_unit_starts_the_server(tmp_path):
     refused = subprocess.run(serve, env=environment, capture_output=True, text=True)
     assert str(refused.returncode) in service["RestartPreventExitStatus"].split()
     app = bootstrap.open_app(null_settings(tmp_path / service["StateDirectory"] / "data"))
-    app.operators.add("chief", ["admin"], "test", app.gate.policies.default)
+    app.operators.add("chief", ["admin"], "test", app.gate.policy_of(None))
     app.database.close()
     with subprocess.Popen(serve, env=environment, stdout=subprocess.PIPE, text=True) as process:
         assert process.stdout is not None

@@ -72,9 +72,7 @@ GATE, LOOKS = "aboveboard.accountability.gate", "aboveboard.accountability.looks
 def test_permits_are_made_by_the_gate_and_candidates_by_its_looks_only(name, maker):
     """Locks 2 and 4: no other module constructs one, nor copies one with other values."""
     assert callers(name) == {maker}
-    replacing = {
-        module for module in callers("replace") if "Permit" in MODULES[module].read_text() or "Candidates" in MODULES[module].read_text()
-    }
+    replacing = {module for module in callers("replace") if re.search(r"\b(Permit|Candidates)\b", MODULES[module].read_text())}
     assert not replacing
 
 

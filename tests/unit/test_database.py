@@ -9,8 +9,8 @@ import pytest
 import sqlalchemy as sa
 
 from aboveboard.errors import Unavailable
-from aboveboard.storage import schema
 from aboveboard.storage.database import Database
+from aboveboard.storage.schema import LEDGER, SCHEMA, VERSION
 
 SCHEMA_1 = """
 CREATE TABLE schema_version (version INTEGER NOT NULL);
@@ -87,7 +87,7 @@ def test_a_file_of_a_release_before_is_taken_over(tmp_path, schema, subject_coun
     assert columns(old) == columns(new)
     assert indexes(old) == indexes(new)
     with sqlite3.connect(old) as connection:
-        assert connection.execute("SELECT version FROM schema_version").fetchall() == [(schema.SCHEMA,)]
+        assert connection.execute("SELECT version FROM schema_version").fetchall() == [(SCHEMA,)]
         kept = connection.execute("SELECT id, generation, face_count, subject_count, touches, deleted_at FROM collections").fetchall()
         assert kept == [("a", 3, 1, subject_count, 0, None)]
         assert connection.execute("SELECT face_id, subject FROM faces").fetchall() == [("f", subject)]
@@ -100,7 +100,7 @@ def test_a_file_of_a_newer_release_is_refused(tmp_path):
     file = tmp_path / "a.db"
     opened = Database(file)
     with opened.write() as connection:
-        connection.execute(sa.update(schema.VERSION).values(version=schema.SCHEMA + 1))
+        connection.execute(sa.update(VERSION).values(version=SCHEMA + 1))
     opened.close()
     with pytest.raises(Unavailable, match="use the release that wrote it or a newer one"):
         Database(file)
@@ -113,9 +113,9 @@ def test_what_was_deleted_leaves_the_log_once_nobody_reads_it(tmp_path):
 
     def written_and_deleted():
         with opened.write() as connection:
-            connection.execute(sa.insert(schema.LEDGER).values(seq=1, entry=secret))
+            connection.execute(sa.insert(LEDGER).values(seq=1, entry=secret))
         with opened.write() as connection:
-            connection.execute(sa.delete(schema.LEDGER))
+            connection.execute(sa.delete(LEDGER))
         assert secret in log.read_bytes()
         opened.scrub()
 
@@ -125,7 +125,7 @@ def test_what_was_deleted_leaves_the_log_once_nobody_reads_it(tmp_path):
     written_and_deleted()
     assert not is_left()
     with opened.read() as connection:
-        connection.execute(sa.select(schema.VERSION)).all()  # the snapshot is taken now
+        connection.execute(sa.select(VERSION)).all()  # the snapshot is taken now
         written_and_deleted()
         assert is_left()
     for _ in range(600):

@@ -10,8 +10,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from aboveboard.accountability.catalogue import Policies
 from aboveboard.accountability.operators import Operators
-from aboveboard.accountability.policy import ROLES, Policies
+from aboveboard.accountability.rules import ROLES
 from aboveboard.errors import BadPageToken, BadRequest, Exists, NoSuch, Refused, Unavailable
 from aboveboard.rekognition import pages
 from aboveboard.storage.database import Database
@@ -20,7 +21,7 @@ from aboveboard.storage.secrets import Keyring
 
 KEYRING = Keyring(bytes(range(32)))
 PACKS = Policies("general", "general")
-GENERAL = PACKS.default
+GENERAL = PACKS.get("general")
 
 
 @given(st.binary(max_size=60), st.text(max_size=8), st.text(max_size=8))
@@ -150,14 +151,14 @@ def test_a_taken_name_is_refused(operators):
 
 def test_the_first_operator_is_made_once(operators):
     """All roles under `general`; afterwards nobody is made by himself."""
-    operator, _ = operators.first(Policies("general", "general").default)
+    operator, _ = operators.first(PACKS.get("general"))
     assert operator.roles == ROLES
-    assert operators.first(Policies("general", "general").default) is None
+    assert operators.first(PACKS.get("general")) is None
 
 
 def test_the_first_operator_under_a_strict_pack_is_admin_alone(operators):
     """Separate roles from the first day."""
-    operator, _ = operators.first(Policies("public-safety", "general").default)
+    operator, _ = operators.first(PACKS.get("public-safety"))
     assert operator.roles == ("admin",)
 
 
