@@ -18,6 +18,7 @@ from aboveboard.cli import (
     demo,
     deployment,
     distribution,
+    evaluating,
     indexing,
     keeping,
     laboratory,
@@ -44,7 +45,7 @@ app.command("compare")(pictures.compare)
 app.command("index")(indexing.index)
 app.command("search")(pictures.search)
 app.command("calibrate")(laboratory.calibrate)
-app.add_typer(laboratory.evaluations, name="evaluate")
+app.add_typer(evaluating.evaluations, name="evaluate")
 deployment.collections.command("check")(checking.check)
 deployment.collections.command("scores")(distribution.scores)
 deployment.collections.command("reindex")(reindexing.reindex)

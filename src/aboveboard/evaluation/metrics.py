@@ -31,7 +31,7 @@ def fnmr(mated: Scores, threshold: float, missed: int = 0) -> float:
     return (int(np.count_nonzero(mated < threshold)) + missed) / (mated.size + missed)
 
 
-def threshold_for(falling: Scores, errors: float) -> float:
+def threshold_for(falling: NDArray[np.floating], errors: float) -> float:
     """The lowest threshold that at most `errors` of the scores reach; `falling` are the highest scores, highest first.
 
     Raises ValueError where fewer scores were kept than may err: the threshold then lies below them.

@@ -1,0 +1,166 @@
+"""The verb `evaluate MANIFEST`: measure this recogniser, or any Rekognition endpoint, by a protocol as CSV; compute tables again."""
+
+from __future__ import annotations
+
+import datetime
+import hashlib
+import sys
+from collections.abc import Mapping, Sequence
+from contextlib import closing
+from importlib import metadata
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+from urllib.parse import urlsplit
+
+import typer
+from typer.core import TyperGroup
+
+from aboveboard.cli.common import NOTHING, Data, Json, columns, number, out, percent, show_json, stop
+from aboveboard.cli.laboratory import loaded, progressing, verification
+from aboveboard.errors import BadRequest
+
+if TYPE_CHECKING:
+    from aboveboard.evaluation.manifest import Manifest
+    from aboveboard.evaluation.scores import Scores
+    from aboveboard.evaluation.tables import Row, Tables
+
+AMAZON = "Amazon Rekognition"
+
+
+class Evaluate(TyperGroup):
+    """`evaluate MANIFEST` is `evaluate run MANIFEST`: what is no verb of this group is what `run` is to work on."""
+
+    def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
+        if args and args[0] not in (*self.commands, *ctx.help_option_names):
+            args = ["run", *args]
+        return super().parse_args(ctx, args)
+
+
+evaluations = typer.Typer(cls=Evaluate, help="Measure the models, or an endpoint, on labelled photographs.", no_args_is_help=True)
+evaluations.command("verification")(verification)
+
+
+@evaluations.command("run")
+def run(
+    manifest: Annotated[
+        Path,
+        typer.Argument(metavar="MANIFEST", help="Folder with enrolled.csv, probed.csv, pairs.csv; or a score file, to compute its tables."),
+    ],
+    folder: Annotated[Path, typer.Option("--out", metavar="DIR", help="Folder for the score file, the tables and run.json.")],
+    url: Annotated[str, typer.Option("--endpoint", metavar="URL", help="Ask this Rekognition endpoint instead of the pack in use.")] = "",
+    aws: Annotated[bool, typer.Option("--aws", help="Ask Amazon Rekognition, with your own credentials; Amazon bills you.")] = False,
+    region: Annotated[str, typer.Option("--region", metavar="NAME", help="The endpoint's region; else your own default.")] = "",
+    threshold: Annotated[float, typer.Option("--threshold", min=0, max=100, help="Sent to the endpoint; 0 asks for everything.")] = 0.0,
+    per_second: Annotated[float, typer.Option("--per-second", min=0, help="Most calls a second to the endpoint; 0 sets no limit.")] = 5.0,
+    yes: Annotated[bool, typer.Option("--yes", help="Do not ask before a paid service is used.")] = False,
+    draws: Annotated[int, typer.Option("--draws", min=100, help="Resamplings of people for the intervals.")] = 1000,
+    seed: Annotated[int, typer.Option("--seed", min=0, help="Of the resampling: the same seed gives the same tables.")] = 0,
+    data: Data = None,
+    as_json: Json = False,
+) -> None:
+    """Measure verification and identification by a protocol as CSV; the word `run` may be left out.
+
+    In process with the pack in use, or at any Rekognition endpoint. What was stopped goes on when the same line is typed again.
+    """
+    from aboveboard.evaluation import manifest as manifests
+    from aboveboard.evaluation import scores as score_files
+    from aboveboard.evaluation import tables
+
+    if url and aws:
+        raise BadRequest("--endpoint and --aws exclude each other; name one of them")
+    if manifest.is_dir():
+        protocol = manifests.read(manifest)
+        scores = _asked(protocol, folder, url, region, threshold, per_second, yes) if url or aws else _in_process(protocol, data)
+        score_files.save(scores, folder / tables.SCORES)
+        file = folder / tables.SCORES
+    elif url or aws:
+        raise BadRequest(f"{manifest} is no folder with a manifest; a score file needs no endpoint")
+    else:
+        file, scores = manifest, score_files.load(manifest)
+    made = tables.tables(scores, draws, seed)
+    record = _record(scores, file, draws, seed)
+    tables.write(folder, made, record)
+    if as_json:
+        show_json({"run": record, "tables": made})
+    else:
+        _show(scores, made, folder)
+    if not scores.is_valid:
+        stop(f"this run is invalid, its threshold is unknown: {scores.about['threshold']['why']}", NOTHING)
+
+
+def _in_process(protocol: Manifest, data: Path | None) -> Scores:
+    from aboveboard.evaluation import measure
+
+    _, models = loaded(data)
+    with progressing("templates") as progress:
+        return measure.in_process(protocol, models, progress)
+
+
+def _asked(protocol: Manifest, folder: Path, url: str, region: str, threshold: float, per_second: float, yes: bool) -> Scores:
+    """The score file of an endpoint; before a paid one the price is told and agreed to."""
+    from aboveboard.evaluation import endpoint
+
+    name = f"{url or AMAZON}" + (f" ({region})" if region else "")
+    asked = endpoint.Endpoint(endpoint.connect(url or None, region or None), name, protocol, threshold, per_second)
+    total = len(endpoint.questions(protocol))
+    with closing(asked.journal(folder)) as journal:
+        left = total - len(journal.answers)
+        is_paid = not url or (urlsplit(url).hostname or "").endswith(("amazonaws.com", "amazonaws.com.cn"))
+        if left:
+            price = (
+                f", some {left * endpoint.USD_PER_1000 / 1000:,.2f} US dollars at {endpoint.USD_PER_1000:g} per 1,000" if is_paid else ""
+            )
+            minutes = f", {left / per_second / 60:,.0f} minutes or more" if per_second else ""
+            typer.echo(f"{name} is asked {left:,} questions, {len(journal.answers):,} are answered{price}{minutes}", err=True)
+        if left and is_paid and not yes:
+            if not sys.stdin.isatty():
+                raise BadRequest("this costs money and nobody is there to agree; add --yes")
+            typer.confirm("Amazon bills you for them. Go on?", abort=True, err=True)
+        with progressing("answers") as progress:
+            return asked.measure(journal, progress)
+
+
+def _record(scores: Scores, file: Path, draws: int, seed: int) -> dict[str, Any]:
+    """The run manifest: what the tables were computed from, with what, and whether they mean anything."""
+    return {
+        "valid": scores.is_valid,
+        **{name: value for name, value in scores.about.items() if name != "failures_to_enrol"},
+        "scores": {"file": file.name, "sha256": hashlib.sha256(file.read_bytes()).hexdigest()},
+        "tables": {"draws": draws, "seed": seed, "numpy": metadata.version("numpy"), "scipy": metadata.version("scipy")},
+        "aboveboard": metadata.version("aboveboard"),
+        "date": f"{datetime.datetime.now(datetime.UTC):%Y-%m-%d}",
+    }
+
+
+def _show(scores: Scores, made: Tables, folder: Path) -> None:
+    console = out()
+    for row in made["failures"]:
+        if not row["column"]:
+            console.print(
+                f"{row['role']}: {row['failure_to_enrol_trials']:,} photographs, {row['failure_to_enrol_errors']:,} failures to enrol"
+            )
+    if made.get("verification"):
+        console.print(f"\nverification, {scores.about['scale']}")
+        console.print(_table(made["verification"], ("set_for", "threshold"), ("fmr", "fnmr")))
+    if made.get("identification"):
+        console.print(f"identification in a gallery of {made['identification'][0]['gallery']:,}")
+        console.print(_table(made["identification"], ("set_for", "threshold"), ("fpir", "fnir")))
+    console.print("in brackets the errors; below each rate its 95 % interval; * fewer than 30 errors: too few to tell it from another rate", style="dim")
+    console.print(f"everything is in {folder}: {', '.join(made)}", style="dim")
+
+
+def _table(rows: Sequence[Row], names: Sequence[str], rates: Sequence[str]) -> Any:
+    trials = {rate: next((row[f"{rate}_trials"] for row in rows if row[f"{rate}_trials"]), 0) for rate in rates}
+    table = columns(*(name.replace("_", " ") for name in names), *(f"{rate.upper()} of {trials[rate]:,}" for rate in rates))
+    for row in rows:
+        fixed = [f"{row[name]:.4f}" if isinstance(row[name], float) else "none" if row[name] is None else str(row[name]) for name in names]
+        table.add_row(*fixed, *(_cell(row, rate) for rate in rates))
+    return table
+
+
+def _cell(row: Mapping[str, Any], rate: str) -> str:
+    """A rate as people read it: share and errors, and below them the interval."""
+    if row[rate] is None:
+        return str(row[f"{rate}_interval"])
+    few, show = "*" if "insufficient" in row[f"{rate}_interval"] else "", number if rate == "fmr" else percent
+    return f"{show(row[rate])} ({row[f'{rate}_errors']:,}{few})\n{show(row[f'{rate}_low'])} to {show(row[f'{rate}_high'])}"
