@@ -15,7 +15,7 @@ from urllib.parse import urlsplit
 import typer
 from typer.core import TyperGroup
 
-from aboveboard.cli.common import NOTHING, Data, Json, columns, number, out, percent, show_json, stop
+from aboveboard.cli.common import INTERRUPTED, NOTHING, Data, Json, columns, number, out, percent, show_json, stop
 from aboveboard.cli.laboratory import loaded, progressing, verification
 from aboveboard.errors import BadRequest
 
@@ -51,7 +51,9 @@ def run(
     aws: Annotated[bool, typer.Option("--aws", help="Ask Amazon Rekognition, with your own credentials; Amazon bills you.")] = False,
     region: Annotated[str, typer.Option("--region", metavar="NAME", help="The endpoint's region; else your own default.")] = "",
     threshold: Annotated[float, typer.Option("--threshold", min=0, max=100, help="Sent to the endpoint; 0 asks for everything.")] = 0.0,
-    per_second: Annotated[float, typer.Option("--per-second", min=0, help="Most calls a second to the endpoint; 0 sets no limit.")] = 5.0,
+    per_second: Annotated[
+        float | None, typer.Option("--per-second", min=0, help="Most calls a second; 0 sets no limit.", show_default="5 to Amazon, else 0")
+    ] = None,
     yes: Annotated[bool, typer.Option("--yes", help="Do not ask before a paid service is used.")] = False,
     draws: Annotated[int, typer.Option("--draws", min=100, help="Resamplings of people for the intervals.")] = 1000,
     seed: Annotated[int, typer.Option("--seed", min=0, help="Of the resampling: the same seed gives the same tables.")] = 0,
@@ -96,28 +98,33 @@ def _in_process(protocol: Manifest, data: Path | None) -> Scores:
         return measure.in_process(protocol, models, progress)
 
 
-def _asked(protocol: Manifest, folder: Path, url: str, region: str, threshold: float, per_second: float, yes: bool) -> Scores:
+def _asked(protocol: Manifest, folder: Path, url: str, region: str, threshold: float, per_second: float | None, yes: bool) -> Scores:
     """The score file of an endpoint; before a paid one the price is told and agreed to."""
     from aboveboard.evaluation import endpoint
 
     name = f"{url or AMAZON}" + (f" ({region})" if region else "")
-    asked = endpoint.Endpoint(endpoint.connect(url or None, region or None), name, protocol, threshold, per_second)
+    is_paid = not url or (urlsplit(url).hostname or "").endswith(("amazonaws.com", "amazonaws.com.cn"))
+    pace = endpoint.AMAZONS_PACE * is_paid if per_second is None else per_second
+    asked = endpoint.Endpoint(endpoint.connect(url or None, region or None), name, protocol, threshold, pace)
     total = len(endpoint.questions(protocol))
     with closing(asked.journal(folder)) as journal:
         left = total - len(journal.answers)
-        is_paid = not url or (urlsplit(url).hostname or "").endswith(("amazonaws.com", "amazonaws.com.cn"))
         if left:
             price = (
                 f", some {left * endpoint.USD_PER_1000 / 1000:,.2f} US dollars at {endpoint.USD_PER_1000:g} per 1,000" if is_paid else ""
             )
-            minutes = f", {left / per_second / 60:,.0f} minutes or more" if per_second else ""
+            minutes = f", {left / pace / 60:,.0f} minutes or more" if pace else ""
             typer.echo(f"{name} is asked {left:,} questions, {len(journal.answers):,} are answered{price}{minutes}", err=True)
         if left and is_paid and not yes:
             if not sys.stdin.isatty():
                 raise BadRequest("this costs money and nobody is there to agree; add --yes")
             typer.confirm("Amazon bills you for them. Go on?", abort=True, err=True)
-        with progressing("answers") as progress:
-            return asked.measure(journal, progress)
+        try:
+            with progressing("answers") as progress:
+                return asked.measure(journal, progress)
+        except KeyboardInterrupt:
+            kept = f"{len(journal.answers):,} answers are kept"
+            stop(f"stopped; {kept}, and so is the endpoint's collection: run the same line again to go on", INTERRUPTED)
 
 
 def _record(scores: Scores, file: Path, draws: int, seed: int) -> dict[str, Any]:
@@ -145,7 +152,10 @@ def _show(scores: Scores, made: Tables, folder: Path) -> None:
     if made.get("identification"):
         console.print(f"identification in a gallery of {made['identification'][0]['gallery']:,}")
         console.print(_table(made["identification"], ("set_for", "threshold"), ("fpir", "fnir")))
-    console.print("in brackets the errors; below each rate its 95 % interval; * fewer than 30 errors: too few to tell it from another rate", style="dim")
+    console.print(
+        "in brackets the errors; below each rate its 95 % interval; * fewer than 30 errors: too few to tell it from another rate",
+        style="dim",
+    )
     console.print(f"everything is in {folder}: {', '.join(made)}", style="dim")
 
 

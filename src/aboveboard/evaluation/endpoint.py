@@ -6,6 +6,7 @@ is paid for twice, but for the few questions whose answers were under way.
 
 from __future__ import annotations
 
+import fcntl
 import json
 import os
 import threading
@@ -32,6 +33,8 @@ from aboveboard.evaluation.scores import Scores
 ANSWERS = "answers.jsonl"
 FORMAT = "aboveboard-answers-1"
 WORKERS = 4
+AMAZONS_PACE = 5.0
+"""Calls a second that Amazon allows every account in every region."""
 USD_PER_1000 = 1.0
 """Amazon's list price of 1,000 images, the first million a month, for these operations (US East, read 2026-11)."""
 NO_TEMPLATE = ("InvalidParameterException", "InvalidImageFormatException", "ImageTooLargeException")
@@ -78,6 +81,10 @@ class Journal:
         self._lock = threading.Lock()
         file.parent.mkdir(parents=True, exist_ok=True)
         self._file = file.open("a+b")
+        try:
+            fcntl.flock(self._file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError as error:
+            raise BadRequest(f"another process writes {file}; wait for it, or name another folder with --out") from error
         self._file.seek(0)
         # A line that was not finished is one whose answer was never used.
         *whole, _ = self._file.read().split(b"\n")

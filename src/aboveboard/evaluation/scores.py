@@ -84,8 +84,11 @@ _PER_PHOTOGRAPH = ("photograph", "subject", "enrolled", "template")
 
 
 def least(threshold: float) -> np.float32:
-    """The lowest float32 that is not below a threshold: scores are float32, and rounding must not decide a comparison."""
-    near = np.float32(threshold)
+    """The lowest float32 that is not below a threshold: scores are float32, and rounding must not decide a comparison.
+
+    A withheld score (-inf) reaches no threshold, not even -inf.
+    """
+    near = np.float32(max(threshold, float(np.finfo(np.float32).min)))
     return near if float(near) >= threshold else np.nextafter(near, np.float32(np.inf))
 
 
@@ -140,3 +143,5 @@ def _check(scores: Scores) -> None:
         raise ValueError("'cross' must be probed x enrolled")
     if not all(isinstance(value, float | int) for value in scores.named.values()) or "applied" not in scores.about["threshold"]:
         raise ValueError("'about' lacks its thresholds")
+    if not isinstance(scores.about["scale"], str):
+        raise ValueError("'about' lacks its scale")

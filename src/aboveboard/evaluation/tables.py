@@ -19,17 +19,17 @@ from aboveboard.evaluation import resampling
 from aboveboard.evaluation.identification import DEPTH, Searches, searches
 from aboveboard.evaluation.rates import Found, Rate, found
 from aboveboard.evaluation.resampling import Weights
-from aboveboard.evaluation.scores import Scores
+from aboveboard.evaluation.scores import Scores, least
 from aboveboard.evaluation.verification import Comparisons, Verification, groups, verification
 from aboveboard.vision.registry import write_whole
 
 Row = dict[str, Any]
 Tables = dict[str, list[Row]]
-DRAWS, FEWEST_DRAWS, SEED = 1000, 100, 0
+DRAWS, SEED = 1000, 0
 FMRS = ("1e-2", "1e-3", "1e-4", "1e-5", "1e-6")
 FPIRS = ("0.1", "0.03", "0.01", "0.003", "0.001")
 RANKS = (1, 5, 10, 20, DEPTH)
-MOST_GROUPS = 30
+MOST_GROUPS, LOOK_AT, BINS = 30, 60, 100
 INVALID = "threshold unknown"
 SCORES, TABLES, RUN = "scores.npz", "tables.json", "run.json"
 
@@ -47,6 +47,8 @@ def tables(scores: Scores, draws: int = DRAWS, seed: int = SEED) -> Tables:
         points = _points(compared, named)
         made["verification"] = list(_verification(compared.whole, points, weights))
         made["det"] = list(_det(compared, weights))
+        made["histogram"] = list(_histogram(compared))
+        made["highest_non_mated"] = list(_highest(scores, compared.whole))
         made["verification_by_group"] = list(_verification_by_group(compared, points, weights))
     if searched is not None:
         at = _fpirs(searched, named)
@@ -85,7 +87,8 @@ def _verification(compared: Comparisons, points: Mapping[str, float], weights: W
     at = list(points.values())
     each = zip(points.items(), compared.fmr(at, weights), compared.fnmr(at, weights), strict=True)
     for (name, threshold), fmr, fnmr in each:
-        yield {**beside, "set_for": name, "threshold": _threshold(threshold), **_cells("fmr", fmr), **_cells("fnmr", fnmr)}
+        tar = _short(1 - fnmr.value) if isinstance(fnmr, Rate) else None
+        yield {**beside, "set_for": name, "threshold": _threshold(threshold), **_cells("fmr", fmr), **_cells("fnmr", fnmr), "tar": tar}
 
 
 def _det(compared: Verification, weights: Weights) -> Iterator[Row]:
@@ -97,6 +100,25 @@ def _det(compared: Verification, weights: Weights) -> Iterator[Row]:
     at = sorted({threshold for threshold in wanted if threshold is not None and threshold >= compared.whole.floor})
     for threshold, fmr, fnmr in zip(at, compared.whole.fmr(at, weights), compared.whole.fnmr(at, weights), strict=True):
         yield {"threshold": _threshold(threshold), **_cells("fmr", fmr), **_cells("fnmr", fnmr)}
+
+
+def _histogram(compared: Verification) -> Iterator[Row]:
+    """How many comparisons score from `low` to below `high`; withheld scores are in none."""
+    mated = compared.whole.mated[np.isfinite(compared.whole.mated)]
+    others = compared.rising[np.searchsorted(compared.rising, least(-np.inf)) :]
+    both = [values for values in (mated, others) if values.size]
+    if not both:
+        return
+    edges = np.linspace(min(values.min() for values in both), max(values.max() for values in both), BINS + 1)
+    counted = zip(edges[:-1], edges[1:], np.histogram(mated, edges)[0], np.histogram(others, edges)[0], strict=True)
+    for low, high, is_mated, non_mated in counted:
+        yield {"low": round(float(low), 6), "high": round(float(high), 6), "mated": int(is_mated), "non_mated": int(non_mated)}
+
+
+def _highest(scores: Scores, compared: Comparisons) -> Iterator[Row]:
+    """The non-mated comparisons where label errors show first: a person has to look at them."""
+    for score, (first, second) in zip(compared.tail[:LOOK_AT], compared.tail_pairs[:LOOK_AT], strict=True):
+        yield {"score": round(float(score), 6), "first": str(scores.photograph[first]), "second": str(scores.photograph[second])}
 
 
 def _verification_by_group(compared: Verification, points: Mapping[str, float], weights: Weights) -> Iterator[Row]:

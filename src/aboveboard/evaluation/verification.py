@@ -152,7 +152,7 @@ def _cut(flat: Floats, mated: Ints, lowest: Sequence[float]) -> _Cut:
     non_mated[mated] = False
     rising = np.sort(flat[non_mated])
     floor = min([float(rising[-max(1, int(TAIL_SHARE * rising.size))]), *lowest]) if rising.size else -np.inf
-    which = np.flatnonzero(non_mated & (flat >= least(floor)))
+    which = np.flatnonzero(non_mated & (flat >= least(floor)) if np.isfinite(floor) else non_mated)
     order = np.argsort(-flat[which], kind="stable")
     return _Cut(rising, floor, flat[which][order], which[order])
 
