@@ -123,17 +123,19 @@ def test_groups_without_an_error_stand_with_their_upper_bound_and_are_flagged() 
     values, flagged = disparity.comparable(groups)
     assert flagged == ("a",)
     assert values.tolist() == pytest.approx([rates.wilson(0, 400)[1], 0.1])
-    assert Disparity.of(groups).standing == "insufficient"
+    assert Disparity.of(groups).flagged == ("a",)
+    assert Disparity.of({"a": Rate.of(0, 400), "b": Rate.of(2, 400)}).standing == "insufficient"
     with pytest.raises(ValueError, match="above 0"):
         disparity.max_min([0.0, 0.1])
     with pytest.raises(ValueError, match="two groups"):
         disparity.gini([0.1])
 
 
-def test_a_comparison_says_apart_only_with_enough_errors() -> None:
+def test_few_errors_are_never_called_no_difference() -> None:
     apart = Disparity.of({"a": Rate.of(30, 1000), "b": Rate.of(90, 1000)})
     assert (apart.standing, apart.highest, apart.lowest, apart.max_min) == ("apart", "b", "a", pytest.approx(3))
-    assert Disparity.of({"a": Rate.of(29, 1000), "b": Rate.of(900, 1000)}).standing == "insufficient"
+    assert Disparity.of({"a": Rate.of(0, 385), "b": Rate.of(85, 271)}).standing == "apart"
+    assert Disparity.of({"a": Rate.of(29, 1000), "b": Rate.of(35, 1000)}).standing == "insufficient"
     assert Disparity.of({"a": Rate.of(50, 1000), "b": Rate.of(52, 1000)}).standing == "not told apart"
 
 
@@ -143,6 +145,9 @@ def test_differences_equal_statsmodels(first: tuple[int, int], second: tuple[int
     gap, low, high = rates.difference(Rate.of(*first), Rate.of(*second))
     assert (low, high) == pytest.approx(oracle, rel=1e-9, abs=1e-12)
     assert low <= gap <= high
+    _, wider_low, wider_high = rates.difference(Rate.of(*first), Rate.of(*second), pairs=6)
+    oracle = proportion.confint_proportions_2indep(*first, *second, method="newcomb", compare="diff", alpha=0.05 / 6)
+    assert (wider_low, wider_high) == pytest.approx(oracle, rel=1e-9, abs=1e-12)
 
 
 def test_groups_equal_fairlearn() -> None:

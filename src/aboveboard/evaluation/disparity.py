@@ -6,7 +6,8 @@ of its Wilson interval instead and says so. FDR of small false match rates is ne
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import math
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Literal
 
@@ -16,8 +17,8 @@ from numpy.typing import ArrayLike, NDArray
 from aboveboard.evaluation.rates import Rate, difference, wilson
 
 Standing = Literal["insufficient", "apart", "not told apart"]
-"""`insufficient`: some group has fewer than 30 errors, so that nothing is said. `apart`: 0 lies outside the 95 % interval of the
-difference between the highest and the lowest rate."""
+"""`apart`: 0 lies outside the interval of the difference between the highest and the lowest rate. Else `insufficient` where some
+group has fewer than 30 errors, so that nothing follows from it; only with more may two groups be called `not told apart`."""
 
 
 def _rates(rates: ArrayLike) -> NDArray[np.float64]:
@@ -104,11 +105,17 @@ class Disparity:
 
     @staticmethod
     def of(rates: Mapping[str, Rate]) -> Disparity:
-        """Compare the rates of two groups or more; `difference` is that of the highest and the lowest, with its 95 % interval."""
+        """Compare the rates of two groups or more; `difference` is that of the highest and the lowest, with an interval for any pair."""
         values, flagged = comparable(rates)
         by_value = sorted(rates, key=lambda group: (rates[group].value, group))
-        gap, low, high = difference(rates[by_value[-1]], rates[by_value[0]])
-        standing: Standing = "apart" if low > 0 else "not told apart"
-        if any(rate.is_insufficient for rate in rates.values()):
-            standing = "insufficient"
-        return Disparity(max_min(values), max_geo(values), gini(values), gap, low, high, by_value[-1], by_value[0], flagged, standing)
+        lowest, highest = by_value[0], by_value[-1]
+        gap, low, high = difference(rates[highest], rates[lowest], math.comb(len(rates), 2))
+        standing = standing_of(low, rates.values())
+        return Disparity(max_min(values), max_geo(values), gini(values), gap, low, high, highest, lowest, flagged, standing)
+
+
+def standing_of(low: float, rates: Iterable[Rate]) -> Standing:
+    """What may be said of a difference whose interval begins at `low`, between some of these rates."""
+    if low > 0:
+        return "apart"
+    return "insufficient" if any(rate.is_insufficient for rate in rates) else "not told apart"

@@ -94,9 +94,13 @@ def trials_without_errors(rate: float, level: float = 0.95) -> int:
     return math.ceil(math.log(1 - level) / math.log1p(-rate) - 1e-9)
 
 
-def difference(first: Rate, second: Rate) -> tuple[float, float, float]:
-    """`first - second` of two independent groups with its 95 % interval: Newcombe's hybrid score (Stat. Med. 17, 1998, method 10)."""
-    (low, high), (other_low, other_high) = wilson(first.errors, first.trials), wilson(second.errors, second.trials)
+def difference(first: Rate, second: Rate, pairs: int = 1) -> tuple[float, float, float]:
+    """`first - second` of two independent groups with its 95 % interval: Newcombe's hybrid score (Stat. Med. 17, 1998, method 10).
+
+    Where the two were picked out of so many `pairs` of groups, the interval holds for all of them together (Bonferroni).
+    """
+    z = float(stats.norm.isf(0.025 / pairs))
+    (low, high), (other_low, other_high) = wilson(first.errors, first.trials, z), wilson(second.errors, second.trials, z)
     gap = first.value - second.value
     down = math.hypot(first.value - low, other_high - second.value)
     up = math.hypot(high - first.value, second.value - other_low)
