@@ -165,8 +165,8 @@ def _gaps(studies: Mapping[str, Sequence[Group]]) -> Table:
         Column("shown", "gap in points [95 %]", in_data=False), Column("standing", "standing"),
     )  # fmt: skip
     note = (
-        "Gap: of faces classified, Newcombe's interval, 95 % for all pairs of groups together (Bonferroni). 'insufficient': it reaches 0 and "
-        "one of the two has fewer than 30 errors; neither that nor 'not told apart' means that there is no difference."
+        "Gap: of faces classified, Newcombe's interval, 95 % for all pairs of groups together (Bonferroni). 'insufficient': it "
+        "reaches 0 and one of the two has fewer than 30 errors; neither that nor 'not told apart' means that there is no difference."
     )
     return Table("gaps", "Every group beside the one with the fewest errors", columns, tuple(lines), note)
 

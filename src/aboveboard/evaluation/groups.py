@@ -13,8 +13,8 @@ from aboveboard.reporting.tables import Cell, Column, Table, percent
 _NOTE = (
     "Max/min and max/geo: the highest rate over the lowest, and over the geometric mean of all. Gini: 0 where all are equal, 1 where one "
     "group has every error. A group without an error stands in these ratios with its Wilson upper bound, and is named. Difference: highest "
-    "minus lowest rate in points, Newcombe's interval, 95 % for all pairs of groups together (Bonferroni). 'insufficient': it reaches 0 and "
-    "some group has fewer than 30 errors, so that nothing is said; it does not mean that there is no difference."
+    "minus lowest rate in points, Newcombe's interval, 95 % for all pairs of groups together (Bonferroni). 'insufficient': it reaches 0 "
+    "and some group has fewer than 30 errors, so that nothing is said; it does not mean that there is no difference."
 )
 
 
