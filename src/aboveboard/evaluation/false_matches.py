@@ -18,9 +18,10 @@ from aboveboard.evaluation import plots
 from aboveboard.evaluation.findings import Findings, group_of, rows_of
 from aboveboard.evaluation.gallery_sizes import Counted, at_sizes
 from aboveboard.evaluation.groups import Compared, disparities
+from aboveboard.evaluation.identification import DEPTH
 from aboveboard.evaluation.rates import Found, Rate, found
 from aboveboard.evaluation.report import FNIR, FPIR, HEADINGS, INTERVALS, STAR, Row, Threshold, rate_table
-from aboveboard.evaluation.searching import GALLERY, PICTURES, PROBE_COLUMNS, PROBES, SEARCHES
+from aboveboard.evaluation.searching import GALLERY, NO_THRESHOLD, PICTURES, PROBE_COLUMNS, PROBES, SEARCHES
 from aboveboard.reporting.page import Block, Figure, Heading, Notice, Page, Picture, Pictures, Text
 from aboveboard.reporting.tables import Cell, Column, Table
 
@@ -53,7 +54,7 @@ class Search:
 
 
 def findings(parameters: Mapping[str, Any], inputs: Mapping[str, bytes]) -> Findings:
-    """The study's page from its inputs; `parameters` has thresholds, `by`, `limit` and where the photographs and models come from."""
+    """The study's page from its inputs; `parameters` has thresholds, `by` and where the photographs and models come from."""
     searches = read(inputs)
     enrolled = rows_of(inputs[GALLERY], GALLERY, ("reference", "subject", "failure"))
     size = sum(not row["failure"] for row in enrolled)
@@ -77,7 +78,7 @@ def findings(parameters: Mapping[str, Any], inputs: Mapping[str, bytes]) -> Find
         Heading("What each threshold lets through, and what it misses"),
         headline,
         Text(_failures(searches, enrolled)),
-        *_curves(searches, mated, thresholds, parameters["limit"]),
+        *_curves(searches, mated, thresholds),
         Heading("By group"),
         *_groups(searches, finite, parameters["by"]),
         Heading("In galleries of other sizes"),
@@ -90,23 +91,35 @@ def findings(parameters: Mapping[str, Any], inputs: Mapping[str, bytes]) -> Find
     return Findings(
         Page(title, _lead(points, thresholds), tuple(blocks), _footer(parameters)),
         (headline,),
-        _invalid(searches, thresholds, size, parameters),
+        _invalid(searches, thresholds, size, parameters["source"]),
     )
 
 
 def read(inputs: Mapping[str, bytes]) -> list[Search]:
+    """The searches from the study's inputs. A tie counts against the mate."""
     probes = rows_of(inputs[PROBES], PROBES, PROBE_COLUMNS)
     answers: dict[tuple[str, str], list[tuple[str, float]]] = {}
     for row in rows_of(inputs[SEARCHES], SEARCHES, ("probe", "against", "rank", "reference", "similarity")):
         answers.setdefault((row["probe"], row["against"]), []).append((row["reference"], float(row["similarity"])))
     searches = []
     for row in probes:
-        listed = answers.get((row["probe"], "with mates"), [])
-        rank = next((place for place, (reference, _) in enumerate(listed, start=1) if reference == row["mate"]), 0)
+        false, others = tuple(answers.get((row["probe"], "gallery"), ())), answers.get((row["probe"], "mates"), [])
+        mate = next((similarity for reference, similarity in others if reference == row["mate"]), None)
         labels = {column: value for column, value in row.items() if column not in PROBE_COLUMNS}
-        false = tuple(answers.get((row["probe"], "alone"), []))
-        is_enrolled, mate = bool(row["mate"]), listed[rank - 1][1] if rank else None
-        searches.append(Search(row["probe"], row["subject"], labels, row["failure"], false, is_enrolled, mate, rank))
+        rank = sum(similarity >= mate for _, similarity in (*false, *others)) if mate is not None else 0
+        is_listed = 1 <= rank <= DEPTH
+        searches.append(
+            Search(
+                row["probe"],
+                row["subject"],
+                labels,
+                row["failure"],
+                false,
+                bool(row["mate"]),
+                mate if is_listed else None,
+                rank if is_listed else 0,
+            )
+        )
     if not searches:
         raise BadRequest("nobody was probed")
     return searches
@@ -147,19 +160,20 @@ def _failures(searches: Sequence[Search], enrolled: Sequence[Mapping[str, str]])
     )
 
 
-def _invalid(searches: Sequence[Search], thresholds: Sequence[Threshold], size: int, parameters: Mapping[str, Any]) -> tuple[str, ...]:
+def _invalid(searches: Sequence[Search], thresholds: Sequence[Threshold], size: int, source: Mapping[str, Any]) -> tuple[str, ...]:
     reasons = [f"the threshold '{threshold.name}' is not known" for threshold in thresholds if threshold.origin == "unknown"]
-    least = min(parameters["limit"], size)
-    short = sum(len(search.false) < least for search in searches if not search.failure)
-    if short:
-        reasons.append(
-            f"{short:,} searches answered fewer than {least:,} candidates though no threshold was asked for: the endpoint applies one "
-            "of its own that it does not name"
-        )
+    applied = source["applied"]
+    if applied is None:
+        reasons.append(f"the threshold that the endpoint applied is not known ({source['why']})")
+    elif applied != NO_THRESHOLD:
+        below = [threshold.name for threshold in thresholds if threshold.least < applied]
+        reasons += [f"the endpoint applied a threshold of {applied:g}, above {', '.join(below)}"] * bool(below)
+    elif short := sum(len(search.false) < min(DEPTH, size) for search in searches if not search.failure):
+        reasons.append(f"{short:,} searches answered fewer candidates than there are, though no threshold was asked for")
     return tuple(reasons)
 
 
-def _curves(searches: Sequence[Search], mated: Sequence[Search], thresholds: Sequence[Threshold], limit: int) -> list[Figure]:
+def _curves(searches: Sequence[Search], mated: Sequence[Search], thresholds: Sequence[Threshold]) -> list[Figure]:
     false = np.array([search.best_false for search in searches])
     mates = np.array([-np.inf if search.mate is None else search.mate for search in mated])
     series = {"best of a gallery without the person": false[np.isfinite(false)]}
@@ -186,7 +200,7 @@ def _curves(searches: Sequence[Search], mated: Sequence[Search], thresholds: Seq
     drawn.append(plots.det("det", caption, falling, rising, ("FPIR", "FNIR"), (len(searches), len(mated)), marks))
     ranks = [search.rank for search in mated if search.rank]
     caption = "Without a threshold: the share of enrolled people whose second photograph is among the first candidates (CMC)."
-    drawn.append(plots.cmc("cmc", caption, ranks, len(mated), min(limit, 20)))
+    drawn.append(plots.cmc("cmc", caption, ranks, len(mated), 20))
     return drawn
 
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 import hashlib
 import json
 import platform
+import shutil
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from importlib import metadata
@@ -18,7 +19,9 @@ from aboveboard import __version__
 from aboveboard.errors import BadRequest
 from aboveboard.evaluation import facial_analysis, false_matches, gallery_sizes
 from aboveboard.evaluation.findings import Findings
-from aboveboard.reporting.page import Notice, Page, write
+from aboveboard.evaluation.run import Progress
+from aboveboard.evaluation.searching import Engine, Protocolled, gather, pictures_of
+from aboveboard.reporting.page import PAGE, TABLES, Notice, Page, write
 from aboveboard.reporting.tables import json_of
 
 MANIFEST, INPUTS, FORMAT = "manifest.json", "inputs", 1
@@ -32,6 +35,9 @@ _KEYS = {
     "inputs": dict,
     "outputs": dict,
 }
+ANSWERED = "answered"
+"""Where an endpoint's answers are kept until the study is whole."""
+_FOLDERS = ("tables", "figures", INPUTS, ANSWERED)
 LIBRARIES = ("numpy", "scipy", "matplotlib", "onnxruntime", "opencv-python-headless")
 Files = Mapping[str, bytes]
 
@@ -54,10 +60,9 @@ class Written:
 def make(kind: str, parameters: Mapping[str, Any], inputs: Files, folder: Path) -> Written:
     """Compute a study from its inputs and write its folder; the same inputs and parameters give the same tables and figures.
 
-    Raises BadRequest where `folder` holds something else than an earlier study.
+    What an earlier study left in `folder` is replaced. Raises BadRequest where something else is there.
     """
-    if folder.exists() and (not folder.is_dir() or (any(folder.iterdir()) and not (folder / MANIFEST).is_file())):
-        raise BadRequest(f"{folder} holds something else; name a new folder")
+    check_folder(folder)
     # What the manifest keeps is what counts: numbers as JSON has them.
     kept = json.loads(json_of(parameters))
     found = MAKERS[kind](kept, inputs)
@@ -76,10 +81,38 @@ def make(kind: str, parameters: Mapping[str, Any], inputs: Files, folder: Path) 
         "inputs": {name: hashlib.sha256(content).hexdigest() for name, content in sorted(inputs.items())},
         "outputs": {name: hashlib.sha256(content).hexdigest() for name, content in sorted(made.items())},
     }
+    for old in (*_FOLDERS[:2], INPUTS):
+        shutil.rmtree(folder / old, ignore_errors=True)
     # Photographs of people are among it: a repository that the folder lies in shall not take them by accident.
     write({".gitignore": b"*\n", **{f"{INPUTS}/{name}": content for name, content in inputs.items()}, **made}, folder)
     write({MANIFEST: json_of(manifest)}, folder)
     return Written(found, folder)
+
+
+def check_folder(folder: Path) -> None:
+    """Raise BadRequest where a study cannot be written into `folder` because it holds something else than an earlier one."""
+    if folder.exists() and (
+        not folder.is_dir() or {one.name for one in folder.iterdir()} - {PAGE, TABLES, *_FOLDERS, MANIFEST, ".gitignore"}
+    ):
+        raise BadRequest(f"{folder} holds something else than a study; name a new folder")
+
+
+def false_match_study(
+    engine: Engine,
+    who: Protocolled,
+    labels: Mapping[str, Mapping[str, str]],
+    parameters: Mapping[str, Any],
+    folder: Path,
+    progress: Progress,
+    with_pictures: bool = True,
+) -> Written:
+    """Run the searches and write the study; `parameters` has `thresholds`, `by` and `data`. Every false match is kept as a picture."""
+    inputs, source = gather(engine, who, labels, progress)
+    finite = [one["similarity"] for one in parameters["thresholds"] if one["similarity"] is not None]
+    if with_pictures and finite:
+        pairs = false_matches.false_pairs(false_matches.read(inputs), min(finite))
+        inputs |= pictures_of([(probe, reference) for probe, reference, _ in pairs], who)
+    return make("false-matches", {**parameters, "source": source}, inputs, folder)
 
 
 def verify(folder: Path) -> tuple[int, list[str]]:
