@@ -26,6 +26,7 @@ from aboveboard.cli import (
     pictures,
     reindexing,
     serve,
+    studying,
 )
 
 _EPILOG = "Exit codes: " + "; ".join(f"{code} {meaning}" for code, meaning in common.EXIT_CODES.items()) + "."
@@ -46,6 +47,7 @@ app.command("index")(indexing.index)
 app.command("search")(pictures.search)
 app.command("calibrate")(laboratory.calibrate)
 app.add_typer(evaluating.evaluations, name="evaluate")
+app.add_typer(studying.studies, name="study")
 deployment.collections.command("check")(checking.check)
 deployment.collections.command("scores")(distribution.scores)
 deployment.collections.command("reindex")(reindexing.reindex)

@@ -103,28 +103,44 @@ def _asked(protocol: Manifest, folder: Path, url: str, region: str, threshold: f
     from aboveboard.evaluation import endpoint
 
     name = f"{url or AMAZON}" + (f" ({region})" if region else "")
-    is_paid = not url or (urlsplit(url).hostname or "").endswith(("amazonaws.com", "amazonaws.com.cn"))
-    pace = endpoint.AMAZONS_PACE * is_paid if per_second is None else per_second
+    pace = pace_of(url, per_second)
     asked = endpoint.Endpoint(endpoint.connect(url or None, region or None), name, protocol, threshold, pace)
     total = len(endpoint.questions(protocol))
     with closing(asked.journal(folder)) as journal:
-        left = total - len(journal.answers)
-        if left:
-            price = (
-                f", some {left * endpoint.USD_PER_1000 / 1000:,.2f} US dollars at {endpoint.USD_PER_1000:g} per 1,000" if is_paid else ""
-            )
-            minutes = f", {left / pace / 60:,.0f} minutes or more" if pace else ""
-            typer.echo(f"{name} is asked {left:,} questions, {len(journal.answers):,} are answered{price}{minutes}", err=True)
-        if left and is_paid and not yes:
-            if not sys.stdin.isatty():
-                raise BadRequest("this costs money and nobody is there to agree; add --yes")
-            typer.confirm("Amazon bills you for them. Go on?", abort=True, err=True)
+        agree(name, url, total - len(journal.answers), len(journal.answers), pace, yes)
         try:
             with progressing("answers") as progress:
                 return asked.measure(journal, progress)
         except KeyboardInterrupt:
             kept = f"{len(journal.answers):,} answers are kept"
             stop(f"stopped; {kept}, and so is the endpoint's collection: run the same line again to go on", INTERRUPTED)
+
+
+def is_paid(url: str) -> bool:
+    """Whether an endpoint, or Amazon itself for none, sends a bill."""
+    return not url or (urlsplit(url).hostname or "").endswith(("amazonaws.com", "amazonaws.com.cn"))
+
+
+def pace_of(url: str, per_second: float | None) -> float:
+    """Calls a second to an endpoint: as many as were wanted, else Amazon's own limit there and any number elsewhere (0)."""
+    from aboveboard.evaluation.endpoint import AMAZONS_PACE
+
+    return AMAZONS_PACE * is_paid(url) if per_second is None else per_second
+
+
+def agree(name: str, url: str, left: int, answered: int, per_second: float, yes: bool) -> None:
+    """Say how many questions are `left` for an endpoint; before a paid one tell the price and ask, or raise BadRequest."""
+    from aboveboard.evaluation.endpoint import USD_PER_1000
+
+    if not left:
+        return
+    price = f", some {left * USD_PER_1000 / 1000:,.2f} US dollars at {USD_PER_1000:g} per 1,000" if is_paid(url) else ""
+    minutes = f", {left / per_second / 60:,.0f} minutes or more" if per_second else ""
+    typer.echo(f"{name} is asked {left:,} questions, {answered:,} are answered{price}{minutes}", err=True)
+    if is_paid(url) and not yes:
+        if not sys.stdin.isatty():
+            raise BadRequest("this costs money and nobody is there to agree; add --yes")
+        typer.confirm("Amazon bills you for them. Go on?", abort=True, err=True)
 
 
 def _record(scores: Scores, file: Path, draws: int, seed: int) -> dict[str, Any]:

@@ -40,7 +40,7 @@ def verification(
     from aboveboard.evaluation import run
 
     _, models = loaded(data)
-    known = _errata(errata)
+    known = errata_named(errata)
     with progressing("templates") as progress:
         result = run.verification(folder, models, known, progress=progress)
     text = json.dumps(result, indent=1)
@@ -69,7 +69,7 @@ def calibrate(
     from aboveboard.evaluation import run
 
     settings, models = loaded(data)
-    known = _errata(errata)
+    known = errata_named(errata)
     with progressing("templates") as progress:
         document = run.calibrate(folder, models, known, data_set, progress=progress)
     text = json.dumps(document, indent=1) + "\n"
@@ -127,7 +127,7 @@ def loaded(data: Path | None) -> tuple[configuration.Settings, Models]:
     return settings, check_installed(settings, data).load(settings.pack)
 
 
-def _errata(named: str) -> Errata:
+def errata_named(named: str) -> Errata:
     from aboveboard.evaluation.protocol import NO_ERRATA, read_errata, shipped_errata
 
     if named in ("", "none"):

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from aboveboard.cli.common import DONE, NOTHING, Data, Json, complain, out, show_json, stop
-from aboveboard.cli.evaluating import AMAZON, agree
+from aboveboard.cli.evaluating import AMAZON, agree, pace_of
 from aboveboard.cli.laboratory import loaded, progressing
 from aboveboard.errors import BadRequest
 
@@ -26,7 +26,10 @@ Counts = Annotated[Path | None, typer.Option("--counts", metavar="CSV", help="Th
 Url = Annotated[str, typer.Option("--endpoint", metavar="URL", help="Ask this Rekognition endpoint.")]
 Aws = Annotated[bool, typer.Option("--aws", help="Ask Amazon Rekognition, with your own credentials; Amazon bills you.")]
 Region = Annotated[str, typer.Option("--region", metavar="NAME", help="The endpoint's region; else your own default.")]
-PerSecond = Annotated[float, typer.Option("--per-second", min=0, help="Most calls a second to the endpoint; 0 sets no limit.")]
+PerSecond = Annotated[
+    float | None,
+    typer.Option("--per-second", min=0, help="Most calls a second to the endpoint; 0 sets no limit.", show_default="5 at Amazon, else 0"),
+]
 Yes = Annotated[bool, typer.Option("--yes", help="Do not ask before a paid service is used.")]
 Labels = Annotated[Path | None, typer.Option("--labels", metavar="CSV", help="Labels; the first column names the person or photograph.")]
 
@@ -49,7 +52,7 @@ def false_matches(
     url: Url = "",
     aws: Aws = False,
     region: Region = "",
-    per_second: PerSecond = 5.0,
+    per_second: PerSecond = None,
     yes: Yes = False,
     data: Data = None,
     as_json: Json = False,
@@ -95,7 +98,7 @@ def facial_analysis(
     url: Url = "",
     aws: Aws = False,
     region: Region = "",
-    per_second: PerSecond = 5.0,
+    per_second: PerSecond = None,
     yes: Yes = False,
     as_json: Json = False,
 ) -> None:
@@ -112,9 +115,10 @@ def facial_analysis(
     asked = attributes.labelled(photographs, _labels(labels, [truth, by]), truth)
     about = attributes.data_of(photographs.name, asked)
     with closing(attributes.open_journal(folder / study.ANSWERED, name, about)) as journal:
-        agree(name, url, len(asked) - len(journal.answers), len(journal.answers), per_second, yes)
+        pace = pace_of(url, per_second)
+        agree(name, url, len(asked) - len(journal.answers), len(journal.answers), pace, yes)
         with progressing("photographs") as progress:
-            inputs = attributes.ask(client, name, asked, journal, per_second, progress)
+            inputs = attributes.ask(client, name, asked, journal, pace, progress)
     return _show(study.make("facial-analysis", {"by": by, "source": {"endpoint": name}, "data": about}, inputs, folder), as_json)
 
 
@@ -184,16 +188,15 @@ def _data(folder: Path, samples: Any) -> dict[str, Any]:
     return {"name": folder.name, "photographs": len(samples), "sha256": content_hash(samples)}
 
 
-def _engine(folder: Path, url: str, aws: bool, region: str, per_second: float, yes: bool, data: Path | None) -> Engine:
+def _engine(folder: Path, url: str, aws: bool, region: str, per_second: float | None, yes: bool, data: Path | None) -> Engine:
     from aboveboard.evaluation import searching
     from aboveboard.evaluation.studies import ANSWERED
 
     if not url and not aws:
         return searching.InProcess(loaded(data)[1])
     client, name = _client(url, aws, region)
-    return searching.AtEndpoint(
-        client, name, folder / ANSWERED, per_second, lambda left, answered: agree(name, url, left, answered, per_second, yes)
-    )
+    pace = pace_of(url, per_second)
+    return searching.AtEndpoint(client, name, folder / ANSWERED, pace, lambda left, answered: agree(name, url, left, answered, pace, yes))
 
 
 def _client(url: str, aws: bool, region: str) -> tuple[Any, str]:
@@ -205,24 +208,15 @@ def _client(url: str, aws: bool, region: str) -> tuple[Any, str]:
 
 
 def _show(made: Written, as_json: bool) -> None:
-    from aboveboard.cli.common import columns
     from aboveboard.reporting.page import PAGE
-    from aboveboard.reporting.tables import shown
 
     found = made.findings
     if as_json:
-        tables = {table.name: table.document()["rows"] for table in found.summary}
+        tables = {table.name: table.document()["rows"] for table in found.page.tables}
         show_json({"folder": str(made.folder), "valid": not found.invalid, "invalid_because": list(found.invalid), "tables": tables})
     else:
-        console = out()
-        for table in found.summary:
-            kept = [(i, column) for i, column in enumerate(table.columns) if column.in_page]
-            lines = columns(*(column.heading for _, column in kept))
-            for row in table.rows:
-                lines.add_row(*(shown(row[i], column.kind) for i, column in kept))
-            console.print(f"\n{table.title}", style="bold")
-            console.print(lines)
-            console.print(table.note, style="dim")
-        console.print(f"the report is {made.folder / PAGE}")
+        for line in found.summary:
+            out().print(line)
+        out().print(f"the report is {made.folder / PAGE}", style="dim")
     if found.invalid:
         stop(f"this run is invalid: {'; '.join(found.invalid)}", NOTHING)

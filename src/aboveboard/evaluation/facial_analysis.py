@@ -17,7 +17,7 @@ from aboveboard.evaluation.disparity import standing_of
 from aboveboard.evaluation.findings import Findings, group_of, rows_of
 from aboveboard.evaluation.groups import Compared, disparities
 from aboveboard.evaluation.rates import Found, Rate, difference, found
-from aboveboard.evaluation.report import INTERVALS, NOT_APPLICABLE, STAR, Row, rate_table
+from aboveboard.evaluation.report import INTERVALS, NOT_APPLICABLE, STAR, Row, rate_table, text
 from aboveboard.reporting.page import Block, Heading, Notice, Page, Text
 from aboveboard.reporting.tables import Cell, Column, Table, percent
 
@@ -27,6 +27,7 @@ COUNT_COLUMNS = ("study", "group", "errors", "faces", "source")
 NOT_ASSESSED = "not assessed"
 """What stands as the failure where a face was found and nothing was said about it."""
 OVERALL = "all"
+"""The group of all faces: last of the counts of a study, or else their sum."""
 NO_THRESHOLD = (
     "No similarity threshold applies to anything on this page. A similarity compares two faces; here each face is looked at alone and a "
     "label is said about it. A threshold of 80, 95 or 99 for matching, raised or lowered, changes none of these figures."
@@ -74,7 +75,7 @@ def findings(parameters: Mapping[str, Any], inputs: Mapping[str, bytes]) -> Find
             study: {group.name: group.error() for group in groups} for study, groups in assessed.items()
         }
         compared = [Compared(study, NOT_APPLICABLE, "error", rates) for study, rates in panels.items()]
-        drawn = plots.groups("groups", "Share of faces whose gender was said wrongly, with 95 % intervals.", panels, "wrong gender")
+        drawn = plots.groups("wrong_by_group", "Share of faces whose gender was said wrongly, with 95 % intervals.", panels, "wrong gender")
         blocks += [drawn, Heading("How far apart"), gaps, disparities("disparities", compared)]
     if sources:
         blocks += [
@@ -84,7 +85,13 @@ def findings(parameters: Mapping[str, Any], inputs: Mapping[str, bytes]) -> Find
     blocks += [Heading("What this does not show"), Text(_LABELS)]
     title = "Facial analysis: whose gender is said wrongly"
     page = Page(title, _lead(assessed), tuple(blocks), _footer(parameters))
-    return Findings(page, (table, gaps) if assessed else (table,))
+    lines = [
+        f"{study}, {group.name}: wrong {text(rate)}"
+        + (f", {rate.errors:,} of {rate.trials:,}" if isinstance(rate, Rate) else f", of {group.faces:,}")
+        for study, groups in studies.items()
+        for group, rate in ((group, group.error()) for group in groups)
+    ]
+    return Findings(page, (*lines, NO_THRESHOLD))
 
 
 def _answered(parameters: Mapping[str, Any], inputs: Mapping[str, bytes]) -> list[Group]:
@@ -115,7 +122,7 @@ def _counted(content: bytes) -> dict[str, list[Group]]:
         studies.setdefault(row["study"], []).append(group)
     if not studies:
         raise BadRequest(f"{COUNTS} has no rows; write one for each group of each study")
-    for groups in studies.values():
+    for groups in (groups for groups in studies.values() if groups[-1].name != OVERALL):
         groups.append(Group(OVERALL, sum(group.wrong for group in groups), sum(group.classified for group in groups)))
     return studies
 

@@ -20,7 +20,7 @@ from aboveboard.evaluation.gallery_sizes import Counted, at_sizes
 from aboveboard.evaluation.groups import Compared, disparities
 from aboveboard.evaluation.identification import DEPTH
 from aboveboard.evaluation.rates import Found, Rate, found
-from aboveboard.evaluation.report import FNIR, FPIR, HEADINGS, INTERVALS, STAR, Row, Threshold, rate_table
+from aboveboard.evaluation.report import FNIR, FPIR, HEADINGS, INTERVALS, STAR, Row, Threshold, rate_table, text
 from aboveboard.evaluation.searching import GALLERY, NO_THRESHOLD, PICTURES, PROBE_COLUMNS, PROBES, SEARCHES
 from aboveboard.reporting.page import Block, Figure, Heading, Notice, Page, Picture, Pictures, Text
 from aboveboard.reporting.tables import Cell, Column, Table
@@ -90,7 +90,7 @@ def findings(parameters: Mapping[str, Any], inputs: Mapping[str, bytes]) -> Find
     title = f"False matches: {len(searches):,} people looked up in a gallery in which they are not"
     return Findings(
         Page(title, _lead(points, thresholds), tuple(blocks), _footer(parameters)),
-        (headline,),
+        _summary(points),
         _invalid(searches, thresholds, size, parameters["source"]),
     )
 
@@ -146,6 +146,14 @@ def _lead(points: Sequence[Row], thresholds: Sequence[Threshold]) -> str:
         if threshold.similarity is not None
     ]
     return f"Of the people searched for, {'; '.join(said)}." if said else "No threshold: every search brings up somebody."
+
+
+def _summary(points: Sequence[Row]) -> tuple[str, ...]:
+    return tuple(
+        f"threshold {row.threshold.name}: {_count(row.rates[FPIR])} brought up somebody else, FPIR {text(row.rates[FPIR])}; "
+        f"{_count(row.rates[FNIR])} were missed, FNIR {text(row.rates[FNIR])}"
+        for row in points
+    )
 
 
 def _count(rate: Found) -> str:

@@ -10,7 +10,6 @@ from importlib import resources
 
 from aboveboard.errors import BadRequest
 from aboveboard.reporting.page import Page
-from aboveboard.reporting.tables import Table
 
 JOINT = "+"
 """Joins columns whose values are taken together: gender+ethnicity."""
@@ -19,10 +18,10 @@ UNLABELLED = "(no label)"
 
 @dataclass(frozen=True)
 class Findings:
-    """A study's page, the tables of it that are shown first, and why its figures must not be quoted (nothing where they may)."""
+    """A study's page, what it says in a few lines, and why its figures must not be quoted (nothing where they may)."""
 
     page: Page
-    summary: tuple[Table, ...]
+    summary: tuple[str, ...]
     invalid: tuple[str, ...] = ()
 
 

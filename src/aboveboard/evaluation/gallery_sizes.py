@@ -11,11 +11,13 @@ from aboveboard.errors import BadRequest
 from aboveboard.evaluation import plots
 from aboveboard.evaluation.findings import Findings, rows_of
 from aboveboard.evaluation.rates import Found, Rate, Unmeasured, at_size, implied_fmr
-from aboveboard.evaluation.report import FNIR, FPIR, HEADINGS, INTERVALS, STAR, Row, Threshold, rate_table
+from aboveboard.evaluation.report import FNIR, FPIR, HEADINGS, INTERVALS, STAR, Row, Threshold, rate_table, text
 from aboveboard.reporting.page import Block, Heading, Notice, Page, Text
 from aboveboard.reporting.tables import Column, Table
 
 SIZES = (1_000, 10_000, 25_000, 100_000, 300_000, 1_000_000)
+COUNTY = 300_000
+"""Faces in a county's mugshots, for the line that sums a study up."""
 COUNTS = "counts.csv"
 COUNT_COLUMNS = ("study", "threshold", "origin", "gallery_size", "errors", "searches", "source")
 NOT_REPORTED = Unmeasured("not reported")
@@ -106,4 +108,13 @@ def published(_: Mapping[str, Any], inputs: Mapping[str, bytes]) -> Findings:
     )
     lead = "What published counts say with their intervals, and what the same setting would do in galleries of other sizes."
     page = Page("Published false-match studies, recomputed", lead, blocks)
-    return Findings(page, (headline, *(block for block in carried if isinstance(block, Table))), tuple(unknown))
+    return Findings(page, tuple(_line(one) for one, _ in counted), tuple(unknown))
+
+
+def _line(one: Counted) -> str:
+    assert isinstance(one.fpir, Rate)
+    county = text(at_size(one.fpir, one.size, COUNTY))
+    return (
+        f"{one.name}: {one.fpir.errors:,} of {one.fpir.trials:,} at {one.threshold.name}: FPIR {text(one.fpir)} at N = {one.size:,}, "
+        f"{county} at {COUNTY:,}; FNIR {text(one.fnir)}"
+    )

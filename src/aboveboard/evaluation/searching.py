@@ -91,8 +91,8 @@ class InProcess:
 class AtEndpoint:
     """Any Rekognition endpoint through boto3's `client`; its answers are kept in `folder`, so that a stopped run goes on."""
 
-    def __init__(self, client: Any, name: str, folder: Path, per_second: float, agree: Callable[[int], None]) -> None:
-        """`agree` is called before each search with the number of questions left to ask; it raises where that is not wanted."""
+    def __init__(self, client: Any, name: str, folder: Path, per_second: float, agree: Callable[[int, int], None]) -> None:
+        """`agree` is called before each search with how many questions are left and answered; it raises where that is not wanted."""
         self._client, self._folder, self._per_second, self._agree = client, folder, per_second, agree
         self.about: dict[str, Any] = {"endpoint": name}
 
@@ -101,7 +101,7 @@ class AtEndpoint:
         manifest = Manifest(_photographs(enrolled), _photographs(probed), None, {})
         asked = endpoint.Endpoint(self._client, self.about["endpoint"], manifest, per_second=self._per_second)
         with closing(asked.journal(self._folder / what)) as journal:
-            self._agree(len(endpoint.questions(manifest)) - len(journal.answers))
+            self._agree(len(endpoint.questions(manifest)) - len(journal.answers), len(journal.answers))
             scores = asked.measure(journal, progress)
         names, found = scores.photograph.tolist(), {probe: list[tuple[str, float]]() for probe in probed}
         assert scores.candidates is not None
