@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import datetime
 import hashlib
+import math
 import sys
 from collections.abc import Mapping, Sequence
 from contextlib import closing
@@ -68,6 +69,8 @@ def run(
     from aboveboard.evaluation import scores as score_files
     from aboveboard.evaluation import tables
 
+    if not math.isfinite(threshold + (per_second or 0)):
+        raise BadRequest("--threshold and --per-second must be numbers")
     if url and aws:
         raise BadRequest("--endpoint and --aws exclude each other; name one of them")
     if manifest.is_dir():
@@ -156,6 +159,8 @@ def _record(scores: Scores, file: Path, draws: int, seed: int) -> dict[str, Any]
 
 
 def _show(scores: Scores, made: Tables, folder: Path) -> None:
+    from aboveboard.evaluation import tables
+
     console = out()
     for row in made["failures"]:
         if not row["column"]:
@@ -168,6 +173,8 @@ def _show(scores: Scores, made: Tables, folder: Path) -> None:
     if made.get("identification"):
         console.print(f"identification in a gallery of {made['identification'][0]['gallery']:,}")
         console.print(_table(made["identification"], ("set_for", "threshold"), ("fpir", "fnir")))
+    for column, count in tables.left_out(scores).items():
+        console.print(f"column {column} makes no groups: {count:,} different values, 2 to {tables.MOST_GROUPS} would")
     console.print(
         "in brackets the errors; below each rate its 95 % interval; * fewer than 30 errors: too few to tell it from another rate",
         style="dim",

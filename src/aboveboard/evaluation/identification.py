@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -106,14 +107,16 @@ def searches(scores: Scores) -> Searches | None:
     )
 
 
-def _lists(scores: Scores, probed: Ints) -> list[tuple[Ints, Floats]]:
+def _lists(scores: Scores, probed: Ints) -> Iterator[tuple[Ints, Floats]]:
     """The enrolled photographs and their scores of each search."""
     if scores.cross is not None:
         everybody = np.arange(scores.cross.shape[1])
-        return [(everybody, np.nan_to_num(row, nan=-np.inf, neginf=-np.inf)) for row in scores.cross]
+        yield from ((everybody, np.nan_to_num(row, nan=-np.inf, neginf=-np.inf)) for row in scores.cross)
+        return
     assert scores.candidates is not None
     assert scores.candidate_scores is not None
     order = np.argsort(scores.candidates[:, 0], kind="stable")
     starts = np.searchsorted(scores.candidates[order, 0], [probed, probed + 1])
-    chosen = [order[start:end] for start, end in starts.T]
-    return [(scores.candidates[rows, 1].astype(np.int64), scores.candidate_scores[rows]) for rows in chosen]
+    for start, end in starts.T:
+        rows = order[start:end]
+        yield scores.candidates[rows, 1].astype(np.int64), scores.candidate_scores[rows]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -10,11 +11,15 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy import sparse
 
+from aboveboard.errors import BadRequest
 from aboveboard.evaluation.metrics import interval
 from aboveboard.evaluation.rates import Rate, bound_without_errors
 
 Weights = NDArray[np.float64]
+MOST_WEIGHTS = 250_000_000
 PEOPLE = "people resampled"
+_BLOCK = 10_000_000
+"""Weights of so many persons and draws are worked on at once: 80 MB, and twice that beside it."""
 INDEPENDENT = "rule of 3, as if trials were independent"
 
 
@@ -33,7 +38,9 @@ class Form:
 
 
 def draw(persons: int, draws: int, seed: int) -> Weights:
-    """How often each person is drawn, (draws, persons); the same for the same seed."""
+    """How often each person is drawn, (draws, persons); the same for the same seed. Raises BadRequest where that is too much to hold."""
+    if persons * draws > MOST_WEIGHTS:
+        raise BadRequest(f"{draws:,} draws of {persons:,} people do not fit into memory; at most {MOST_WEIGHTS // persons:,} draws do")
     return np.random.default_rng(seed).multinomial(persons, np.full(persons, 1 / persons), size=draws).astype(np.float64)
 
 
@@ -42,17 +49,18 @@ def counts(weights: Weights, people: NDArray[np.int64], ends: Sequence[int]) -> 
 
     Pairs of the same two persons are taken together first, so that a draw costs a sparse product and no pass over all pairs.
     """
-    by_person = np.ascontiguousarray(weights.T)
-    sums, start, total = [], 0, np.zeros(len(weights))
-    for end in ends:
-        if end > start:
-            rows, left = np.unique(people[start:end, 0], return_inverse=True)
-            ones = np.ones(end - start)
-            pairs = sparse.csr_array((ones, (left, people[start:end, 1])), shape=(rows.size, len(by_person)))
-            total = total + np.einsum("sd,sd->d", by_person[rows], pairs @ by_person)
-            start = end
-        sums.append(total)
-    return np.stack(sums, axis=1) if sums else np.empty((len(weights), 0))
+    draws, persons = weights.shape
+    steps = []
+    for start, end in itertools.pairwise([0, *ends]):
+        rows, left = np.unique(people[start:end, 0], return_inverse=True)
+        steps.append((rows, sparse.csr_array((np.ones(end - start), (left, people[start:end, 1])), shape=(rows.size, persons))))
+    sums = np.empty((draws, len(steps)))
+    block = max(1, _BLOCK // persons)
+    for first in range(0, draws, block):
+        by_person = np.ascontiguousarray(weights[first : first + block].T)
+        for k, (rows, pairs) in enumerate(steps):
+            sums[first : first + block, k] = np.einsum("sd,sd->d", by_person[rows], pairs @ by_person)
+    return np.cumsum(sums, axis=1)
 
 
 def rate(errors: int, trials: int, errors_drawn: Weights, trials_drawn: Weights) -> Rate:

@@ -205,6 +205,11 @@ def _few(known: Mapping[str, list[str]]) -> Iterable[tuple[str, list[str]]]:
     return ((column, names) for column, names in known.items() if 1 < len(names) <= MOST_GROUPS)
 
 
+def left_out(scores: Scores) -> dict[str, int]:
+    """The label columns that make no groups, with their number of different values."""
+    return {column: len(names) for column, names in groups(scores).items() if not 1 < len(names) <= MOST_GROUPS}
+
+
 def _cells(name: str, rate: Found) -> Row:
     """A rate as cells: the share, errors, trials, 95 % interval, how that was made; under 30 errors it is `insufficient`."""
     if not isinstance(rate, Rate):
