@@ -83,10 +83,10 @@ def run(
     else:
         file, scores = manifest, score_files.load(manifest)
     made = tables.tables(scores, draws, seed)
-    record = _record(scores, file, draws, seed)
-    tables.write(folder, made, record)
+    origin = _origin(scores, file, draws, seed)
+    tables.write(folder, made, origin)
     if as_json:
-        show_json({"run": record, "tables": made})
+        show_json({"run": origin, "tables": made})
     else:
         _show(scores, made, folder)
     if not scores.is_valid:
@@ -146,7 +146,7 @@ def agree(name: str, url: str, left: int, answered: int, per_second: float, yes:
         typer.confirm("Amazon bills you for them. Go on?", abort=True, err=True)
 
 
-def _record(scores: Scores, file: Path, draws: int, seed: int) -> dict[str, Any]:
+def _origin(scores: Scores, file: Path, draws: int, seed: int) -> dict[str, Any]:
     """The run manifest: what the tables were computed from, with what, and whether they mean anything."""
     return {
         "valid": scores.is_valid,

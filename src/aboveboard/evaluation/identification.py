@@ -14,7 +14,7 @@ from aboveboard.evaluation.resampling import Weights
 from aboveboard.evaluation.scores import Floats, Scores, least
 
 DEPTH = 50
-"""Candidates of a list in NIST's investigation mode."""
+"""How long a list is in NIST's investigation mode."""
 Ints = NDArray[np.int64]
 
 

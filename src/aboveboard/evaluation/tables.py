@@ -159,15 +159,15 @@ def _searched(searched: Searches, threshold: float, rank: int, weights: Weights)
 
 
 def _cmc(searched: Searches, lowest: float, weights: Weights) -> Iterator[Row]:
-    """The share of mated searches whose mate is among the first R candidates, by R, without a threshold where that was allowed."""
+    """TPIR, the share of mated searches whose mate is among the first R candidates, by R, without a threshold where that was allowed."""
     for rank in range(1, DEPTH + 1):
         miss = searched.fnir(lowest, rank, weights)
         fpir = searched.fpir(lowest, weights)
-        hit = round(1 - miss.value, 6) if isinstance(miss, Rate) else None
+        tpir = round(1 - miss.value, 6) if isinstance(miss, Rate) else None
         yield {
             "rank": rank,
             "threshold": _threshold(lowest),
-            "hit_rate": hit,
+            "tpir": tpir,
             **_cells("fnir", miss),
             **_cells("fpir", fpir),
             "gallery": searched.size,
