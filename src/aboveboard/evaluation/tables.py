@@ -77,8 +77,15 @@ def write(folder: Path, made: Tables, run: Mapping[str, Any]) -> None:
 
 def _points(compared: Verification, named: Mapping[str, float]) -> dict[str, float]:
     """Where verification is reported: thresholds with a name, and those set for an FMR, from the lowest up."""
-    rates = {f"FMR {name}": compared.threshold_for(float(name)) for name in FMRS}
-    points = {name: score for name, score in rates.items() if score is not None}
+    return _rising({f"FMR {name}": compared.threshold_for(float(name)) for name in FMRS}, named)
+
+
+def _rising(rates: Mapping[str, float | None], named: Mapping[str, float]) -> dict[str, float]:
+    """Thresholds set for rates, of equal ones (too few trials to tell the rates apart) the first, and those with a name; rising."""
+    points: dict[str, float] = {}
+    for name, threshold in rates.items():
+        if threshold is not None and threshold not in points.values():
+            points[name] = threshold
     points |= {f"similarity {name}": score for name, score in named.items()}
     return dict(sorted(points.items(), key=lambda point: point[1]))
 
@@ -132,10 +139,7 @@ def _verification_by_group(compared: Verification, points: Mapping[str, float], 
 
 def _fpirs(searched: Searches, named: Mapping[str, float]) -> dict[str, float]:
     """Where identification is reported: thresholds set for an FPIR (NIST's identification mode), and those with a name."""
-    rates = {f"FPIR {name}": searched.threshold_for(float(name)) for name in FPIRS} if not searched.is_mated.all() else {}
-    points = {name: score for name, score in rates.items() if score is not None}
-    points |= {f"similarity {name}": score for name, score in named.items()}
-    return dict(sorted(points.items(), key=lambda point: point[1]))
+    return _rising({f"FPIR {name}": searched.threshold_for(float(name)) for name in FPIRS} if not searched.is_mated.all() else {}, named)
 
 
 def _identification(searched: Searches, at: Mapping[str, float], lowest: float, weights: Weights) -> Iterator[Row]:
