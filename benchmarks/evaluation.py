@@ -41,7 +41,6 @@ def computed(folder: Path) -> dict[str, float]:
     began = time.monotonic()
     found = scores.load(folder / tables.SCORES)
     made = tables.tables(found, DRAWS)
-    tables.write(folder, made, {})
     rates = sum(f"{rate}_low" in row for rows in made.values() for row in rows for rate in ("fmr", "fnmr"))
     assert found.all_pairs is not None
     facts = {"photographs": found.photograph.size, "people": found.people.size, "scores": found.all_pairs.size, "rates": rates}

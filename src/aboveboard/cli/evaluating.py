@@ -58,6 +58,7 @@ def run(
     yes: Annotated[bool, typer.Option("--yes", help="Do not ask before a paid service is used.")] = False,
     draws: Annotated[int, typer.Option("--draws", min=100, help="Resamplings of people for the intervals.")] = 1000,
     seed: Annotated[int, typer.Option("--seed", min=0, help="Of the resampling: the same seed gives the same tables.")] = 0,
+    tables_only: Annotated[bool, typer.Option("--tables-only", help="Neither page nor figures: quicker.")] = False,
     data: Data = None,
     as_json: Json = False,
 ) -> None:
@@ -66,8 +67,10 @@ def run(
     In process with the pack in use, or at any Rekognition endpoint. What was stopped goes on when the same line is typed again.
     """
     from aboveboard.evaluation import manifest as manifests
+    from aboveboard.evaluation import outcome, tables
     from aboveboard.evaluation import scores as score_files
-    from aboveboard.evaluation import tables
+    from aboveboard.reporting import page
+    from aboveboard.reporting.tables import json_of
 
     if not math.isfinite(threshold + (per_second or 0)):
         raise BadRequest("--threshold and --per-second must be numbers")
@@ -84,7 +87,7 @@ def run(
         file, scores = manifest, score_files.load(manifest)
     made = tables.tables(scores, draws, seed)
     origin = _origin(scores, file, draws, seed)
-    tables.write(folder, made, origin)
+    page.write({**outcome.files(made, origin, with_page=not tables_only), tables.RUN: json_of(origin)}, folder)
     if as_json:
         show_json({"run": origin, "tables": made})
     else:
@@ -179,7 +182,7 @@ def _show(scores: Scores, made: Tables, folder: Path) -> None:
         "in brackets the errors; below each rate its 95 % interval; * fewer than 30 errors: too few to tell it from another rate",
         style="dim",
     )
-    console.print(f"everything is in {folder}: {', '.join(made)}", style="dim")
+    console.print(f"everything is in {folder}: report.html, tables, figures, scores", style="dim")
 
 
 def _table(rows: Sequence[Row], names: Sequence[str], rates: Sequence[str]) -> Any:

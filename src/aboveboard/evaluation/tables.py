@@ -1,15 +1,11 @@
-"""The tables of an evaluation, computed from its score file alone, and the folder they are written into.
+"""The tables of an evaluation, computed from its score file alone.
 
 No rate stands without its count, interval and threshold, and no FPIR without the FNIR beside it.
 """
 
 from __future__ import annotations
 
-import csv
-import io
-import json
 from collections.abc import Iterable, Iterator, Mapping
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -21,7 +17,6 @@ from aboveboard.evaluation.rates import Found, Rate, found
 from aboveboard.evaluation.resampling import Weights
 from aboveboard.evaluation.scores import Scores, least
 from aboveboard.evaluation.verification import Comparisons, Verification, groups, verification
-from aboveboard.vision.registry import write_whole
 
 Row = dict[str, Any]
 Tables = dict[str, list[Row]]
@@ -31,7 +26,7 @@ FPIRS = ("0.1", "0.03", "0.01", "0.003", "0.001")
 RANKS = (1, 5, 10, 20, DEPTH)
 MOST_GROUPS, LOOK_AT, BINS = 30, 60, 100
 INVALID = "threshold unknown"
-SCORES, TABLES, RUN = "scores.npz", "tables.json", "run.json"
+SCORES, RUN = "scores.npz", "run.json"
 
 
 def tables(scores: Scores, draws: int = DRAWS, seed: int = SEED) -> Tables:
@@ -60,19 +55,6 @@ def tables(scores: Scores, draws: int = DRAWS, seed: int = SEED) -> Tables:
     if len(made) == 1:
         raise BadRequest("the score file holds no comparison; write a new one with: aboveboard evaluate MANIFEST --out DIR")
     return made
-
-
-def write(folder: Path, made: Tables, run: Mapping[str, Any]) -> None:
-    """Write tables.json, a CSV for each table and run.json; equal tables give equal bytes."""
-    write_whole(folder / TABLES, (json.dumps(made, indent=1) + "\n").encode())
-    for name, rows in made.items():
-        text = io.StringIO()
-        if rows:
-            writer = csv.DictWriter(text, list(rows[0]), lineterminator="\n")
-            writer.writeheader()
-            writer.writerows(rows)
-        write_whole(folder / f"{name}.csv", text.getvalue().encode())
-    write_whole(folder / RUN, (json.dumps(run, indent=1) + "\n").encode())
 
 
 def _points(compared: Verification, named: Mapping[str, float]) -> dict[str, float]:
@@ -124,7 +106,8 @@ def _histogram(compared: Verification) -> Iterator[Row]:
 
 def _highest(scores: Scores, compared: Comparisons) -> Iterator[Row]:
     """The non-mated comparisons where label errors show first: a person has to look at them."""
-    for score, (first, second) in zip(compared.tail[:LOOK_AT], compared.tail_pairs[:LOOK_AT], strict=True):
+    shown = compared.tail[:LOOK_AT][np.isfinite(compared.tail[:LOOK_AT])]
+    for score, (first, second) in zip(shown, compared.tail_pairs[: shown.size], strict=True):
         yield {"score": round(float(score), 6), "first": str(scores.photograph[first]), "second": str(scores.photograph[second])}
 
 
@@ -236,12 +219,3 @@ def _threshold(value: float) -> float | None:
 
 def _short(value: float) -> float:
     return float(f"{value:.6g}")
-
-
-def verify(folder: Path, made: Tables) -> list[str]:
-    """Where the tables in a folder differ from those computed again: names of tables."""
-    try:
-        written = json.loads((folder / TABLES).read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
-        raise BadRequest(f"{folder / TABLES} cannot be read: {error}") from error
-    return [name for name in sorted(set(written) | set(made)) if written.get(name) != made.get(name)]

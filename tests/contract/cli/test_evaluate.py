@@ -65,7 +65,7 @@ def foreign() -> Iterator[Callable[..., Foreign]]:
 
 
 def table(folder: Path, name: str) -> list[dict[str, Any]]:
-    found: list[dict[str, Any]] = json.loads((folder / "tables.json").read_text())[name]
+    found: list[dict[str, Any]] = json.loads((folder / "tables.json").read_text())[name]["rows"]
     return found
 
 
@@ -74,7 +74,7 @@ def by(rows: list[dict[str, Any]], set_for: str) -> dict[str, Any]:
 
 
 def test_in_process(run: Callable[..., Result], manifest: Path, tmp_path: Path) -> None:
-    shown = run("evaluate", manifest, "--out", tmp_path / "out", "--draws", 100).stdout
+    shown = run("evaluate", manifest, "--out", tmp_path / "out", "--draws", 100, "--tables-only").stdout
     assert "probed: 11 photographs, 2 failures to enrol" in shown
     assert "identification in a gallery of 10" in shown
     identification = table(tmp_path / "out", "identification")
@@ -88,7 +88,7 @@ def test_in_process(run: Callable[..., Result], manifest: Path, tmp_path: Path) 
     assert {row["group"] for row in table(tmp_path / "out", "identification_by_group")} == {"even", "odd"}
     record = json.loads((tmp_path / "out" / "run.json").read_text())
     assert (record["valid"], record["tables"]["seed"], record["tables"]["draws"], record["model"]["pack"]) == (True, 0, 100, "null")
-    with (tmp_path / "out" / "identification.csv").open() as text:
+    with (tmp_path / "out" / "tables" / "identification.csv").open() as text:
         assert len(list(csv.DictReader(text))) == len(identification)
 
 
@@ -97,18 +97,22 @@ def test_the_tables_come_again_from_the_score_file_alone(run: Callable[..., Resu
     for photograph in manifest.rglob("*.png"):
         photograph.unlink()
     run("evaluate", "run", tmp_path / "out" / "scores.npz", "--out", tmp_path / "again", "--draws", 100, ABOVEBOARD_PACK="absent")
-    made = sorted(file.name for file in (tmp_path / "out").iterdir() if file.suffix == ".csv")
-    assert len(made) >= 6
-    for name in [*made, "tables.json"]:
+    made = [
+        file.relative_to(tmp_path / "out")
+        for file in sorted((tmp_path / "out").rglob("*.*"))
+        if file.name not in ("run.json", "scores.npz")
+    ]
+    assert {"report.html", "tables.json", "tables/det.csv", "figures/histogram.svg", "figures/cmc.png"} <= {str(name) for name in made}
+    for name in made:
         assert (tmp_path / "out" / name).read_bytes() == (tmp_path / "again" / name).read_bytes()
 
 
 def test_through_the_api_the_same_protocol_gives_the_same_errors(
     run: Callable[..., Result], manifest: Path, server: Server, tmp_path: Path
 ) -> None:
-    run("evaluate", manifest, "--out", tmp_path / "here", "--draws", 100)
+    run("evaluate", manifest, "--out", tmp_path / "here", "--draws", 100, "--tables-only")
     keys = {**KEYS, "AWS_ACCESS_KEY_ID": server.key.id, "AWS_SECRET_ACCESS_KEY": server.key.secret}
-    run("evaluate", manifest, "--out", tmp_path / "there", "--endpoint", server.endpoint, "--draws", 100, **keys)
+    run("evaluate", manifest, "--out", tmp_path / "there", "--endpoint", server.endpoint, "--draws", 100, "--tables-only", **keys)
     for name in ("verification", "identification"):
         here, there = table(tmp_path / "here", name), table(tmp_path / "there", name)
         for point in ("similarity 80", "similarity 95", "similarity 99", *(("rank 1", "rank 5") if name == "identification" else ())):
@@ -120,7 +124,7 @@ def test_through_the_api_the_same_protocol_gives_the_same_errors(
 
 def test_an_endpoint_that_is_not_ours(run: Callable[..., Result], manifest: Path, foreign: Callable[..., Foreign], tmp_path: Path) -> None:
     other = foreign(throttled=1)
-    run("evaluate", manifest, "--out", tmp_path / "out", "--endpoint", other.endpoint, "--draws", 100, **KEYS)
+    run("evaluate", manifest, "--out", tmp_path / "out", "--endpoint", other.endpoint, "--draws", 100, "--tables-only", **KEYS)
     record = json.loads((tmp_path / "out" / "run.json").read_text())
     assert (record["valid"], record["endpoint"], record["model"]) == (True, other.endpoint, None)
     assert record["scale"].startswith("similarity")
@@ -140,7 +144,7 @@ def test_an_endpoint_that_is_not_ours(run: Callable[..., Result], manifest: Path
 def test_a_threshold_that_is_asked_for_is_where_the_rates_begin(
     run: Callable[..., Result], manifest: Path, foreign: Callable[..., Foreign], tmp_path: Path
 ) -> None:
-    options = ("--draws", 100, "--threshold", 90)
+    options = ("--draws", 100, "--tables-only", "--threshold", 90)
     run("evaluate", manifest, "--out", tmp_path / "out", "--endpoint", foreign().endpoint, *options, **KEYS)
     identification = table(tmp_path / "out", "identification")
     assert by(identification, "rank 1")["threshold"] == 90
@@ -157,15 +161,16 @@ def test_an_endpoint_that_hides_its_threshold_makes_the_run_invalid(
     record = json.loads((tmp_path / "out" / "run.json").read_text())
     assert record["valid"] is False
     assert record["threshold"]["applied"] is None
-    for rows in json.loads((tmp_path / "out" / "tables.json").read_text()).values():
-        assert all(row["invalid"] == "threshold unknown" for row in rows)
+    for made in json.loads((tmp_path / "out" / "tables.json").read_text()).values():
+        assert all(row["invalid"] == "threshold unknown" for row in made["rows"])
+    assert "This run is invalid" in (tmp_path / "out" / "report.html").read_text()
 
 
 def test_a_killed_run_goes_on_and_asks_nothing_twice(
     environment: Mapping[str, str], manifest: Path, foreign: Callable[..., Foreign], run: Callable[..., Result], tmp_path: Path
 ) -> None:
     slow, out = foreign(delay_s=0.05), tmp_path / "out"
-    line = ["evaluate", str(manifest), "--out", str(out), "--endpoint", slow.endpoint, "--draws", "100"]
+    line = ["evaluate", str(manifest), "--out", str(out), "--endpoint", slow.endpoint, "--draws", "100", "--tables-only"]
     process = subprocess.Popen([*COMMAND, *line], env={**os.environ, **environment, **KEYS}, stderr=subprocess.PIPE, text=True)
     try:
         began = time.monotonic()
@@ -196,7 +201,7 @@ def test_answers_of_another_run_are_not_taken(
     run: Callable[..., Result], manifest: Path, foreign: Callable[..., Foreign], tmp_path: Path
 ) -> None:
     one = foreign()
-    line = ("evaluate", manifest, "--out", tmp_path / "out", "--endpoint", one.endpoint, "--draws", 100)
+    line = ("evaluate", manifest, "--out", tmp_path / "out", "--endpoint", one.endpoint, "--draws", 100, "--tables-only")
     run(*line, **KEYS)
     assert "not of this run" in errors(run(*line, "--threshold", 50, code=2, **KEYS))[0]
     write(manifest / "probed/0.png", 7)
