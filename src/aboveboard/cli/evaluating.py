@@ -67,7 +67,7 @@ def run(
     In process with the pack in use, or at any Rekognition endpoint. What was stopped goes on when the same line is typed again.
     """
     from aboveboard.evaluation import manifest as manifests
-    from aboveboard.evaluation import outcome, tables
+    from aboveboard.evaluation import measure, outcome, tables
     from aboveboard.evaluation import scores as score_files
     from aboveboard.reporting import page
     from aboveboard.reporting.tables import json_of
@@ -78,8 +78,9 @@ def run(
         raise BadRequest("--endpoint and --aws exclude each other; name one of them")
     if manifest.is_dir():
         protocol = manifests.read(manifest)
-        scores = _asked(protocol, folder, url, region, threshold, per_second, yes) if url or aws else _in_process(protocol, data)
+        scores = _asked(protocol, folder, url, region, threshold, per_second, yes) if url or aws else _in_process(protocol, folder, data)
         score_files.save(scores, folder / tables.SCORES)
+        measure.forget(folder)
         file = folder / tables.SCORES
     elif url or aws:
         raise BadRequest(f"{manifest} is no folder with a manifest; a score file needs no endpoint")
@@ -96,12 +97,15 @@ def run(
         stop(f"this run is invalid, its threshold is unknown: {scores.about['threshold']['why']}", NOTHING)
 
 
-def _in_process(protocol: Manifest, data: Path | None) -> Scores:
+def _in_process(protocol: Manifest, folder: Path, data: Path | None) -> Scores:
     from aboveboard.evaluation import measure
 
     _, models = loaded(data)
-    with progressing("templates") as progress:
-        return measure.in_process(protocol, models, progress)
+    try:
+        with closing(measure.open_journal(folder, protocol, models)) as journal, progressing("templates") as progress:
+            return measure.in_process(protocol, models, progress, journal)
+    except KeyboardInterrupt:
+        stop("stopped; run the same line again to go on", INTERRUPTED)
 
 
 def _asked(protocol: Manifest, folder: Path, url: str, region: str, threshold: float, per_second: float | None, yes: bool) -> Scores:

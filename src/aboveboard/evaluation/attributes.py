@@ -11,8 +11,9 @@ from typing import Any
 from botocore.exceptions import BotoCoreError, ClientError
 
 from aboveboard.errors import BadRequest, Unavailable
-from aboveboard.evaluation.endpoint import NO_TEMPLATE, WORKERS, Journal, Pace
+from aboveboard.evaluation.endpoint import NO_TEMPLATE, WORKERS, Pace
 from aboveboard.evaluation.facial_analysis import ANSWER_COLUMNS, ANSWERS, NOT_ASSESSED
+from aboveboard.evaluation.journal import Journal
 from aboveboard.evaluation.protocol import PHOTOGRAPHS, Sample, content_hash
 from aboveboard.evaluation.run import Progress
 from aboveboard.reporting.tables import Cell, csv_of

@@ -6,12 +6,8 @@ is paid for twice, but for the few questions whose answers were under way.
 
 from __future__ import annotations
 
-import fcntl
-import json
-import os
 import threading
 import time
-import uuid
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor, as_completed
 from dataclasses import dataclass
@@ -25,13 +21,13 @@ from botocore.exceptions import BotoCoreError, ClientError
 
 from aboveboard.errors import BadRequest, Unavailable
 from aboveboard.evaluation.identification import DEPTH
+from aboveboard.evaluation.journal import Answer, Journal, Key
 from aboveboard.evaluation.manifest import Manifest
 from aboveboard.evaluation.measure import NAMED, NO_THRESHOLD, about_data, columns_of
 from aboveboard.evaluation.run import Progress
 from aboveboard.evaluation.scores import Scores
 
 ANSWERS = "answers.jsonl"
-FORMAT = "aboveboard-answers-1"
 WORKERS = 4
 AMAZONS_PACE = 5.0
 """Calls a second that Amazon allows every account in every region."""
@@ -41,10 +37,6 @@ NO_TEMPLATE = ("InvalidParameterException", "InvalidImageFormatException", "Imag
 """Errors that are about the photograph: no face in it, or no image."""
 STATED = "x-aboveboard-threshold"
 """Header in which an Aboveboard server states the threshold that it applied."""
-
-Key = tuple[str, int, int]
-"""What was asked: "index", "search" or "pair", and the photographs' numbers (-1 for none)."""
-Answer = dict[str, Any]
 
 
 def connect(url: str | None, region: str | None) -> Any:
@@ -69,63 +61,6 @@ def questions(manifest: Manifest) -> list[Key]:
             "at an endpoint every comparison costs a call: list the pairs in pairs.csv, or write probed.csv to have them searched for"
         )
     return [*index, *search, *pairs]
-
-
-class Journal:
-    """Answers of an endpoint, a line of JSON each, in the order in which they came; the first line says to what run they belong."""
-
-    def __init__(self, file: Path, run: Mapping[str, Any]) -> None:
-        """Open the journal of a run, or begin it. Raises BadRequest where the file belongs to another one."""
-        self.answers: dict[Key, Answer] = {}
-        self.is_closed = False
-        self._lock = threading.Lock()
-        file.parent.mkdir(parents=True, exist_ok=True)
-        self._file = file.open("a+b")
-        try:
-            fcntl.flock(self._file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError as error:
-            raise BadRequest(f"another process writes {file}; wait for it, or name another folder with --out") from error
-        self._file.seek(0)
-        # A line that was not finished is one whose answer was never used.
-        *whole, _ = self._file.read().split(b"\n")
-        self._file.truncate(sum(len(line) + 1 for line in whole))
-        try:
-            entries = [json.loads(line) for line in whole]
-            self.head = entries[0] if entries else {**run, "format": FORMAT, "collection": f"aboveboard-evaluate-{uuid.uuid4()}"}
-            if {name: self.head[name] for name in run} != dict(run) or self.head["format"] != FORMAT:
-                raise ValueError("it holds answers to other questions")
-            for entry in entries[1:]:
-                self._take(entry)
-        except (ValueError, KeyError, TypeError, IndexError) as error:
-            raise BadRequest(f"{file} is not of this run ({error}); write into another folder with --out") from error
-        if not entries:
-            self._write(self.head)
-
-    def add(self, key: Key, answer: Answer) -> None:
-        """One answer; it is on the disk when this returns."""
-        with self._lock:
-            self._write({"asked": key, **answer})
-            self.answers[key] = answer
-
-    def close_collection(self) -> None:
-        """Note that nothing is left at the endpoint."""
-        self._write({"closed": True})
-        self.is_closed = True
-
-    def close(self) -> None:
-        self._file.close()
-
-    def _take(self, entry: dict[str, Any]) -> None:
-        if entry.get("closed"):
-            self.is_closed = True
-            return
-        kind, first, second = entry.pop("asked")
-        self.answers[kind, first, second] = entry
-
-    def _write(self, entry: Mapping[str, Any]) -> None:
-        self._file.write(json.dumps(entry).encode() + b"\n")
-        self._file.flush()
-        os.fsync(self._file.fileno())
 
 
 class Pace:

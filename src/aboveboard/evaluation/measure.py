@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import base64
+from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -11,6 +13,7 @@ from numpy.typing import NDArray
 from aboveboard import __version__
 from aboveboard.biometrics.matching import pair_scores
 from aboveboard.errors import BadRequest
+from aboveboard.evaluation.journal import Journal
 from aboveboard.evaluation.manifest import Manifest
 from aboveboard.evaluation.protocol import Sample, content_hash
 from aboveboard.evaluation.run import Progress, templates_of
@@ -22,22 +25,32 @@ MOST_SCORES = 500_000_000
 NAMED = (80.0, 95.0, 99.0)
 """Similarities that every evaluation reports on."""
 NO_THRESHOLD = "none"
-_ROWS = 256
+TEMPLATES = "templates.jsonl"
+_ROWS, _BATCH = 256, 16
 
 
-def in_process(manifest: Manifest, models: Models, progress: Progress | None = None) -> Scores:
+def open_journal(folder: Path, manifest: Manifest, models: Models) -> Journal:
+    """The templates that a stopped run has made so far, in its folder; `forget` deletes them."""
+    files = {part.file: part.sha256 for part in models.card.files}
+    return Journal(folder / TEMPLATES, {"pack": models.card.id, "files": files, "data": about_data(manifest)["data"]})
+
+
+def forget(folder: Path) -> None:
+    """Delete the templates of a run that is finished."""
+    (folder / TEMPLATES).unlink(missing_ok=True)
+
+
+def in_process(manifest: Manifest, models: Models, progress: Progress | None = None, journal: Journal | None = None) -> Scores:
     """Compare the photographs of a manifest: its listed pairs, every probed with every enrolled one, or else every two.
 
-    The face of a photograph is the one nearest its centre (`protocol.centre_face`). Raises BadRequest where that are too many scores.
+    Templates that are in `journal` are not made again. The face of a photograph is the one nearest its centre
+    (`protocol.centre_face`). Raises BadRequest where that are too many scores.
     """
     photographs, enrolled = manifest.photographs, len(manifest.enrolled)
     size = len(manifest.probed) * enrolled if manifest.probed else len(photographs) * (len(photographs) - 1) // 2
     if size > MOST_SCORES and (manifest.probed or manifest.pairs is None):
         raise BadRequest(f"the manifest makes {size:,} comparisons, at most {MOST_SCORES:,} fit one run; list pairs, or divide it")
-    made = templates_of(samples_of(manifest), models, progress=progress)
-    features = np.full((len(photographs), models.recogniser.dimensions), np.nan, np.float32)
-    row = {photograph.name: i for i, photograph in enumerate(photographs)}
-    features[[row[sample.name] for sample in made.samples]] = made.features
+    features, failed = _templates(samples_of(manifest), models, progress, journal)
     pairs = None if manifest.pairs is None else np.array(manifest.pairs, np.int32)
     calibration, card = models.calibration, models.card
     about = {
@@ -47,7 +60,7 @@ def in_process(manifest: Manifest, models: Models, progress: Progress | None = N
         "named": {f"{similarity:g}": calibration.score_at(similarity) for similarity in NAMED} if calibration else {},
         "model": {"pack": card.id, "model_version": card.model_version, "files": {part.file: part.sha256 for part in card.files}},
         "calibration": {"id": calibration.id, "sha256": calibration.sha256} if calibration else None,
-        "failures_to_enrol": {sample.name: reason for sample, reason in made.failures_to_enrol},
+        "failures_to_enrol": {photographs[i].name: reason for i, reason in failed.items()},
     }
     return Scores(
         **columns_of(manifest),
@@ -58,6 +71,37 @@ def in_process(manifest: Manifest, models: Models, progress: Progress | None = N
         pairs=pairs,
         pair_scores=None if pairs is None else pair_scores(features[pairs[:, 0]], features[pairs[:, 1]]).astype(np.float32),
     )
+
+
+def _templates(
+    samples: Sequence[Sample], models: Models, progress: Progress | None, journal: Journal | None
+) -> tuple[NDArray[np.float32], dict[int, str]]:
+    """The template of each sample (n, d), NaN where there is none, with the reason."""
+    features, failed = np.full((len(samples), models.recogniser.dimensions), np.nan, np.float32), dict[int, str]()
+    for (_, i, _), answer in (journal.answers if journal else {}).items():
+        if "failed" in answer:
+            failed[i] = answer["failed"]
+        else:
+            features[i] = np.frombuffer(base64.b64decode(answer["template"]), np.float32)
+    left = [i for i in range(len(samples)) if i not in failed and np.isnan(features[i, 0])]
+    for start in range(0, len(left), _BATCH):
+        batch, before = left[start : start + _BATCH], len(samples) - len(left) + start
+
+        def step(done: int, _: int, before: int = before) -> None:
+            if progress:
+                progress(before + done, len(samples))
+
+        made = templates_of([samples[i] for i in batch], models, progress=step)
+        number = {samples[i].name: i for i in batch}
+        answers = {number[sample.name]: {"failed": reason} for sample, reason in made.failures_to_enrol}
+        failed |= {i: answer["failed"] for i, answer in answers.items()}
+        for sample, template in zip(made.samples, made.features, strict=True):
+            features[number[sample.name]] = template
+            answers[number[sample.name]] = {"template": base64.b64encode(template.tobytes()).decode()}
+        if journal:
+            for i in batch:
+                journal.add(("template", i, -1), answers[i])
+    return features, failed
 
 
 def samples_of(manifest: Manifest) -> list[Sample]:

@@ -8,14 +8,20 @@ import os
 import subprocess
 import time
 from collections.abc import Callable, Iterator, Mapping
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 from commands import COMMAND, errors, write
 from foreign import Foreign
 from kit import Server
 from typer.testing import Result
+
+from aboveboard.evaluation import manifest as manifests
+from aboveboard.evaluation import measure
+from aboveboard.vision.packs import PackFolder
 
 KEYS = {
     "AWS_ACCESS_KEY_ID": "AKIAFOREIGN000000000",
@@ -195,6 +201,34 @@ def test_a_killed_run_goes_on_and_asks_nothing_twice(
     before = sum(slow.calls.values())
     run(*line, **KEYS)
     assert sum(slow.calls.values()) == before
+
+
+def test_a_run_in_process_goes_on_and_leaves_no_template(run: Callable[..., Result], manifest: Path, tmp_path: Path) -> None:
+    out, models = tmp_path / "out", PackFolder(tmp_path / "models").load("null")
+    with closing(measure.open_journal(out, manifests.read(manifest), models)) as journal:
+        with pytest.raises(KeyboardInterrupt):
+            measure.in_process(manifests.read(manifest), models, interrupting(21), journal)
+        assert len(journal.answers) == 16
+    assert (out / measure.TEMPLATES).stat().st_mode & 0o777 == 0o600
+    with closing(measure.open_journal(out, manifests.read(manifest), models)) as journal:
+        done: list[int] = []
+        again = measure.in_process(manifests.read(manifest), models, lambda at, _: done.append(at), journal)
+        assert done == [17, 18, 19, 20, 21]
+    alone = measure.in_process(manifests.read(manifest), models)
+    assert np.array_equal(again.cross, alone.cross, equal_nan=True)
+    assert again.about == alone.about
+    run("evaluate", manifest, "--out", out, "--draws", 100, "--tables-only")
+    assert not (out / measure.TEMPLATES).exists()
+
+
+def interrupting(at: int) -> Callable[[int, int], None]:
+    """Ctrl-C when so many templates are made."""
+
+    def progress(done: int, _: int) -> None:
+        if done == at:
+            raise KeyboardInterrupt
+
+    return progress
 
 
 def test_answers_of_another_run_are_not_taken(
