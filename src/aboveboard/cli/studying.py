@@ -44,7 +44,8 @@ def false_matches(
     at: Annotated[list[float] | None, typer.Option("--at", min=0, max=100, help="Thresholds.", show_default="80, 95, 99")] = None,
     policy: Annotated[str, typer.Option("--policy", metavar="NAME", help="The threshold of this policy pack, too.")] = "",
     errata: Annotated[
-        list[str] | None, typer.Option("--errata", metavar="CSV", help="Label errors; repeat.", show_default="of LFW")
+        list[str] | None,
+        typer.Option("--errata", metavar="CSV", help="Label errors, beside those of LFW; 'none' leaves these out. Repeat."),
     ] = None,
     published: Published = False,
     counts: Counts = None,
@@ -141,8 +142,8 @@ def _people(folder: Path, errata: list[str] | None) -> list[Sample]:
     from aboveboard.cli.laboratory import errata_named
     from aboveboard.evaluation.protocol import correct, read_folder
 
-    samples = read_folder(folder)
-    for named in errata or [""]:
+    samples, own = read_folder(folder), errata or []
+    for named in [*(() if "none" in own else ("",)), *own]:
         samples, _ = correct(samples, errata_named(named))
     return samples
 

@@ -74,7 +74,10 @@ def findings(parameters: Mapping[str, Any], inputs: Mapping[str, bytes]) -> Find
         panels: dict[str, Mapping[str, Found]] = {
             study: {group.name: group.error() for group in groups} for study, groups in assessed.items()
         }
-        compared = [Compared(study, NOT_APPLICABLE, "error", rates) for study, rates in panels.items()]
+        compared = [
+            Compared(study, NOT_APPLICABLE, "error", {name: rate for name, rate in rates.items() if name != OVERALL})
+            for study, rates in panels.items()
+        ]
         drawn = plots.groups("wrong_by_group", "Share of faces whose gender was said wrongly, with 95 % intervals.", panels, "wrong gender")
         blocks += [drawn, Heading("How far apart"), gaps, disparities("disparities", compared)]
     if sources:

@@ -63,7 +63,7 @@ def at_sizes(counted: Sequence[Counted]) -> list[Block]:
         "Expected in galleries of other sizes, at the same threshold",
         rows,
         [Column("setting", "setting"), Column("size", "N", "count")],
-        {FPIR: HEADINGS[FPIR], FNIR: HEADINGS[FNIR]},
+        HEADINGS,
         [Column("expected", "false candidates a search", "number")],
         f"{_INDEPENDENT} {STAR}",
     )
@@ -93,7 +93,7 @@ def published(_: Mapping[str, Any], inputs: Mapping[str, bytes]) -> Findings:
         "Published false-match studies",
         [Row({"study": one.name, "size": one.size}, one.threshold, {FPIR: one.fpir, FNIR: one.fnir}, {"fmr": fmr}) for one, fmr in counted],
         [Column("study", "study"), Column("size", "gallery, N", "count")],
-        {FPIR: HEADINGS[FPIR], FNIR: HEADINGS[FNIR]},
+        HEADINGS,
         [Column("fmr", "implied FMR", "number")],
         f"{INTERVALS} {STAR} Implied FMR: per comparison, 1 - (1 - FPIR)^(1/N).",
     )

@@ -123,7 +123,9 @@ def fpir_by_size(name: str, caption: str, sizes: Sequence[int], lines: Mapping[s
         for (label, rates), colour, marker in zip(lines.items(), cycle(COLOURS), cycle(MARKERS)):
             said = f"{label}: FNIR {text(misses[label])}"
             if not rates[0].errors:  # nothing was counted: what is known is an upper bound
-                axes.plot(sizes, [100 * rate.high for rate in rates], color=colour, lw=1.4, ls=(0, (2, 2)), label=f"{said}; FPIR below")
+                axes.plot(
+                    sizes, [100 * rate.high for rate in rates], color=colour, lw=1.4, ls=(0, (2, 2)), label=f"{said}; FPIR at most the line"
+                )
                 continue
             axes.fill_between(
                 sizes, [100 * rate.low for rate in rates], [100 * rate.high for rate in rates], color=colour, alpha=0.16, lw=0

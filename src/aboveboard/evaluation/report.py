@@ -15,7 +15,7 @@ from aboveboard.reporting.tables import Cell, Column, Table, percent
 FPIR, FNIR, FMR, FNMR = "fpir", "fnir", "fmr", "fnmr"
 PARTNER = {FPIR: FNIR, FMR: FNMR}
 """A rate of false matches, and the rate of misses that must stand beside it."""
-HEADINGS = {FPIR: "FPIR [95 %]", FNIR: "FNIR [95 %]", FMR: "FMR [95 %]", FNMR: "FNMR [95 %]"}
+HEADINGS = {FPIR: "FPIR [95 %]", FNIR: "FNIR [95 %]"}
 Origin = Literal["request", "policy", "default", "none", "unknown", "not applicable"]
 
 
