@@ -54,5 +54,6 @@ def finish(drawing: Drawing, name: str, caption: str, alternative: str) -> Figur
     """The drawing as SVG and PNG, without dates."""
     svg, png = io.BytesIO(), io.BytesIO()
     drawing.savefig(svg, format="svg", metadata={"Date": None, "Creator": None})
+    drawing.set_layout_engine("none")  # as it was laid out for the SVG
     drawing.savefig(png, format="png", metadata={"Software": None})
     return Figure(name, caption, alternative, svg.getvalue(), png.getvalue())
