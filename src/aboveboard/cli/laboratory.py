@@ -128,6 +128,7 @@ def loaded(data: Path | None) -> tuple[configuration.Settings, Models]:
 
 
 def errata_named(named: str) -> Errata:
+    """The errata of a file; those of LFW for no name, none for 'none'. Raises BadRequest where the file cannot be read."""
     from aboveboard.evaluation.protocol import NO_ERRATA, read_errata, shipped_errata
 
     if named in ("", "none"):

@@ -14,7 +14,7 @@ from typing import Any
 from aboveboard.errors import BadRequest
 from aboveboard.evaluation import plots
 from aboveboard.evaluation.disparity import standing_of
-from aboveboard.evaluation.findings import Findings, group_of, rows_of
+from aboveboard.evaluation.findings import Report, group_of, rows_of
 from aboveboard.evaluation.groups import Compared, disparities
 from aboveboard.evaluation.rates import Found, Rate, difference, found
 from aboveboard.evaluation.report import INTERVALS, NOT_APPLICABLE, STAR, Row, rate_table, text
@@ -61,7 +61,7 @@ class Group:
         return found(self.faces - self.classified + self.wrong, self.faces, "no face")
 
 
-def findings(parameters: Mapping[str, Any], inputs: Mapping[str, bytes]) -> Findings:
+def findings(parameters: Mapping[str, Any], inputs: Mapping[str, bytes]) -> Report:
     """The study's page from its inputs: the answers of an endpoint, or published counts of several."""
     studies = _counted(inputs[COUNTS]) if COUNTS in inputs else {parameters["source"]["endpoint"]: _answered(parameters, inputs)}
     sources = sorted({(row["study"], row["source"]) for row in rows_of(inputs[COUNTS], COUNTS)}) if COUNTS in inputs else []
@@ -94,7 +94,7 @@ def findings(parameters: Mapping[str, Any], inputs: Mapping[str, bytes]) -> Find
         for study, groups in studies.items()
         for group, rate in ((group, group.error()) for group in groups)
     ]
-    return Findings(page, (*lines, NO_THRESHOLD))
+    return Report(page, (*lines, NO_THRESHOLD))
 
 
 def _answered(parameters: Mapping[str, Any], inputs: Mapping[str, bytes]) -> list[Group]:

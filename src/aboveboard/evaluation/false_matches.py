@@ -15,7 +15,7 @@ import numpy as np
 from aboveboard.biometrics.calibration import expected_false, fmr_at, fpir
 from aboveboard.errors import BadRequest
 from aboveboard.evaluation import plots
-from aboveboard.evaluation.findings import Findings, group_of, rows_of
+from aboveboard.evaluation.findings import Report, group_of, rows_of
 from aboveboard.evaluation.gallery_sizes import Counted, at_sizes
 from aboveboard.evaluation.groups import Compared, disparities
 from aboveboard.evaluation.identification import DEPTH
@@ -53,7 +53,7 @@ class Search:
         return self.mate is None or self.mate < threshold.least
 
 
-def findings(parameters: Mapping[str, Any], inputs: Mapping[str, bytes]) -> Findings:
+def findings(parameters: Mapping[str, Any], inputs: Mapping[str, bytes]) -> Report:
     """The study's page from its inputs; `parameters` has thresholds, `by` and where the photographs and models come from."""
     searches = read(inputs)
     enrolled = rows_of(inputs[GALLERY], GALLERY, ("reference", "subject", "failure"))
@@ -88,7 +88,7 @@ def findings(parameters: Mapping[str, Any], inputs: Mapping[str, bytes]) -> Find
         *_pairs(searches, finite, inputs),
     ]
     title = f"False matches: {len(searches):,} people looked up in a gallery in which they are not"
-    return Findings(
+    return Report(
         Page(title, _lead(points, thresholds), tuple(blocks), _footer(parameters)),
         _summary(points),
         _invalid(searches, thresholds, size, parameters["source"]),

@@ -1,4 +1,4 @@
-"""What the studies share: their findings, reading their CSV files, and the groups that labels make."""
+"""What the studies share: what a report of one is, reading their CSV files, and the groups that labels make."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ UNLABELLED = "(no label)"
 
 
 @dataclass(frozen=True)
-class Findings:
+class Report:
     """A study's page, what it says in a few lines, and why its figures must not be quoted (nothing where they may)."""
 
     page: Page

@@ -9,7 +9,7 @@ from typing import Any
 from aboveboard.biometrics.calibration import expected_false
 from aboveboard.errors import BadRequest
 from aboveboard.evaluation import plots
-from aboveboard.evaluation.findings import Findings, rows_of
+from aboveboard.evaluation.findings import Report, rows_of
 from aboveboard.evaluation.rates import Found, Rate, Unmeasured, at_size, implied_fmr
 from aboveboard.evaluation.report import FNIR, FPIR, HEADINGS, INTERVALS, STAR, Row, Threshold, rate_table, text
 from aboveboard.reporting.page import Block, Heading, Notice, Page, Text
@@ -71,7 +71,7 @@ def at_sizes(counted: Sequence[Counted]) -> list[Block]:
     return [plots.fpir_by_size("fpir_by_size", caption, SIZES, lines, {one.name: one.fnir for one in counted}), table]
 
 
-def published(_: Mapping[str, Any], inputs: Mapping[str, bytes]) -> Findings:
+def published(_: Mapping[str, Any], inputs: Mapping[str, bytes]) -> Report:
     """The page of published counts: intervals, and what they become in galleries of other sizes."""
     counted, sources, unknown = [], [], []
     for row in rows_of(inputs[COUNTS], COUNTS, COUNT_COLUMNS):
@@ -108,7 +108,7 @@ def published(_: Mapping[str, Any], inputs: Mapping[str, bytes]) -> Findings:
     )
     lead = "What published counts say with their intervals, and what the same setting would do in galleries of other sizes."
     page = Page("Published false-match studies, recomputed", lead, blocks)
-    return Findings(page, tuple(_line(one) for one, _ in counted), tuple(unknown))
+    return Report(page, tuple(_line(one) for one, _ in counted), tuple(unknown))
 
 
 def _line(one: Counted) -> str:

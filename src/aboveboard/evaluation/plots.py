@@ -7,7 +7,7 @@ from itertools import cycle
 
 import numpy as np
 from matplotlib.axes import Axes
-from matplotlib.ticker import FuncFormatter, NullLocator
+from matplotlib.ticker import FuncFormatter, MaxNLocator, NullLocator
 from numpy.typing import NDArray
 from scipy import stats
 
@@ -38,16 +38,14 @@ def det(
         drawing, axes = blank(6.0, 5.4)
         ends = [0.3 / count for count in trials]
         x, y = (stats.norm.ppf(np.clip(values, end, 1 - end)) for values, end in zip((false, missed), ends, strict=True))
-        limits = [
-            (stats.norm.ppf(end), max(stats.norm.ppf(0.5), float(values.max()) + 0.15)) for values, end in zip((x, y), ends, strict=True)
-        ]
+        limits = [(float(stats.norm.ppf(end)), float(stats.norm.ppf(0.6))) for end in ends]
         axes.axvspan(limits[0][0], stats.norm.ppf(min(30 / trials[0], 0.5)), color="#f3f3f3", lw=0)
         axes.axhspan(limits[1][0], stats.norm.ppf(min(30 / trials[1], 0.5)), color="#f3f3f3", lw=0)
         axes.plot(x, y, color=COLOURS[0], lw=1.8, drawstyle="steps-post")
-        for (label, (at_x, at_y)), marker in zip(marks.items(), cycle(MARKERS)):
+        for (label, (at_x, at_y)), marker, beside in zip(marks.items(), cycle(MARKERS), cycle(((8, 4), (8, -11), (-8, -14)))):
             place = (_deviate(at_x, ends[0]), _deviate(at_y, ends[1]))
             axes.plot(*place, marker=marker, color=COLOURS[1], ls="none", ms=7, clip_on=False, zorder=5)
-            axes.annotate(label, place, xytext=(7, 6), textcoords="offset points", color=INK, annotation_clip=False)
+            axes.annotate(label, place, xytext=beside, textcoords="offset points", color=INK, annotation_clip=False)
         for axis, (low, high) in zip((axes.xaxis, axes.yaxis), limits, strict=True):
             ticks = [rate for rate in _DEVIATES if low <= stats.norm.ppf(rate) <= high]
             axis.set_ticks([float(stats.norm.ppf(rate)) for rate in ticks], [f"{100 * rate:g}" for rate in ticks])
@@ -75,6 +73,7 @@ def cmc(name: str, caption: str, ranks: Sequence[int], searches: int, length: in
         least = min(rate.low for rate in found)
         axes.set_ylim(max(0.0, 100 * least - 2), 100.4)
         axes.set_xlim(1, max(2, length))
+        axes.xaxis.set_major_locator(MaxNLocator(integer=True))
         axes.set_xlabel("rank")
         axes.set_ylabel(f"mate among the first, % (of {searches:,})")
         return finish(
@@ -120,11 +119,16 @@ def fpir_by_size(name: str, caption: str, sizes: Sequence[int], lines: Mapping[s
         raise Unrenderable(f"FPIR without FNIR at {', '.join(sorted(set(lines) - set(misses)))}")
     with style():
         drawing, axes = blank(7.6, 4.6)
-        for (label, rates), colour, marker in zip(lines.items(), cycle(COLOURS), cycle(MARKERS)):
+        for number, ((label, rates), colour, marker) in enumerate(zip(lines.items(), cycle(COLOURS), cycle(MARKERS))):
             said = f"{label}: FNIR {text(misses[label])}"
             if not rates[0].errors:  # nothing was counted: what is known is an upper bound
                 axes.plot(
-                    sizes, [100 * rate.high for rate in rates], color=colour, lw=1.4, ls=(0, (2, 2)), label=f"{said}; FPIR at most the line"
+                    sizes,
+                    [100 * rate.high for rate in rates],
+                    color=colour,
+                    lw=1.4,
+                    ls=(5 * number, (3, 7)),
+                    label=f"{said}; FPIR at most the line",
                 )
                 continue
             axes.fill_between(

@@ -18,7 +18,7 @@ from typing import Any
 from aboveboard import __version__
 from aboveboard.errors import BadRequest
 from aboveboard.evaluation import facial_analysis, false_matches, gallery_sizes
-from aboveboard.evaluation.findings import Findings
+from aboveboard.evaluation.findings import Report
 from aboveboard.evaluation.run import Progress
 from aboveboard.evaluation.searching import Engine, Protocolled, gather, pictures_of
 from aboveboard.reporting.page import PAGE, TABLES, Notice, Page, write
@@ -41,7 +41,7 @@ _FOLDERS = ("tables", "figures", INPUTS, ANSWERED)
 LIBRARIES = ("numpy", "scipy", "matplotlib", "onnxruntime", "opencv-python-headless")
 Files = Mapping[str, bytes]
 
-MAKERS: Mapping[str, Callable[[Mapping[str, Any], Files], Findings]] = {
+MAKERS: Mapping[str, Callable[[Mapping[str, Any], Files], Report]] = {
     "false-matches": false_matches.findings,
     "false-matches-published": gallery_sizes.published,
     "facial-analysis": facial_analysis.findings,
@@ -53,7 +53,7 @@ MAKERS: Mapping[str, Callable[[Mapping[str, Any], Files], Findings]] = {
 class Written:
     """A study that was written: its findings, and where."""
 
-    findings: Findings
+    findings: Report
     folder: Path
 
 
@@ -149,7 +149,7 @@ def verify(folder: Path) -> tuple[int, list[str]]:
     return len(inputs) + len(made), faults
 
 
-def _page(found: Findings, kind: str) -> Page:
+def _page(found: Report, kind: str) -> Page:
     """The findings' page, with what makes them invalid on top."""
     notices = tuple(Notice(f"This run is invalid: {reason}. Its figures must not be quoted.", "warning") for reason in found.invalid)
     footer = (
