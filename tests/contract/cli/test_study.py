@@ -266,7 +266,7 @@ def test_a_server_of_ours_gives_the_same_study(
 def test_an_endpoint_that_hides_its_threshold_is_invalid(
     run: Callable[..., Result], people: Path, tmp_path: Path, foreign: Callable[..., Any]
 ) -> None:
-    open_, hiding = foreign(), foreign(cut=75.0)
+    open_, hiding = foreign(), foreign(cut=95.0)
     found = study(run, people, tmp_path / "open", "--no-pictures", "--endpoint", open_.endpoint, **KEYS)
     assert found["valid"]
     assert found["tables"]["thresholds"][-1]["fpir_errors"] == PEOPLE - 1
