@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from aboveboard import settings as configuration
 from aboveboard.cli.common import DONE, NOTHING, Data, Json, complain, out, show_json, stop
 from aboveboard.cli.evaluating import AMAZON, agree, pace_of
 from aboveboard.cli.laboratory import loaded, progressing
@@ -76,7 +77,7 @@ def false_matches(
     if unknown:
         complain(f"{len(unknown)} people have no labels, {unknown[0]} the first of them; they make a group of their own")
     parameters = {
-        "thresholds": _thresholds(at or [80.0, 95.0, 99.0], policy),
+        "thresholds": _thresholds(at or [80.0, 95.0, 99.0], policy, data),
         "by": by or [],
         "data": {"probes": _data(probes, [*who.probes, *who.mates.values()]), "gallery": _data(gallery, who.gallery)},
         "left_out": who.left_out,
@@ -171,16 +172,16 @@ def _read(file: Path) -> bytes:
         raise BadRequest(f"{file} cannot be read: {error.strerror}") from error
 
 
-def _thresholds(at: list[float], policy: str) -> list[dict[str, Any]]:
-    """The thresholds of a study, rising; without one comes last."""
-    from aboveboard.accountability.policy import Policies
+def _thresholds(at: list[float], policy: str, data: Path | None) -> list[dict[str, Any]]:
+    """The thresholds of a study, rising; without one comes last, which is also what a pack means that sets none."""
+    from aboveboard.accountability.catalogue import Policies
 
     origins = dict.fromkeys(at, "request")
     if policy:
-        origins[Policies(policy, policy).get(policy).threshold.absent] = "policy"
-    return [{"similarity": similarity, "origin": origins[similarity]} for similarity in sorted(origins)] + [
-        {"similarity": None, "origin": "none"}
-    ]
+        rule = Policies(policy, policy, configuration.load(data).policies).get(policy).threshold
+        origins |= {value: "policy" for value in (max(rule.absent, rule.floor),) if value}
+    rising = [{"similarity": similarity, "origin": origins[similarity]} for similarity in sorted(origins)]
+    return [*rising, {"similarity": None, "origin": "none"}]
 
 
 def _data(folder: Path, samples: Any) -> dict[str, Any]:
