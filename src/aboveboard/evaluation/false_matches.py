@@ -15,7 +15,7 @@ import numpy as np
 from aboveboard.biometrics.calibration import expected_false, fmr_at, fpir
 from aboveboard.errors import BadRequest
 from aboveboard.evaluation import plots
-from aboveboard.evaluation.findings import Report, group_of, rows_of
+from aboveboard.evaluation.findings import UNLABELLED, Report, group_of, rows_of
 from aboveboard.evaluation.gallery_sizes import Counted, at_sizes
 from aboveboard.evaluation.groups import Compared, disparities
 from aboveboard.evaluation.identification import DEPTH
@@ -226,7 +226,13 @@ def _groups(searches: Sequence[Search], thresholds: Sequence[Threshold], by: Seq
             points = [_group(column, group, threshold, own, len(searches), false) for group, own in sorted(groups.items())]
             rows += points
             compared += [
-                Compared(column, threshold, name, {str(row.labels["group"]): row.rates[name] for row in points}) for name in (FPIR, FNIR)
+                Compared(
+                    column,
+                    threshold,
+                    name,
+                    {str(row.labels["group"]): row.rates[name] for row in points if row.labels["group"] != UNLABELLED},
+                )
+                for name in (FPIR, FNIR)
             ]
     table = rate_table(
         "groups",

@@ -42,7 +42,7 @@ def det(
         axes.axvspan(limits[0][0], stats.norm.ppf(min(30 / trials[0], 0.5)), color="#f3f3f3", lw=0)
         axes.axhspan(limits[1][0], stats.norm.ppf(min(30 / trials[1], 0.5)), color="#f3f3f3", lw=0)
         axes.plot(x, y, color=COLOURS[0], lw=1.8, drawstyle="steps-post")
-        for (label, (at_x, at_y)), marker, beside in zip(marks.items(), cycle(MARKERS), cycle(((8, 4), (8, -11), (-8, -14)))):
+        for (label, (at_x, at_y)), marker, beside in zip(marks.items(), cycle(MARKERS), cycle(((8, 4), (8, -11), (8, 15)))):
             place = (_deviate(at_x, ends[0]), _deviate(at_y, ends[1]))
             axes.plot(*place, marker=marker, color=COLOURS[1], ls="none", ms=7, clip_on=False, zorder=5)
             axes.annotate(label, place, xytext=beside, textcoords="offset points", color=INK, annotation_clip=False)
