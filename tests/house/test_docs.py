@@ -97,6 +97,8 @@ def test_every_command_in_a_document_is_a_real_one(file):
         verb: tuple[str, ...] = ()
         while words and (*verb, words[0]) in verbs():
             verb, words = (*verb, words[0]), words[1:]
+        if verb == ("evaluate",) and words:
+            verb = ("evaluate", "run")  # the verb that may be left out
         given = {word.partition("=")[0] for word in words if word.startswith("-") and word != "-"}
         assert verb or not words or given, f"{name(file)}: there is no verb '{words[0]}'"
         assert given <= verbs()[verb], f"{name(file)}: aboveboard {' '.join(verb)} has no option {sorted(given - verbs()[verb])}"

@@ -144,11 +144,15 @@ def test_the_laboratory_sees_no_operational_data():
 @pytest.mark.parametrize(
     ("library", "rooms"),
     [
-        ("botocore", ["aboveboard.rekognition", "aboveboard.storage.objects"]),
+        (
+            "botocore",
+            ["aboveboard.rekognition", "aboveboard.storage.objects", "aboveboard.evaluation.endpoint", "aboveboard.evaluation.attributes"],
+        ),
         ("starlette", ["aboveboard.rekognition"]),
         ("anyio", ["aboveboard.rekognition"]),
         ("uvicorn", ["aboveboard.cli", "aboveboard.rekognition.protocol"]),
-        ("boto3", ["aboveboard.cli.demo", "aboveboard.storage.objects"]),
+        ("boto3", ["aboveboard.cli.demo", "aboveboard.storage.objects", "aboveboard.evaluation.endpoint"]),
+        ("matplotlib", ["aboveboard.reporting", "aboveboard.evaluation.plots"]),
         ("typer", ["aboveboard.cli"]),
         ("rich", ["aboveboard.cli"]),
         ("onnxruntime", ["aboveboard.vision"]),

@@ -47,26 +47,6 @@ def test_a_share_of_a_whole_number_is_not_lost_to_rounding() -> None:
     assert metrics.threshold_for(np.linspace(1, 0, 101), 0.29 * 100) == pytest.approx(0.71, abs=1e-9)
 
 
-@pytest.mark.parametrize(("errors", "trials"), [(0, 10), (1, 10), (28, 535), (535, 535), (37, 18_928_855)])
-def test_wilson_equals_scipy(errors: int, trials: int) -> None:
-    oracle = stats.binomtest(errors, trials).proportion_ci(method="wilson")
-    assert metrics.wilson(errors, trials) == pytest.approx((oracle.low, oracle.high), rel=1e-9, abs=1e-15)
-
-
-def test_wilson_refuses_what_is_no_share() -> None:
-    for errors, trials in ((1, 0), (-1, 5), (6, 5)):
-        with pytest.raises(ValueError, match="no share"):
-            metrics.wilson(errors, trials)
-
-
-def test_rules_of_3_and_30() -> None:
-    assert metrics.bound_without_errors(300) == pytest.approx(1 - 0.05 ** (1 / 300))
-    assert metrics.bound_without_errors(1_000_000) == pytest.approx(3e-6, rel=0.002)
-    for rate, without, thirty in ((0.01, 299, 3000), (0.003, 998, 10_000), (0.001, 2995, 30_000)):
-        assert metrics.trials_without_errors(rate) == without
-        assert metrics.measured_limit(thirty) == pytest.approx(rate)
-
-
 def test_all_pairs_is_every_pair_once(pairs: Pairs) -> None:
     rng = np.random.default_rng(5)
     subjects = np.sort(rng.integers(0, 12, 30))

@@ -49,8 +49,8 @@ def fpir(fmr: float, gallery_size: int) -> float:
 
 
 def fmr_for_fpir(fpir: float, gallery_size: int) -> float:
-    """The false match rate per comparison that gives an FPIR in a gallery of N: 1 - (1 - FPIR)^(1/N)."""
-    return -math.expm1(math.log1p(-fpir) / gallery_size)
+    """The FMR per comparison that gives an FPIR in a gallery of N: the inverse of `fpir`, 1 - (1 - FPIR)^(1/N)."""
+    return -math.expm1(math.log1p(-fpir) / gallery_size) if fpir < 1 else 1.0
 
 
 def similarity_for(expected: float, gallery_size: int) -> float:
@@ -60,7 +60,7 @@ def similarity_for(expected: float, gallery_size: int) -> float:
 
 def alone(similarity: float, comparisons: int) -> float:
     """The similarity that one comparison must reach for the best of m to stand for `similarity`."""
-    return similarity if comparisons <= 1 else similarity_at(-math.expm1(math.log1p(-fmr_at(similarity)) / comparisons))
+    return similarity if comparisons <= 1 else similarity_at(fmr_for_fpir(fmr_at(similarity), comparisons))
 
 
 Curve = NDArray[np.float64]

@@ -18,6 +18,7 @@ from aboveboard.cli import (
     demo,
     deployment,
     distribution,
+    evaluating,
     indexing,
     keeping,
     laboratory,
@@ -25,6 +26,7 @@ from aboveboard.cli import (
     pictures,
     reindexing,
     serve,
+    studying,
 )
 
 _EPILOG = "Exit codes: " + "; ".join(f"{code} {meaning}" for code, meaning in common.EXIT_CODES.items()) + "."
@@ -44,7 +46,8 @@ app.command("compare")(pictures.compare)
 app.command("index")(indexing.index)
 app.command("search")(pictures.search)
 app.command("calibrate")(laboratory.calibrate)
-app.add_typer(laboratory.evaluations, name="evaluate")
+app.add_typer(evaluating.evaluations, name="evaluate")
+app.add_typer(studying.studies, name="study")
 deployment.collections.command("check")(checking.check)
 deployment.collections.command("scores")(distribution.scores)
 deployment.collections.command("reindex")(reindexing.reindex)

@@ -23,8 +23,6 @@ if TYPE_CHECKING:
 _SHOWN = (80.0, 95.0, 99.0)
 """Similarities that a new calibration is shown at."""
 
-evaluations = typer.Typer(help="Measure the models on labelled photographs.", no_args_is_help=True)
-
 Folder = Annotated[Path, typer.Argument(metavar="FOLDER", help="Labelled photographs: a folder for each person, person/photograph.jpg.")]
 ErrataFile = Annotated[
     str,
@@ -32,7 +30,6 @@ ErrataFile = Annotated[
 ]
 
 
-@evaluations.command("verification")
 def verification(
     folder: Folder,
     file: Annotated[Path | None, typer.Option("--json", metavar="FILE", help="Write everything that was measured; - for stdout.")] = None,
@@ -42,9 +39,9 @@ def verification(
     """Compare every two photographs and print the error rates, with the labels as they are and corrected."""
     from aboveboard.evaluation import run
 
-    _, models = _models(data)
-    known = _errata(errata)
-    with _progress() as progress:
+    _, models = loaded(data)
+    known = errata_named(errata)
+    with progressing("templates") as progress:
         result = run.verification(folder, models, known, progress=progress)
     text = json.dumps(result, indent=1)
     if str(file) == "-":
@@ -71,9 +68,9 @@ def calibrate(
     """
     from aboveboard.evaluation import run
 
-    settings, models = _models(data)
-    known = _errata(errata)
-    with _progress() as progress:
+    settings, models = loaded(data)
+    known = errata_named(errata)
+    with progressing("templates") as progress:
         document = run.calibrate(folder, models, known, data_set, progress=progress)
     text = json.dumps(document, indent=1) + "\n"
     try:
@@ -124,13 +121,14 @@ def _calibration_json(calibration: Calibration) -> dict[str, Any]:
     }
 
 
-def _models(data: Path | None) -> tuple[configuration.Settings, Models]:
+def loaded(data: Path | None) -> tuple[configuration.Settings, Models]:
     """The settings and the pack in use, without opening a deployment."""
     settings = configuration.load(data)
     return settings, check_installed(settings, data).load(settings.pack)
 
 
-def _errata(named: str) -> Errata:
+def errata_named(named: str) -> Errata:
+    """The errata of a file; those of LFW for no name, none for 'none'. Raises BadRequest where the file cannot be read."""
     from aboveboard.evaluation.protocol import NO_ERRATA, read_errata, shipped_errata
 
     if named in ("", "none"):
@@ -142,14 +140,14 @@ def _errata(named: str) -> Errata:
 
 
 @contextmanager
-def _progress() -> Iterator[Callable[[int, int], None]]:
+def progressing(what: str) -> Iterator[Callable[[int, int], None]]:
     """Progress whose total becomes known with its first step."""
     with ExitStack() as stack:
         show: list[Callable[[int], None]] = []
 
         def step(done: int, total: int) -> None:
             if not show:
-                show.append(stack.enter_context(counted("templates", total)))
+                show.append(stack.enter_context(counted(what, total)))
             show[0](done)
 
         yield step

@@ -10,6 +10,7 @@ from scipy import special
 
 from aboveboard.biometrics.calibration import ANCHORS
 from aboveboard.evaluation import metrics
+from aboveboard.evaluation.rates import measured_limit
 from aboveboard.evaluation.run import short
 from aboveboard.vision import null
 
@@ -33,7 +34,7 @@ def null_calibration(date: str, subjects: int = 6000) -> dict[str, Any]:
     takes = [_features(subject, VARIATION, take) for subject in range(0, subjects, 10) for take in range(TAKES)]
     non_mated = metrics.all_pairs(singles, range(subjects))
     mated = metrics.all_pairs(np.stack(takes), [i // TAKES for i in range(len(takes))])
-    limit = metrics.measured_limit(non_mated.non_mated_size)
+    limit = measured_limit(non_mated.non_mated_size)
     centres = np.linspace(-1, 1, 2 * metrics.BINS + 1)[1::2]
     dimensions = round(non_mated.non_mated_size / float(non_mated.counts @ centres**2), 2)
     rates = sorted({0.5, *(10 ** (-step / 4) for step in range(2, 48)), *(rate for _, rate in ANCHORS)}, reverse=True)

@@ -1,7 +1,7 @@
 """Error rates from comparison scores: fmr, fnmr, thresholds, intervals; every threshold is inclusive (score >= threshold).
 
 Vocabulary and rules follow ISO/IEC 19795-1:2021. Pairs share people, so that intervals come from resampling people
-(`Resampling`); Wilson's interval and the rules of 3 and 30 hold for independent trials only.
+(`Resampling`); what holds for independent trials only is in `rates`.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ def fnmr(mated: Scores, threshold: float, missed: int = 0) -> float:
     return (int(np.count_nonzero(mated < threshold)) + missed) / (mated.size + missed)
 
 
-def threshold_for(falling: Scores, errors: float) -> float:
+def threshold_for(falling: NDArray[np.floating], errors: float) -> float:
     """The lowest threshold that at most `errors` of the scores reach; `falling` are the highest scores, highest first.
 
     Raises ValueError where fewer scores were kept than may err: the threshold then lies below them.
@@ -40,31 +40,6 @@ def threshold_for(falling: Scores, errors: float) -> float:
     if allowed >= falling.size:
         raise ValueError(f"{falling.size} scores cannot tell the threshold of {allowed} errors; keep more of the tail")
     return float(np.nextafter(falling[allowed], np.inf))
-
-
-def wilson(errors: int, trials: int, z: float = 1.959963984540054) -> tuple[float, float]:
-    """Wilson's score interval of a share (95 % for the default z), for independent trials (Wilson, JASA 22, 1927)."""
-    if not 0 <= errors <= trials or trials == 0:
-        raise ValueError(f"{errors} errors in {trials} trials is no share")
-    share, spread = errors / trials, z * z / trials
-    centre = (share + spread / 2) / (1 + spread)
-    half = z * math.sqrt(share * (1 - share) / trials + spread / (4 * trials)) / (1 + spread)
-    return max(0.0, centre - half) if errors else 0.0, min(1.0, centre + half) if errors < trials else 1.0
-
-
-def bound_without_errors(trials: int, level: float = 0.95) -> float:
-    """The upper bound of a rate when none of `trials` erred: 1 - 0.05^(1/n), about 3/n ("rule of 3", ISO/IEC 19795-1)."""
-    return -math.expm1(math.log(1 - level) / trials)
-
-
-def measured_limit(trials: int) -> float:
-    """The smallest rate that so many trials can measure: 30 errors give +-30 % at 90 % confidence ("rule of 30")."""
-    return 30 / trials
-
-
-def trials_without_errors(rate: float, level: float = 0.95) -> int:
-    """How many independent trials without an error show that the rate is at most `rate`."""
-    return math.ceil(math.log(1 - level) / math.log1p(-rate) - 1e-9)
 
 
 @dataclass(frozen=True)

@@ -23,6 +23,7 @@ from aboveboard.errors import BadRequest, BadSample
 from aboveboard.evaluation import metrics
 from aboveboard.evaluation.metrics import Pairs, Resampling, Scores, Tail
 from aboveboard.evaluation.protocol import NO_ERRATA, Errata, Sample, centre_face, content_hash, correct, read_folder
+from aboveboard.evaluation.rates import bound_without_errors, measured_limit, wilson
 from aboveboard.vision.media import decode
 from aboveboard.vision.packs import Models
 
@@ -138,7 +139,7 @@ def verification(
         "subjects": int(np.count_nonzero(corrected.sizes)),
         "photographs": len(templates.samples) + len(templates.failures_to_enrol),
         "errata": comparison.corrections,
-        "measured_limit": metrics.measured_limit(corrected.non_mated_size),
+        "measured_limit": measured_limit(corrected.non_mated_size),
         **_worth(corrected, models.calibration, draws, seed),
         "look_at": _look_at(comparison),
     }
@@ -181,9 +182,9 @@ def _share(pairs: Pairs, resampling: Resampling, score: float) -> dict[str, Any]
     try:
         low, high = metrics.interval(resampling.fmr_at([score])[:, 0])
     except ValueError:
-        low, high = metrics.wilson(errors, pairs.non_mated_size)
+        low, high = wilson(errors, pairs.non_mated_size)
     if not errors:
-        high = metrics.bound_without_errors(pairs.non_mated_size)
+        high = bound_without_errors(pairs.non_mated_size)
     return {"score": round(score, ROUND), "errors": errors, "fmr": errors / pairs.non_mated_size, "fmr_interval": [low, high]}
 
 
@@ -218,7 +219,7 @@ def calibrate(
         "model_version": models.card.model_version,
         **calibration_of(pairs, draws, seed, lambda done, _: tell(len(samples) + done, steps)),
         "curve_as_is": [
-            {"score": _up(score), "fmr": short(rate)} for rate, score in _measured(as_is, metrics.measured_limit(as_is.non_mated_size))
+            {"score": _up(score), "fmr": short(rate)} for rate, score in _measured(as_is, measured_limit(as_is.non_mated_size))
         ],
         "data_set": data_set or folder.name,
         "data_sha256": content_hash(samples),
@@ -242,7 +243,7 @@ def calibration_of(pairs: Pairs, draws: int = 1000, seed: int = 0, progress: Pro
     Up to the measured limit (30 errors) the curve is what was counted, beyond it the tail fit. `low` and `high` of a point bound
     the FMR at its score.
     """
-    limit = metrics.measured_limit(pairs.non_mated_size)
+    limit = measured_limit(pairs.non_mated_size)
     if pairs.threshold_for(limit) > NOTIONAL_END - 0.01:
         raise BadRequest(
             "the highest non-mated scores are those of identical photographs: some people stand under two names. Look at the pairs "
