@@ -116,9 +116,13 @@ def _recount(folder: Path, file: Path, key: str) -> list[str]:
     """Where a report differs from a bundle's entries."""
     from aboveboard.accountability import recount, verify_ledger
 
+    text, packs = file.read_bytes(), recount.published(file.parent)
     with (folder / verify_ledger.ENTRIES).open("rb") as lines:
         entries = (line.removesuffix(b"\n") for line in lines)
-        return recount.recount(entries, file.read_bytes(), recount.published(file.parent), key or (folder / verify_ledger.KEY).read_text())
+        try:
+            return recount.recount(entries, text, packs, key or (folder / verify_ledger.KEY).read_text())
+        except (ValueError, LookupError, TypeError) as error:
+            raise BadRequest(f"{file} is no report that can be counted again: {error}") from error
 
 
 @ledger.command("prove")

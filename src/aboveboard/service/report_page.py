@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 from aboveboard.accountability.rules import OFFENCES, PURPOSES
 from aboveboard.accountability.transparency import NONE, STATES
 from aboveboard.reporting.bars import Bar, bars
 from aboveboard.reporting.page import Block, Heading, Notice, Page, Text
-from aboveboard.reporting.tables import Cell, Column, Table
+from aboveboard.reporting.tables import Cell, Column, Table, number
 
 DUTIES = {
     "compare": "the faces of one photograph beside the face of another",
@@ -28,7 +29,7 @@ ORIGINS = {
     "gallery": "it follows from the size of the gallery",
     "none": "there was none",
 }
-_STATE_COLUMNS = tuple(Column(state, state.replace("_", " "), "count") for state in STATES)
+_STATE_COLUMNS = tuple(Column(one, {"not_looked": "without a look"}.get(one, one), "count") for one in STATES)
 _BANDS = ((99.0, "99 and over"), (95.0, "95 to 99"), (85.0, "85 to 95"), (80.0, "80 to 85"), (50.0, "50 to 80"), (0.0, "under 50"))
 _LEADS = (
     "Candidates are leads, not identifications. A candidate is an enrolled face that is at least as similar as the threshold asks; it may "
@@ -46,8 +47,8 @@ def page(report: Mapping[str, Any]) -> Page:
         "numbers stand in report.json and tables/."
     )
     lead = "What was searched for, under which rule and at which threshold, and what was refused: counted from the record of each search."
-    blocks = (Notice(_LEADS, "warning"), *_blocks(report))
-    return Page(title, lead, blocks, footer)
+    told = (replace(one, note="None in this period.") if isinstance(one, Table) and not one.rows else one for one in _blocks(report))
+    return Page(title, lead, (Notice(_LEADS, "warning"), *told), footer)
 
 
 def _blocks(report: Mapping[str, Any]) -> Iterator[Block]:
@@ -86,7 +87,7 @@ def _headline(totals: Mapping[str, Any]) -> Table:
             "Not identifications, and not people: the same face may come up in many searches.",
         ),
         (
-            "false candidates to expect", f"{totals['expected_false_candidates']['all']:,.2f}",
+            "false candidates to expect", number(totals["expected_false_candidates"]["all"]),
             "So many candidates chance brings up, by the calibration, where a threshold applied, if nobody looked for is enrolled.",
             "Not a count of errors, and no upper bound: relatives, bad photographs and a gallery unlike the calibration's make more.",
         ),
@@ -246,12 +247,13 @@ def _authority(totals: Mapping[str, Any]) -> Iterator[Block]:
 def _kept(totals: Mapping[str, Any]) -> Iterator[Block]:
     yield Heading("Policy packs")
     yield Text("The text of each pack lies in policies/; its sha256 is the one here and the one that the record names with each decision.")
-    names = ("id", "version", "known_since", "first_used", "last_used", "decisions", "signed_by")
-    rows = [(*(one.get(name, "") for name in names), sha256) for sha256, one in totals["policies"].items()]
-    rows.sort(key=lambda row: (row[0], row[2]))
-    columns = [Column(name, name.replace("_", " "), "count" if name == "decisions" else "text") for name in names]
+    names = ("id", "version", "known_since", "first_used", "last_used", "decisions", "signed_by", "sha256")
+    rows = sorted(tuple({**one, "sha256": sha256}.get(name, "") for name in names) for sha256, one in totals["policies"].items())
+    in_page = ("id", "version", "decisions", "sha256")
+    columns = tuple(Column(name, name, "count" if name == "decisions" else "text", name in in_page) for name in names)
+    since = (Column("since", "known since", in_data=False),)
     note = "Decisions: searches, comparisons and refusals of the period that it decided."
-    yield Table("policies", "Policy packs in force", (*columns, Column("sha256", "sha256")), tuple(rows), note)
+    yield Table("policies", "Policy packs in force", (*columns, *since), tuple((*row, row[2][:10]) for row in rows), note)
     settings = [(name.replace("_", " "), value) for name, value in totals["settings"].items()]
     yield Table("settings", "At the server's last start", (Column("setting", "setting"), Column("value", "value")), tuple(settings))
     yield Heading("Galleries, and what was handed out")
