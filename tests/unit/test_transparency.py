@@ -144,6 +144,8 @@ def test_standing_cases_galleries_and_gaps_are_counted():
     book.write("case.document", document={**paper, "granted": True})
     book.write("case.document", document={**paper, "granted": False})
     book.write("case.credentials")
+    book.write("leads.disclosed", leads=[{"rank": 1}, {"rank": 2}], count=2)
+    book.write("packet.made")
     book.write("case.closed")
     for _ in range(2):
         book.write("operator.certified", operator="o")
@@ -173,7 +175,8 @@ def test_standing_cases_galleries_and_gaps_are_counted():
     assert {name: totals["galleries"][name] for name in ("faces_enrolled", "faces_removed", "faces_of_deleted_collections")} == {
         "faces_enrolled": 3, "faces_removed": 1, "faces_of_deleted_collections": 2,
     }  # fmt: skip
-    assert totals["handed_out"] == {"ledgers": 1, "packets": 0, "reports": 0, "backups": 1, "restores": 0}
+    assert totals["below_threshold"] == {"searches": 0, "kept": 0, "asked_for": 1, "disclosed": 2}
+    assert totals["handed_out"] == {"ledgers": 1, "packets": 1, "reports": 0, "backups": 1, "restores": 0}
     assert totals["gaps"] == {
         "looks_without_outcome": 0, "outcomes_without_intent": 1, "clock_set_back": 1, "server_starts": 2,
         "server_starts_without_a_stop_before": 1, "unreadable_entries": 0, "sequence_breaks": 1,

@@ -44,7 +44,7 @@ _ALWAYS: tuple[tuple[str, ...], ...] = (
 _EACH = {
     "operator.certified": ("certificates", "entered"), "operator.uncertified": ("certificates", "ended"),
     "suspension.lift.asked": ("suspensions", "lift_asked"), "suspension.lifted": ("suspensions", "lifted"),
-    "case.closed": ("cases", "closed"), "case.credentials": ("cases", "keys"), "case.packet": ("handed_out", "packets"),
+    "case.closed": ("cases", "closed"), "case.credentials": ("cases", "keys"), "packet.made": ("handed_out", "packets"),
     "collection.created": ("galleries", "collections_created"), "collection.deleted": ("galleries", "collections_deleted"),
     "collection.erased": ("galleries", "collections_erased"), "collection.reindexed": ("galleries", "collections_reindexed"),
     "ledger.exported": ("handed_out", "ledgers"), "report.made": ("handed_out", "reports"), "backup.made": ("handed_out", "backups"),
@@ -268,7 +268,7 @@ class Tally:
             count["cases", "emergencies"] += entry.get("is_emergency") is True
             count["cases", "by_purpose", _word(entry.get("purpose"))] += 1
             count["cases", "by_offence", _word(entry.get("offence") or NONE)] += 1
-        if kind == "case.leads":
+        if kind == "leads.disclosed":
             count["below_threshold", "asked_for"] += 1
             count["below_threshold", "disclosed"] += _size(entry.get("leads"))
         for document in [*_list(entry.get("documents")), entry.get("document")] if kind in ("case.opened", "case.document") else []:

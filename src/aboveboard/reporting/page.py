@@ -109,10 +109,14 @@ class Page:
     blocks: tuple[Block, ...]
     footer: str = ""
 
+    @property
+    def tables(self) -> list[Table]:
+        """The tables among the blocks."""
+        return [block for block in self.blocks if isinstance(block, Table)]
+
     def files(self) -> dict[str, bytes]:
         """Every file of the report by its path within the report's folder: page, tables.json, tables/*.csv, figures/*."""
-        tables = [block for block in self.blocks if isinstance(block, Table)]
-        figures = [block for block in self.blocks if isinstance(block, Figure)]
+        tables, figures = self.tables, [block for block in self.blocks if isinstance(block, Figure)]
         names = [table.name for table in tables] + [figure.name for figure in figures]
         if len(set(names)) < len(names) or not all(re.fullmatch(r"[a-z0-9_-]{1,64}", name) for name in names):
             raise ValueError("tables and figures need names of their own, of small letters, digits and the signs _ -")

@@ -14,7 +14,7 @@ from aboveboard.accountability.operators import Session
 from aboveboard.accountability.transparency import POLICIES, TITLE, Period, count, document
 from aboveboard.errors import BadRequest, Unavailable
 from aboveboard.reporting.page import Figure, render, write
-from aboveboard.reporting.tables import Table, json_of
+from aboveboard.reporting.tables import json_of
 from aboveboard.service.app import App
 from aboveboard.service.report_page import page
 from aboveboard.storage.schema import PACKS
@@ -53,7 +53,7 @@ def transparency(
 def files(report: Mapping[str, Any], packs: Mapping[str, bytes]) -> dict[str, bytes]:
     """Every file of a report by its path, out of report.json's document and the policy packs' canonical form by sha256."""
     shown = page(report)
-    tables = {f"tables/{one.name}.csv": one.csv() for one in shown.blocks if isinstance(one, Table)}
+    tables = {f"tables/{one.name}.csv": one.csv() for one in shown.tables}
     figures = {f"figures/{one.name}.svg": one.svg for one in shown.blocks if isinstance(one, Figure)}
     policies = {f"{POLICIES}/{sha256}.json": text for sha256, text in sorted(packs.items())}
     return {PAGE: render(shown), **tables, **figures, **policies, REPORT: json_of(report)}

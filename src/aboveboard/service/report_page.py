@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import replace
 from typing import Any
 
 from aboveboard.accountability.rules import OFFENCES, PURPOSES
@@ -47,8 +46,14 @@ def page(report: Mapping[str, Any]) -> Page:
         "numbers stand in report.json and tables/."
     )
     lead = "What was searched for, under which rule and at which threshold, and what was refused: counted from the record of each search."
-    told = (replace(one, note="None in this period.") if isinstance(one, Table) and not one.rows else one for one in _blocks(report))
-    return Page(title, lead, (Notice(_LEADS, "warning"), *told), footer)
+    return Page(title, lead, (Notice(_LEADS, "warning"), *map(_said, _blocks(report))), footer)
+
+
+def _said(block: Block) -> Block:
+    """A table without rows says that it has none."""
+    if isinstance(block, Table) and not block.rows:
+        return Table(block.name, block.title, block.columns, (), "None in this period.")
+    return block
 
 
 def _blocks(report: Mapping[str, Any]) -> Iterator[Block]:
@@ -254,18 +259,18 @@ def _kept(totals: Mapping[str, Any]) -> Iterator[Block]:
     since = (Column("since", "known since", in_data=False),)
     note = "Decisions: searches, comparisons and refusals of the period that it decided."
     yield Table("policies", "Policy packs in force", (*columns, *since), tuple((*row, row[2][:10]) for row in rows), note)
-    settings = [(name.replace("_", " "), value) for name, value in totals["settings"].items()]
+    settings = [(_words(name), value) for name, value in totals["settings"].items()]
     yield Table("settings", "At the server's last start", (Column("setting", "setting"), Column("value", "value")), tuple(settings))
     yield Heading("Galleries, and what was handed out")
     for name, title in (("galleries", "Galleries"), ("handed_out", "Handed out")):
-        numbers = [(key.replace("_", " "), count) for key, count in totals[name].items()]
+        numbers = [(_words(key), count) for key, count in totals[name].items()]
         yield _table(name, title, ["number"], numbers, "count")
     yield Heading("Gaps in the record")
     yield Text(
         "The record counts its entries, and each is hashed with those before it. A look without an outcome, a server that started without "
         "having stopped, a clock that was set back: each is a moment of which the record says less."
     )
-    gaps = [(key.replace("_", " "), count) for key, count in totals["gaps"].items()]
+    gaps = [(_words(key), count) for key, count in totals["gaps"].items()]
     yield _table("gaps", "Gaps", ["number"], gaps, "count")
     yield _table("entries", "Entries of the record, by type", ["type"], list(totals.get("entries", {}).items()), "entries")
 
@@ -285,7 +290,7 @@ def _recount(report: Mapping[str, Any]) -> Iterator[Block]:
 
 def _states(name: str, title: str, heading: str, found: Mapping[str, Mapping[str, int]], words: Mapping[str, str]) -> Table:
     """A row for each value of what searches are counted by, most first."""
-    key = heading.replace(" ", "_")
+    key = _key(heading)
     label = (Column(key, heading), Column("what", "")) if words else (Column(key, heading),)
     rows: list[tuple[Cell, ...]] = [
         (value, *([words.get(value, "")] if words else []), *(states.get(state, 0) for state in STATES)) for value, states in _ranked(found)
@@ -298,7 +303,7 @@ def _ranked(found: Mapping[str, Mapping[str, int]]) -> list[tuple[str, Mapping[s
 
 
 def _columns(labels: Sequence[str], *more: str) -> tuple[Column, ...]:
-    named = [Column(label.replace(" ", "_"), label) for label in labels]
+    named = [Column(_key(label), label) for label in labels]
     counts = [Column(name, name, "text" if name == "remark" else "count") for name in more]
     return (*named, *counts)
 
@@ -309,3 +314,11 @@ def _table(name: str, title: str, labels: Sequence[str], rows: Sequence[tuple[Ce
 
 def _share(part: int, whole: int) -> str:
     return f"{100 * part / whole:.1f} %" if whole else "of none"
+
+
+def _words(key: str) -> str:
+    return " ".join(key.split("_"))
+
+
+def _key(words: str) -> str:
+    return "_".join(words.split())
