@@ -136,6 +136,16 @@ def test_an_office_without_a_threshold_reports_all_its_searches_as_such(make: Ca
     assert report["not_enforced"][office_sha256]["purposes"]["mode"] == "record"
 
 
+def test_a_list_without_a_threshold_is_on_record_as_what_it_is(office: Server) -> None:
+    """The cut at a rank is the rule: its length, no threshold, and that every search for a stranger brings candidates up."""
+    entries = office.entries()
+    intents = [one for one in entries if one["type"] == "look.intent" and one["policy"]["id"] == "office"]
+    assert [(one["limit"], one["threshold"]["value"], one["threshold"]["origin"]) for one in intents] == [(5, 0, "none")] * 3
+    ids = {one["audit_id"] for one in intents}
+    outcomes = [one for one in entries if one["type"] == "look.outcome" and one["audit_id"] in ids]
+    assert [(one["fpir"], one["fmr"], one["expected_false"], len(one["candidates"])) for one in outcomes] == [(1, 1, 6, 5)] * 3
+
+
 def test_the_page_needs_nothing_and_names_nobody(make: Callable[..., Path]) -> None:
     """It loads nothing, is well-formed, says what candidates are, and holds no name unless it is asked for."""
     folder = make("--agency", "County <Police>")
