@@ -254,11 +254,13 @@ def _kept(totals: Mapping[str, Any]) -> Iterator[Block]:
     yield Text("The text of each pack lies in policies/; its sha256 is the one here and the one that the record names with each decision.")
     names = ("id", "version", "known_since", "first_used", "last_used", "decisions", "signed_by", "sha256")
     rows = sorted(tuple({**one, "sha256": sha256}.get(name, "") for name in names) for sha256, one in totals["policies"].items())
-    in_page = ("id", "version", "decisions", "sha256")
+    in_page = ("id", "version", "decisions")
     columns = tuple(Column(name, name, "count" if name == "decisions" else "text", name in in_page) for name in names)
     since = (Column("since", "known since", in_data=False),)
     note = "Decisions: searches, comparisons and refusals of the period that it decided."
     yield Table("policies", "Policy packs in force", (*columns, *since), tuple((*row, row[2][:10]) for row in rows), note)
+    # In lines of their own: beside other columns a hash does not fit on paper.
+    yield from (Text(f"{row[0]} {row[1]}: sha256 {row[-1]}") for row in rows)
     settings = [(_words(name), value) for name, value in totals["settings"].items()]
     yield Table("settings", "At the server's last start", (Column("setting", "setting"), Column("value", "value")), tuple(settings))
     yield Heading("Galleries, and what was handed out")
