@@ -85,6 +85,9 @@ def verify(
     verifier_key: Annotated[
         str, typer.Option("--key", metavar="KEY", help="The verifier key that was kept elsewhere, or a file with it.")
     ] = "",
+    recounted: Annotated[
+        Path | None, typer.Option("--report", metavar="FILE", help="A transparency report's report.json: count each number of it again.")
+    ] = None,
     as_json: Json = False,
 ) -> None:
     """Verify a bundle, with this program and not with the one inside it. Needs no deployment; exit code 1 where there is a fault."""
@@ -93,6 +96,8 @@ def verify(
     try:
         found = Path(verifier_key).read_text().strip() if verifier_key and Path(verifier_key).is_file() else verifier_key
         report = verify_ledger.check(folder, checkpoints, found)
+        for difference in _recount(folder, recounted, found) if recounted else ():
+            report.tell("report", difference)
     except (OSError, ValueError, LookupError, TypeError, RecursionError) as error:
         raise BadRequest(
             f"{folder} is no bundle that can be verified: {error}; make one with: {advice('ledger export DIR', None)}"
@@ -105,6 +110,19 @@ def verify(
     else:
         typer.echo("\n".join(map(printable, report.lines())))
     raise typer.Exit(NOTHING if report.faults() else DONE)
+
+
+def _recount(folder: Path, file: Path, key: str) -> list[str]:
+    """Where a report differs from a bundle's entries."""
+    from aboveboard.accountability import recount, verify_ledger
+
+    text, packs = file.read_bytes(), recount.published(file.parent)
+    with (folder / verify_ledger.ENTRIES).open("rb") as lines:
+        entries = (line.removesuffix(b"\n") for line in lines)
+        try:
+            return recount.recount(entries, text, packs, key or (folder / verify_ledger.KEY).read_text())
+        except (ValueError, LookupError, TypeError) as error:
+            raise BadRequest(f"{file} is no report that can be counted again: {error}") from error
 
 
 @ledger.command("prove")

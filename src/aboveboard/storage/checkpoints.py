@@ -48,9 +48,7 @@ class Checkpoints:
     def write(self) -> Checkpoint:
         """Sign the ledger as it is now and keep that in a file of its own, unless there is one. Raises Unavailable if it cannot be kept."""
         size, root = self._ledger.checkpoint()
-        text = f"{self.origin}\n{size}\n{base64.b64encode(root).decode()}\n"
-        signature = base64.b64encode(self._key_id + self._key.sign(text.encode())).decode()
-        note = f"{text}\n— {self.origin} {signature}\n".encode()
+        note = self.sign(size, root)
         file = self.folder / f"{size:012d}-{root.hex()[:8]}{SUFFIX}"
         try:
             if self._is_own:
@@ -63,6 +61,12 @@ class Checkpoints:
             mend = "make that folder writable, or name another with the setting 'checkpoints'"
             raise Unavailable(f"the checkpoint {file} cannot be written ({error.strerror}); {mend}") from error
         return Checkpoint(size, root, note, file)
+
+    def sign(self, size: int, root: bytes) -> bytes:
+        """The signed note over the first `size` entries, which have this root."""
+        text = f"{self.origin}\n{size}\n{base64.b64encode(root).decode()}\n"
+        signature = base64.b64encode(self._key_id + self._key.sign(text.encode())).decode()
+        return f"{text}\n— {self.origin} {signature}\n".encode()
 
     def files(self) -> list[Path]:
         """The files of all checkpoints that the folder holds, smallest first."""
