@@ -27,6 +27,7 @@ from aboveboard.accountability.standing import Standing
 from aboveboard.biometrics.calibration import similarity_for
 from aboveboard.biometrics.vocabulary import GalleryScores
 from aboveboard.errors import BadRequest, Busy, Error, Refused
+from aboveboard.storage import commitments
 from aboveboard.storage.collections import Collection, Collections
 from aboveboard.storage.database import now
 from aboveboard.storage.ledger import Ledger
@@ -198,8 +199,9 @@ class Gate:
         look = Look(
             audit_id, pack, decision, calibration, key, self._ledger, self._cases, session.case, self._now_suspended(session, collection)
         )
-        intent = self._intent(session, asked, audit_id, look, collection, probe)
-        look.begin(self._writer.submit(self._ledger.record, "look.intent", intent, key, look.note))
+        intent = self._intent(session, asked, audit_id, look, probe)
+        gallery = partial(_gallery, collection) if collection else None
+        look.begin(self._writer.submit(self._ledger.record, "look.intent", intent, key, look.note, gallery))
         try:
             yield look
         except Error as error:
@@ -236,9 +238,7 @@ class Gate:
         """What an outcome asks before it is written: was anything suspended since the look was decided?"""
         return partial(self._standing.suspended, session.operator, str(collection.n) if collection else "")
 
-    def _intent(
-        self, session: Session, asked: Asked, audit_id: str, look: Look, collection: Collection | None, probe: Probe
-    ) -> dict[str, Any]:
+    def _intent(self, session: Session, asked: Asked, audit_id: str, look: Look, probe: Probe) -> dict[str, Any]:
         card, decision, case = self._models.card, look.decision, session.case
         intent = {
             **actor(session),
@@ -256,13 +256,12 @@ class Gate:
             intent["departures"] = list(decision.departures)
         if case is not None and asked.case is not None:
             intent |= {"case": case.case.handle, "declared": declaration(case.case, case.declared)}
-        if collection is not None:
-            intent["collection"] = {
-                "id": collection.id,
-                "faces": collection.face_count,
-                "generation": collection.generation,
-            }
         return intent
+
+
+def _gallery(collection: Collection, connection: sa.Connection) -> dict[str, Any]:
+    """The gallery of a look as it is when the intent is written: so it follows from the entries before."""
+    return {"collection": commitments.gallery(connection, collection.n)}
 
 
 def pack_facts(pack: Pack) -> dict[str, str]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import NoReturn
+from typing import Any, NoReturn
 
 import sqlalchemy as sa
 
@@ -29,11 +29,12 @@ def create(app: App, session: Session, collection_id: str, tags: Mapping[str, st
     with app.database.write() as connection:
         app.collections.create(connection, collection_id, app.models.card.model_version, app.models.card.model, tags)
         collection = app.collections.get(collection_id, connection)
-        facts = {
+        facts: dict[str, Any] = {
             "collection": collection_id,
             "policy": app.gate.policy_of(collection).id,
             "model_version": collection.model_version,
         }
+        facts |= {"tags": {POLICY_TAG: tags[POLICY_TAG]}} if pack else {}
         app.ledger.append(connection, "collection.created", {**actor(session), **facts})
     return collection
 

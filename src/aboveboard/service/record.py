@@ -24,6 +24,7 @@ from aboveboard.accountability.operators import Session
 from aboveboard.accountability.packs import Pack
 from aboveboard.errors import BadRequest, Unavailable
 from aboveboard.service.app import App
+from aboveboard.storage import commitments
 from aboveboard.storage.checkpoints import Checkpoint
 from aboveboard.storage.database import Database, now
 from aboveboard.storage.ledger import Ledger
@@ -116,6 +117,16 @@ def keep_packs(database: Database, ledger: Ledger, policies: Policies) -> None:
             connection.execute(sa.insert(PACKS).values(**row, signature=signature.note if signature else None))
         if known and new:
             ledger.append(connection, "policy.loaded", {"policies": [_pack_facts(pack, policies) for pack in new]})
+
+
+def commit_galleries(database: Database, ledger: Ledger) -> None:
+    """Begin the logs of face ids for the collections of an older release; an entry of each says from where on a verifier can count."""
+    with database.read() as connection:
+        if not commitments.has_uncommitted(connection):
+            return
+    with database.write() as connection:
+        for facts in commitments.commit(connection):
+            ledger.append(connection, "collection.committed", facts)
 
 
 def _pack_facts(pack: Pack, policies: Policies) -> dict[str, str]:
