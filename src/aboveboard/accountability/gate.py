@@ -6,7 +6,6 @@ disk; leaving it without a look records why. A ledger that fails raises Unavaila
 
 from __future__ import annotations
 
-import math
 import os
 import uuid
 from collections.abc import Callable, Iterator, Mapping
@@ -22,9 +21,8 @@ from aboveboard.accountability.catalogue import Policies
 from aboveboard.accountability.looks import AssociateLook, Check, CheckLook, CompareLook, Kind, Look, Probe, ScoresLook, SearchLook
 from aboveboard.accountability.operators import Session
 from aboveboard.accountability.packs import Pack
-from aboveboard.accountability.policy import CASEWORK, LOOKS, WRITES, Asked, Decision, decide
+from aboveboard.accountability.policy import CASEWORK, LOOKS, POLICY_TAG, WRITES, Asked, Decision, decide, least_of_check
 from aboveboard.accountability.standing import Standing
-from aboveboard.biometrics.calibration import similarity_for
 from aboveboard.biometrics.vocabulary import GalleryScores
 from aboveboard.errors import BadRequest, Busy, Error, Refused
 from aboveboard.storage import commitments
@@ -33,8 +31,6 @@ from aboveboard.storage.database import now
 from aboveboard.storage.ledger import Ledger
 from aboveboard.storage.templates import Permit, Templates
 from aboveboard.vision.packs import Card, Models
-
-POLICY_TAG = "aboveboard:policy"
 
 
 class Gate:
@@ -117,8 +113,7 @@ class Gate:
     @contextmanager
     def check(self, session: Session, collection: Collection, threshold: float | None, limit: int) -> Iterator[CheckLook]:
         """A look at every face of a collection beside every other: are the ids right? Without a threshold chance brings one false pair."""
-        n = collection.face_count
-        least = math.ceil(10 * similarity_for(1, n * (n - 1) // 2)) / 10
+        least = least_of_check(collection.face_count)
         with self._look(session, "collection.check", collection, threshold, limit, Probe(), least=least) as look:
             # Faces of one subject are few comparisons: the pack's own threshold does for them.
             same = max(look.pack.threshold.absent, look.pack.threshold.floor)

@@ -7,9 +7,10 @@ from typing import Any, NoReturn
 
 import sqlalchemy as sa
 
-from aboveboard.accountability.gate import POLICY_TAG, actor
+from aboveboard.accountability.gate import actor
 from aboveboard.accountability.operators import Session
 from aboveboard.accountability.packs import Pack
+from aboveboard.accountability.policy import POLICY_TAG
 from aboveboard.errors import BadRequest, NoSuch, TooMuch
 from aboveboard.service.app import App
 from aboveboard.storage.collections import Collection, FaceRow
