@@ -96,8 +96,7 @@ class _Open:
     seq: int
     at: float
     asked: Asked
-    decision: Decision
-    pack: Pack
+    decided: tuple[Pack, Decision] | None
     operator: str
     case: str
     collection: str
@@ -165,22 +164,18 @@ class Replay:
         collection = entry["collection"]["id"] if "collection" in entry else ""
         self._claims(entry, asked, at, collection, tell)
         self._numbers(entry, asked, collection, tell)
-        if pack is None:
-            return
-        self._tagged(pack, asked, collection, tell)
-        decision = decide(pack, asked)
-        if not decision.is_allowed:
-            tell("decision", f"the look was allowed, and by its pack it is refused by rule {decision.rule}")
-        else:
-            bounds = {"value": decision.threshold, "origin": decision.origin, "floor": decision.floor}
-            said = {"threshold": entry["threshold"], "limit": entry["limit"], "departures": entry.get("departures", [])}
-            made = {"threshold": bounds, "limit": decision.limit, "departures": list(decision.departures)}
-            for name, value in made.items():
-                if said[name] != value:
-                    tell("decision", f"it says {name} {_json(said[name])}; its pack gives {_json(value)}")
+        decided = None
+        if pack is not None:
+            self._tagged(pack, asked, collection, tell)
+            decision = decide(pack, asked)
+            if decision.is_allowed:
+                decided = pack, decision
+                _bounds(entry, decision, tell)
+            else:
+                tell("decision", f"the look was allowed, and by its pack it is refused by rule {decision.rule}")
         left_out = len(entry["probe"].get("face_ids", ()))
         gallery, case = self._history.galleries.get(collection), entry.get("case", "")
-        self._open[entry["audit_id"]] = _Open(seq, at, asked, decision, pack, entry["operator"], case, collection, gallery, left_out)
+        self._open[entry["audit_id"]] = _Open(seq, at, asked, decided, entry["operator"], case, collection, gallery, left_out)
 
     def _refused(self, entry: Entry, at: float, tell: Tell) -> None:
         if "asked" not in entry:  # not a decision of a pack's alone: a bucket, a missing calibration, a looser tag; or of an older release
@@ -289,8 +284,13 @@ class Replay:
         look = self._open.pop(entry["audit_id"], None)
         if look is None or not entry["looked"]:
             return
-        case = look.asked.case
-        judged = judge_gallery(look.pack, entry.get("gallery_factor", {}).get("value"), has_reason=case is not None and case.has_reason)
+        if "withheld" not in entry and look.asked.duty == "compare" and look.case:
+            compared = self._history.cases[look.case].comparisons
+            compared.change(compared.now + entry["gallery_size"] - look.asked.comparisons + 1, at)
+        if look.decided is None:
+            return
+        (pack, decision), case = look.decided, look.asked.case
+        judged = judge_gallery(pack, entry.get("gallery_factor", {}).get("value"), has_reason=case is not None and case.has_reason)
         suspended = self._history.concerns(self._history.suspended.now, look.operator, look.collection)
         if "withheld" in entry:
             if entry["withheld"] != judged.rule and not (suspended and entry["withheld"].endswith("/suspended")):
@@ -301,33 +301,41 @@ class Replay:
         if judged.rule or list(judged.departures) != entry.get("departures", []):
             tell("decision", f"the gallery factor gives {judged.rule or list(judged.departures)}, and it was answered")
         if "gallery_size" in entry:
-            for said in self._answer(look, entry, at):
+            for said in _answer(look, decision, entry):
                 tell("outcome", said)
 
-    def _answer(self, look: _Open, entry: Entry, at: float) -> Iterator[str]:
-        """What cannot be so in an answer: its candidates, its rates, how many faces were compared."""
-        decision, size, duty = look.decision, entry["gallery_size"], look.asked.duty
-        similarities = [one["similarity"] for one in entry.get("candidates", [])]
-        if any(not decision.threshold <= one <= 100 for one in similarities) or any(one < after for one, after in pairwise(similarities)):
-            yield f"its candidates' similarities {_json(similarities[:20])} are not in order from 100 down to {decision.threshold}"
-        leads = entry.get("below_threshold", 0) if duty in CASEWORK else 0
-        if len(similarities) > decision.limit or leads > decision.leads_limit:
-            yield f"it has {len(similarities)} candidates and {leads} leads, above its limits of {decision.limit} and {decision.leads_limit}"
-        if entry.get("identities_withheld", decision.withhold_identities) != decision.withhold_identities:
-            yield f"identities were{'' if entry['identities_withheld'] else ' not'} withheld, against its pack"
-        comparisons = entry.get("comparisons", size)
-        fmr = fmr_at(decision.threshold) if decision.threshold > 0 else 1.0
-        for name, rate in {"fmr": fmr, "expected_false": expected_false(fmr, comparisons)}.items():
-            if not math.isclose(entry[name], rate, rel_tol=1e-9):
-                yield f"it says {name} {entry[name]}; {rate} follows from its threshold and {comparisons} comparisons"
-        if look.gallery and duty in ("search.face", "search.image", "collection.check"):
-            # As they were compared, after the intent; a face that is searched for is left out.
-            counts = list(look.gallery.faces.since(look.at))
-            if not any(size == max(count - left, 0) for count in counts for left in (0, look.left_out)):
-                yield f"{size} faces were compared; by the entries {look.collection} had {counts[0]}"
-        if duty == "compare" and look.case:
-            compared = self._history.cases[look.case].comparisons
-            compared.change(compared.now + size - look.asked.comparisons + 1, at)
+
+def _bounds(entry: Entry, decision: Decision, tell: Tell) -> None:
+    """Whether an intent's bounds are those of the decision."""
+    said = {"threshold": entry["threshold"], "limit": entry["limit"], "departures": entry.get("departures", [])}
+    threshold = {"value": decision.threshold, "origin": decision.origin, "floor": decision.floor}
+    made = {"threshold": threshold, "limit": decision.limit, "departures": list(decision.departures)}
+    for name, value in made.items():
+        if said[name] != value:
+            tell("decision", f"it says {name} {_json(said[name])}; its pack gives {_json(value)}")
+
+
+def _answer(look: _Open, decision: Decision, entry: Entry) -> Iterator[str]:
+    """What cannot be so in an answer: its candidates, its rates, how many faces were compared."""
+    size, duty = entry["gallery_size"], look.asked.duty
+    similarities = [one["similarity"] for one in entry.get("candidates", [])]
+    if any(not decision.threshold <= one <= 100 for one in similarities) or any(one < after for one, after in pairwise(similarities)):
+        yield f"its candidates' similarities {_json(similarities[:20])} are not in order from 100 down to {decision.threshold}"
+    leads = entry.get("below_threshold", 0) if duty in CASEWORK else 0
+    if len(similarities) > decision.limit or leads > decision.leads_limit:
+        yield f"it has {len(similarities)} candidates and {leads} leads; its limits are {decision.limit} and {decision.leads_limit}"
+    if entry.get("identities_withheld", decision.withhold_identities) != decision.withhold_identities:
+        yield f"identities were{'' if entry['identities_withheld'] else ' not'} withheld, against its pack"
+    comparisons = entry.get("comparisons", size)
+    fmr = fmr_at(decision.threshold) if decision.threshold > 0 else 1.0
+    for name, rate in {"fmr": fmr, "expected_false": expected_false(fmr, comparisons)}.items():
+        if not math.isclose(entry[name], rate, rel_tol=1e-9):
+            yield f"it says {name} {entry[name]}; {rate} follows from its threshold and {comparisons} comparisons"
+    if look.gallery and duty in ("search.face", "search.image", "collection.check"):
+        # As they were compared, after the intent; a face that is searched for is left out.
+        counts = list(look.gallery.faces.since(look.at))
+        if not any(size == max(count - left, 0) for count in counts for left in (0, look.left_out)):
+            yield f"{size} faces were compared; by the entries {look.collection} had {counts[0]}"
 
 
 _KIND_OF = {"case": "case", "operator": "certificate", "suspension": "suspension"}
