@@ -34,6 +34,8 @@ from onnx import TensorProto, helper, numpy_helper
 from aboveboard import bootstrap, settings
 from aboveboard.accountability.cases import Declared
 from aboveboard.accountability.operators import AccessKey
+from aboveboard.accountability.replay import Replay
+from aboveboard.accountability.verify_ledger import Report
 from aboveboard.rekognition.protocol import configuration
 from aboveboard.rekognition.server import Front
 from aboveboard.service.app import App
@@ -470,11 +472,16 @@ def merkle_tree_hash(entries: list[bytes]) -> bytes:
 
 
 def assert_ledger_whole(app: App) -> list[dict[str, Any]]:
-    """No gaps, and the root is the one that RFC 9162 gives for these entries; returns them."""
+    """No gaps, the root is the one that RFC 9162 gives for these entries, and decided again they say the same; returns them."""
     size, root = app.ledger.checkpoint()
     raw = list(app.ledger.entries())
     assert len(raw) == size
     assert root == merkle_tree_hash(raw)
     entries = [json.loads(entry) for entry in raw]
     assert [entry["seq"] for entry in entries] == list(range(size))
+    again = Replay({pack.sha256: pack for pack in app.gate.policies.all()}, report := Report())
+    for one in raw:
+        again.add(one)
+    again.end()
+    assert report.findings == [], report.findings
     return entries

@@ -72,6 +72,7 @@ def open_app(settings: Settings, *, check: bool = False) -> App:
     cases = Cases(database, keyring, ledger, operators)
     gate = Gate(policies, ledger, collections, Templates(database), models, standing, cases)
     record.keep_packs(database, ledger, policies)
+    record.commit_galleries(database, ledger)
     return App(
         settings,
         database,

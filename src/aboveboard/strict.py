@@ -5,6 +5,7 @@ from __future__ import annotations
 import tomllib
 from collections.abc import Mapping
 from dataclasses import MISSING, fields
+from functools import cache
 from types import UnionType
 from typing import Any, Literal, TypeVar, get_args, get_origin, get_type_hints
 
@@ -25,14 +26,21 @@ def table(kind: type[T], raw: Any, where: str) -> T:
     """The dataclass `kind` from a table, nested tables and lists of them included; raises BadRequest naming key and fault."""
     if not isinstance(raw, Mapping):
         raise BadRequest(f"{where} must be a table")
-    known = {f.name: f for f in fields(kind)}  # type: ignore[arg-type]
+    dataclass: Any = kind
+    known = {f.name: f for f in fields(dataclass)}
     if unknown := sorted(set(raw) - set(known)):
         raise BadRequest(f"{where}: unknown key '{unknown[0]}'; known are {', '.join(sorted(known))}")
     required = {name for name, f in known.items() if f.default is MISSING and f.default_factory is MISSING}
     if missing := sorted(required - set(raw)):
         raise BadRequest(f"{where}: the key '{missing[0]}' is missing")
-    hints = get_type_hints(kind)
+    hints = _hints(dataclass)
     return kind(**{key: _value(hints[key], value, f"{where} {key}") for key, value in raw.items()})
+
+
+@cache
+def _hints(kind: type[Any]) -> dict[str, Any]:
+    """Evaluating them takes longer than all the rest, and a verifier reads a document for each look."""
+    return get_type_hints(kind)
 
 
 def _value(kind: Any, value: Any, where: str) -> Any:

@@ -74,13 +74,13 @@ def indexes(file):
 
 
 @pytest.mark.parametrize(
-    ("schema", "subject_count", "subject", "buckets"), [(SCHEMA_1, 0, None, "[]"), (SCHEMA_2, 1, 4, '["b"]')], ids=["1", "2"]
+    ("text", "subject_count", "subject", "buckets"), [(SCHEMA_1, 0, None, "[]"), (SCHEMA_2, 1, 4, '["b"]')], ids=["1", "2"]
 )
-def test_a_file_of_a_release_before_is_taken_over(tmp_path, schema, subject_count, subject, buckets):
+def test_a_file_of_a_release_before_is_taken_over(tmp_path, text, subject_count, subject, buckets):
     """The same tables, columns and indexes as a new one, the rows kept, once."""
     old, new = tmp_path / "old.db", tmp_path / "new.db"
     with sqlite3.connect(old) as connection:
-        connection.executescript(schema)
+        connection.executescript(text)
     for _ in range(2):
         Database(old).close()
     Database(new).close()

@@ -147,7 +147,7 @@ class Cases:
                 connection.execute(sa.insert(CASES).values(**row))
                 case = self._get(connection, number)
                 facts = {
-                    "case": handle, "number": case.commitment(number), "purpose": purpose, "offence": offence,
+                    "case": handle, "number": case.commitment(number), "purpose": purpose, "offence": offence, "opened_at": opened,
                     "expires_at": case.expires_at, "is_emergency": is_emergency, "documents": [_shown(case, one) for one in documents],
                 }  # fmt: skip
                 self._ledger.append(connection, "case.opened", {**actor, **facts})

@@ -6,7 +6,6 @@ disk; leaving it without a look records why. A ledger that fails raises Unavaila
 
 from __future__ import annotations
 
-import math
 import os
 import uuid
 from collections.abc import Callable, Iterator, Mapping
@@ -22,18 +21,16 @@ from aboveboard.accountability.catalogue import Policies
 from aboveboard.accountability.looks import AssociateLook, Check, CheckLook, CompareLook, Kind, Look, Probe, ScoresLook, SearchLook
 from aboveboard.accountability.operators import Session
 from aboveboard.accountability.packs import Pack
-from aboveboard.accountability.policy import CASEWORK, LOOKS, WRITES, Asked, Decision, decide
+from aboveboard.accountability.policy import CASEWORK, LOOKS, POLICY_TAG, WRITES, Asked, Decision, decide, least_of_check
 from aboveboard.accountability.standing import Standing
-from aboveboard.biometrics.calibration import similarity_for
 from aboveboard.biometrics.vocabulary import GalleryScores
 from aboveboard.errors import BadRequest, Busy, Error, Refused
+from aboveboard.storage import commitments
 from aboveboard.storage.collections import Collection, Collections
 from aboveboard.storage.database import now
 from aboveboard.storage.ledger import Ledger
 from aboveboard.storage.templates import Permit, Templates
 from aboveboard.vision.packs import Card, Models
-
-POLICY_TAG = "aboveboard:policy"
 
 
 class Gate:
@@ -116,8 +113,7 @@ class Gate:
     @contextmanager
     def check(self, session: Session, collection: Collection, threshold: float | None, limit: int) -> Iterator[CheckLook]:
         """A look at every face of a collection beside every other: are the ids right? Without a threshold chance brings one false pair."""
-        n = collection.face_count
-        least = math.ceil(10 * similarity_for(1, n * (n - 1) // 2)) / 10
+        least = least_of_check(collection.face_count)
         with self._look(session, "collection.check", collection, threshold, limit, Probe(), least=least) as look:
             # Faces of one subject are few comparisons: the pack's own threshold does for them.
             same = max(look.pack.threshold.absent, look.pack.threshold.floor)
@@ -198,8 +194,9 @@ class Gate:
         look = Look(
             audit_id, pack, decision, calibration, key, self._ledger, self._cases, session.case, self._now_suspended(session, collection)
         )
-        intent = self._intent(session, asked, audit_id, look, collection, probe)
-        look.begin(self._writer.submit(self._ledger.record, "look.intent", intent, key, look.note))
+        intent = self._intent(session, asked, audit_id, look, probe)
+        gallery = partial(_gallery, collection) if collection else None
+        look.begin(self._writer.submit(self._ledger.record, "look.intent", intent, key, look.note, gallery))
         try:
             yield look
         except Error as error:
@@ -236,9 +233,7 @@ class Gate:
         """What an outcome asks before it is written: was anything suspended since the look was decided?"""
         return partial(self._standing.suspended, session.operator, str(collection.n) if collection else "")
 
-    def _intent(
-        self, session: Session, asked: Asked, audit_id: str, look: Look, collection: Collection | None, probe: Probe
-    ) -> dict[str, Any]:
+    def _intent(self, session: Session, asked: Asked, audit_id: str, look: Look, probe: Probe) -> dict[str, Any]:
         card, decision, case = self._models.card, look.decision, session.case
         intent = {
             **actor(session),
@@ -256,13 +251,12 @@ class Gate:
             intent["departures"] = list(decision.departures)
         if case is not None and asked.case is not None:
             intent |= {"case": case.case.handle, "declared": declaration(case.case, case.declared)}
-        if collection is not None:
-            intent["collection"] = {
-                "id": collection.id,
-                "faces": collection.face_count,
-                "generation": collection.generation,
-            }
         return intent
+
+
+def _gallery(collection: Collection, connection: sa.Connection) -> dict[str, Any]:
+    """The gallery of a look as it is when the intent is written: so it follows from the entries before."""
+    return {"collection": commitments.gallery(connection, collection.n)}
 
 
 def pack_facts(pack: Pack) -> dict[str, str]:

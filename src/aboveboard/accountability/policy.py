@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass
 from datetime import timedelta
@@ -10,6 +11,7 @@ from typing import Any
 from aboveboard import strict
 from aboveboard.accountability.packs import Pack, moment, plain
 from aboveboard.accountability.rules import KINDS, OFFENCES, PURPOSES, ROLES, DocumentRule, Edit, Kind, Mode, Origin, Probe
+from aboveboard.biometrics.calibration import similarity_for
 
 DUTIES: Mapping[str, tuple[str, ...]] = {
     "detect": ROLES,
@@ -65,6 +67,10 @@ WRITES = frozenset(
     }
 )  # fmt: skip
 """What somebody who is suspended, or may not work on what is, cannot do besides looks: taking away and reading remain."""
+
+
+POLICY_TAG = "aboveboard:policy"
+"""The tag that says under which pack a collection stands."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -189,6 +195,11 @@ def decide(pack: Pack, asked: Asked) -> Decision:
         leads_limit=leads.maximum if leads else 0,
         leads_floor=leads.floor if leads and leads.maximum else 100.0,
     )
+
+
+def least_of_check(faces: int) -> float:
+    """The lowest threshold that none means where so many faces are compared with each other: chance brings one false pair."""
+    return math.ceil(10 * similarity_for(1, faces * (faces - 1) // 2)) / 10
 
 
 def judge_gallery(pack: Pack, factor: float | None, *, has_reason: bool) -> Decision:

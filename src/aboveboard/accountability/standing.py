@@ -70,7 +70,7 @@ class Standing:
             _known(connection, "operator", name)
             row = {"operator": name, "examiner": examiner, "score": score, "made_at": made_at, "until": until}
             connection.execute(sa.insert(CERTIFICATES).values(**row))
-            facts = {"operator": name, "examiner": examiner, "score": score, "until": until, "by": by}
+            facts = {**row, "by": by}
             self._ledger.append(connection, "operator.certified", facts)
         return Certificate(made_at, until, score)
 
@@ -166,7 +166,9 @@ class Standing:
         row = {"scope": scope, "target": target, "because": because, "by": by, "made_at": time}
         done = connection.execute(sa.insert(SUSPENSIONS).values(**row)).inserted_primary_key
         n = int(done[0]) if done else 0
-        facts = {"suspension": n, "scope": scope, "target": target, "by": by}
+        facts: dict[str, Any] = {"suspension": n, "scope": scope, "target": target, "by": by}
+        if scope == "collection":  # entries know it by its id
+            facts["collection"] = connection.scalar(sa.select(COLLECTIONS.c.id).where(COLLECTIONS.c.n == int(target)))
         # Words of a person stay beside the record; a trigger's rule is in it.
         self._ledger.append(connection, "suspension.made", {**facts, "because": because if by == ITSELF else "by hand"})
         return Suspension(n, scope, target, because, by, time, None, None, None)

@@ -3,7 +3,7 @@
 Needs Python 3.11 and the package `cryptography`, nothing of Aboveboard. It checks the manifest; that each entry is canonical JSON (RFC
 8785); that entries count up without gaps and time does not go back unsaid; that each look has an intent and an outcome; that one key has
 signed every checkpoint (C2SP signed note, Ed25519); and that each has the root (RFC 9162) which the entries give at its size. All roots are
-computed from the same entries, so that checkpoints which agree with them are consistent with each other.
+computed from the same entries, so that checkpoints which agree are consistent. `aboveboard ledger verify` makes the decisions again, too.
 
 KEY is the deployment's verifier key, or a file with it; --checkpoints is a folder of checkpoints. Both should have been kept where the
 deployment cannot change them: without them a bundle shows only that it agrees with itself. Exit code: 0 whole, 1 a fault, 2 wrong usage.

@@ -63,7 +63,7 @@ def collection_create(
     as_json: Json = False,
 ) -> None:
     """Make an empty collection."""
-    from aboveboard.accountability.gate import POLICY_TAG
+    from aboveboard.accountability.policy import POLICY_TAG
     from aboveboard.service import galleries
 
     check_id(collection)

@@ -284,7 +284,8 @@ class Tally:
 
 def _gallery(app: App, session: Session, collection: str, create: bool, policy: str, data: Path | None, names_subjects: bool) -> Collection:
     """The collection to index into, made if asked for; raises before any photograph is read where it cannot be."""
-    from aboveboard.accountability.gate import POLICY_TAG, must_agree
+    from aboveboard.accountability.gate import must_agree
+    from aboveboard.accountability.policy import POLICY_TAG
     from aboveboard.service import galleries
 
     check_id(collection)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import asdict
 from pathlib import Path
 from typing import Annotated
 
@@ -65,7 +66,7 @@ def checkpoint(data: Data = None, operator: OperatorName = "", as_json: Json = F
 
 @ledger.command("export")
 def export(to: Folder, data: Data = None, operator: OperatorName = "", as_json: Json = False) -> None:
-    """Write a bundle for an outsider: entries, checkpoints, verifier key, manifest, and the program that verifies it offline."""
+    """Write a bundle for an outsider: entries, checkpoints, policy packs, keys, manifest, and the program that verifies it offline."""
     from aboveboard.service import record
 
     app, session = open_as(data, operator)
@@ -74,7 +75,7 @@ def export(to: Folder, data: Data = None, operator: OperatorName = "", as_json: 
         show_json({"folder": str(to), "size": made.size, "root": made.root.hex()})
     else:
         typer.echo(
-            f"{made.size:,} entries, root {made.root.hex()}, are in {printable(to)}; verify with: python {printable(to)}/verify_ledger.py"
+            f"{made.size:,} entries, root {made.root.hex()}, are in {printable(to)}; verify with: aboveboard ledger verify {printable(to)}"
         )
 
 
@@ -88,16 +89,23 @@ def verify(
     recounted: Annotated[
         Path | None, typer.Option("--report", metavar="FILE", help="A transparency report's report.json: count each number of it again.")
     ] = None,
+    authorities: Annotated[
+        Path | None, typer.Option("--authorities", metavar="FILE", help="Verifier keys, one a line, of who may sign policy packs.")
+    ] = None,
     as_json: Json = False,
 ) -> None:
-    """Verify a bundle, with this program and not with the one inside it. Needs no deployment; exit code 1 where there is a fault."""
-    from aboveboard.accountability import verify_ledger
+    """Verify a bundle, with this program and not with the one inside it, and make each of its decisions again.
+
+    Needs no deployment; exit code 1 where there is a fault.
+    """
+    from aboveboard.accountability import replay, verify_ledger
 
     try:
         found = Path(verifier_key).read_text().strip() if verifier_key and Path(verifier_key).is_file() else verifier_key
         report = verify_ledger.check(folder, checkpoints, found)
         for difference in _recount(folder, recounted, found) if recounted else ():
             report.tell("report", difference)
+        made = replay.replay(folder, report, authorities.read_text().split() if authorities else ())
     except (OSError, ValueError, LookupError, TypeError, RecursionError) as error:
         raise BadRequest(
             f"{folder} is no bundle that can be verified: {error}; make one with: {advice('ledger export DIR', None)}"
@@ -106,8 +114,9 @@ def verify(
         kinds = ("grade", "kind", "text")
         findings = [dict(zip(kinds, finding, strict=True)) for finding in report.findings]
         counts = {"size": report.size, "root": report.root, "checkpoints": report.checkpoints, "looks": report.looks, "key": report.key}
-        show_json({"is_whole": not report.faults(), "findings": findings, **counts})
+        show_json({"is_whole": not report.faults(), "findings": findings, **counts, "decisions": asdict(made)})
     else:
+        typer.echo(f"decisions made again: {made.looks:,} to allow a look, {made.refusals:,} to refuse")
         typer.echo("\n".join(map(printable, report.lines())))
     raise typer.Exit(NOTHING if report.faults() else DONE)
 

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import NoReturn
+from typing import Any, NoReturn
 
 import sqlalchemy as sa
 
-from aboveboard.accountability.gate import POLICY_TAG, actor
+from aboveboard.accountability.gate import actor
 from aboveboard.accountability.operators import Session
 from aboveboard.accountability.packs import Pack
+from aboveboard.accountability.policy import POLICY_TAG
 from aboveboard.errors import BadRequest, NoSuch, TooMuch
 from aboveboard.service.app import App
 from aboveboard.storage.collections import Collection, FaceRow
@@ -29,11 +30,12 @@ def create(app: App, session: Session, collection_id: str, tags: Mapping[str, st
     with app.database.write() as connection:
         app.collections.create(connection, collection_id, app.models.card.model_version, app.models.card.model, tags)
         collection = app.collections.get(collection_id, connection)
-        facts = {
+        facts: dict[str, Any] = {
             "collection": collection_id,
             "policy": app.gate.policy_of(collection).id,
             "model_version": collection.model_version,
         }
+        facts |= {"tags": {POLICY_TAG: tags[POLICY_TAG]}} if pack else {}
         app.ledger.append(connection, "collection.created", {**actor(session), **facts})
     return collection
 

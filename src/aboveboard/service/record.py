@@ -17,13 +17,14 @@ from typing import Any
 import sqlalchemy as sa
 
 from aboveboard import __version__
-from aboveboard.accountability import verify_ledger
-from aboveboard.accountability.catalogue import Policies
+from aboveboard.accountability import replay, verify_ledger
+from aboveboard.accountability.catalogue import AUTHORITIES, Policies
 from aboveboard.accountability.gate import actor, pack_facts
 from aboveboard.accountability.operators import Session
 from aboveboard.accountability.packs import Pack
 from aboveboard.errors import BadRequest, Unavailable
 from aboveboard.service.app import App
+from aboveboard.storage import commitments
 from aboveboard.storage.checkpoints import Checkpoint
 from aboveboard.storage.database import Database, now
 from aboveboard.storage.ledger import Ledger
@@ -43,7 +44,7 @@ def checkpoint(app: App, session: Session) -> Checkpoint:
 
 
 def export(app: App, session: Session, to: Path) -> Checkpoint:
-    """Write a bundle into a new or empty folder: entries, checkpoints, key, verifier and, last, the manifest. It is an entry itself.
+    """Write a bundle into a new or empty folder: entries, checkpoints, packs, key, verifier and, last, the manifest. It is an entry.
 
     Raises BadRequest for a folder that holds something, Unavailable where the bundle cannot be written.
     """
@@ -60,6 +61,7 @@ def export(app: App, session: Session, to: Path) -> Checkpoint:
         with (to / verify_ledger.ENTRIES).open("xb") as entries:
             # What was put there by hand may be no bytes; the verifier names it.
             entries.writelines((one if isinstance(one, bytes) else str(one).encode()) + b"\n" for one in app.ledger.entries(0, last.size))
+        _export_packs(app, to / replay.POLICIES)
         (to / verify_ledger.KEY).write_text(f"{app.checkpoints.verifier_key}\n")
         shutil.copyfile(verify_ledger.__file__, to / "verify_ledger.py")
         hashes = {file.relative_to(to).as_posix(): _sha256(file) for file in sorted(to.rglob("*")) if file.is_file()}
@@ -68,6 +70,18 @@ def export(app: App, session: Session, to: Path) -> Checkpoint:
     except OSError as error:
         raise Unavailable(f"the bundle in {to} is not whole ({error.strerror}); remove it and name a folder with room") from error
     return last
+
+
+def _export_packs(app: App, to: Path) -> None:
+    """Every pack that was ever in force, as it was hashed, with its signature; and whose signatures count here."""
+    to.mkdir()
+    with app.database.read() as connection:
+        for row in connection.execute(sa.select(PACKS)):
+            (to / f"{row.sha256}.json").write_bytes(row.text)
+            if row.signature is not None:
+                (to / f"{row.sha256}.sig").write_bytes(row.signature)
+    if (keys := app.settings.policies / AUTHORITIES).is_file():
+        shutil.copyfile(keys, to / AUTHORITIES)
 
 
 def prove(app: App, session: Session, seq: int, against: bytes) -> dict[str, Any]:
@@ -116,6 +130,16 @@ def keep_packs(database: Database, ledger: Ledger, policies: Policies) -> None:
             connection.execute(sa.insert(PACKS).values(**row, signature=signature.note if signature else None))
         if known and new:
             ledger.append(connection, "policy.loaded", {"policies": [_pack_facts(pack, policies) for pack in new]})
+
+
+def commit_galleries(database: Database, ledger: Ledger) -> None:
+    """Begin the logs of face ids for the collections of an older release; an entry of each says from where on a verifier can count."""
+    with database.read() as connection:
+        if not commitments.has_uncommitted(connection):
+            return
+    with database.write() as connection:
+        for facts in commitments.commit(connection):
+            ledger.append(connection, "collection.committed", facts)
 
 
 def _pack_facts(pack: Pack, policies: Policies) -> dict[str, str]:

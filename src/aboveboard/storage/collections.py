@@ -12,6 +12,7 @@ import sqlalchemy as sa
 
 from aboveboard.biometrics.vocabulary import Box, Template
 from aboveboard.errors import Exists, NoSuch
+from aboveboard.storage import commitments
 from aboveboard.storage.database import Database, now
 from aboveboard.storage.schema import COLLECTIONS, FACES, IMAGES, RECORDS, SUBJECTS, TAGS, TOUCHED
 
@@ -125,7 +126,7 @@ class Collections:
     def create(self, connection: sa.Connection, collection_id: str, model_version: str, model: str, tags: Mapping[str, str]) -> int:
         """Make a collection and return its row; raises Exists."""
         try:
-            values = {"id": collection_id, "model_version": model_version, "model": model, "created_at": now()}
+            values = {"id": collection_id, "model_version": model_version, "model": model, "created_at": now(), "enrolled_subtrees": b""}
             n: int = connection.execute(sa.insert(COLLECTIONS).values(**values).returning(COLLECTIONS.c.n)).scalar_one()
         except sa.exc.IntegrityError as error:
             raise Exists(f"The collection id: {collection_id} already exists.") from error
@@ -172,10 +173,11 @@ class Collections:
             raw(_ADD_FACES, [(n, collection.n, face_id, *_columns(faces[face_id][0])) for n, face_id in enumerate(new, first)])
             vectors = (np.ascontiguousarray(faces[face_id][1].vector, "<f4").data for face_id in new)
             raw(_ADD_TEMPLATES, list(enumerate(vectors, first)))
+            commitments.add_to(connection, collection.n, "enrolled", new)
         return new
 
     def remove_faces(self, connection: sa.Connection, collection: Collection, face_ids: Sequence[str]) -> None:
-        """Remove faces with their templates."""
+        """Remove faces of the collection with their templates."""
         for start in range(0, len(face_ids), _CHUNK):
             chosen = {"collection": collection.n, "face_ids": face_ids[start : start + _CHUNK]}
             rows = connection.execute(_IMAGES_OF, chosen).all()
@@ -185,6 +187,7 @@ class Collections:
             connection.execute(sa.delete(IMAGES).where(IMAGES.c.collection == collection.n, IMAGES.c.image_id.in_(sources)))
             connection.execute(sa.delete(FACES).where(FACES.c.n.in_(numbers)))
             self._drop_records(connection, collection, sources)
+        commitments.add_to(connection, collection.n, "removed", face_ids)
 
     @staticmethod
     def _drop_records(connection: sa.Connection, collection: Collection, image_ids: Iterable[str]) -> None:

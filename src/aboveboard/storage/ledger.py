@@ -36,16 +36,17 @@ class Ledger:
         facts: Mapping[str, Any],
         commitment_key: bytes | None = None,
         beside: Callable[[sa.Connection, int], None] | None = None,
+        now_true: Callable[[sa.Connection], Mapping[str, Any]] | None = None,
     ) -> int:
         """Append one entry and return its `seq` once it is on the disk. Raises Unavailable if it cannot be.
 
         `commitment_key` is kept outside the log, beside it: destroying it makes the entry's commitments meaningless. `beside` writes, with
-        the entry's `seq`, what must be there if and only if the entry is.
+        the entry's `seq`, what must be there if and only if the entry is. `now_true` reads facts that must be true as the entry is written.
         """
         with self._database.write() as connection:
             if commitment_key is not None:
                 connection.execute(_INSERT_KEY, {"audit_id": facts["audit_id"], "key": commitment_key})
-            seq = self.append(connection, kind, facts)
+            seq = self.append(connection, kind, facts if now_true is None else {**facts, **now_true(connection)})
             if beside is not None:
                 beside(connection, seq)
             return seq

@@ -127,6 +127,11 @@ COLLECTIONS = sa.Table(
     sa.Column("subject_count", sa.Integer, nullable=False, server_default="0"),
     # The last number that TOUCHED gave: how often a face was removed or became another subject's.
     sa.Column("touches", sa.Integer, nullable=False, server_default="0"),
+    # The logs of its face ids, which intents commit to: how many, and their full subtrees' roots. Null: an older release committed to none.
+    sa.Column("enrolled", sa.Integer, nullable=False, server_default="0"),
+    sa.Column("enrolled_subtrees", sa.LargeBinary),
+    sa.Column("removed", sa.Integer, nullable=False, server_default="0"),
+    sa.Column("removed_subtrees", sa.LargeBinary, nullable=False, server_default=sa.text("x''")),
     # Since then its rows are being erased; `id` is no collection's any more.
     sa.Column("deleted_at", sa.String),
     sqlite_autoincrement=True,
@@ -278,6 +283,10 @@ MIGRATIONS = {
         'ALTER TABLE access_keys ADD COLUMN "case" INTEGER REFERENCES cases (n)',
         "ALTER TABLE access_keys ADD COLUMN expires_at VARCHAR",
         "ALTER TABLE access_keys ADD COLUMN declared JSON",
+        "ALTER TABLE collections ADD COLUMN enrolled INTEGER NOT NULL DEFAULT 0",
+        "ALTER TABLE collections ADD COLUMN enrolled_subtrees BLOB",
+        "ALTER TABLE collections ADD COLUMN removed INTEGER NOT NULL DEFAULT 0",
+        "ALTER TABLE collections ADD COLUMN removed_subtrees BLOB NOT NULL DEFAULT x''",
     ),
 }
 """Schema version -> what makes it of the one before; new tables make themselves."""
