@@ -120,12 +120,14 @@ def _compared(one: Pack, other: Pack) -> Iterator[tuple[str, bool]]:
         yield stands("purposes", mine.required >= theirs.required, all(theirs.allows(p) for p in PURPOSES if mine.allows(p)))
     if any(not other.offences.allows(*pair) for pair in pairs):
         yield stands("offences", all(other.offences.allows(*pair) for pair in pairs if one.offences.allows(*pair)))
-    yield "documents", all(_covers(one.document_for(*pair), other.document_for(*pair)) for pair in pairs if mine.allows(pair[0]))
+    # A purpose that is only recorded as denied is allowed; looks without a case have neither purpose nor offence.
+    possible = [("", ""), *(pair for pair in pairs if mine.mode != "enforce" or mine.allows(pair[0]))]
+    yield "documents", all(_covers(one.document_for(*pair), other.document_for(*pair)) for pair in possible if pair[0])
     if set(PROBES) - set(other.probes.types) or set(EDITS) - set(other.probes.edits):
         types, edits = (set(getattr(one.probes, part)) <= set(getattr(other.probes, part)) for part in ("types", "edits"))
         yield stands("probes", types, edits)
     a, b = one.threshold, other.threshold
-    floors = ((a.floor_for(*pair), b.floor_for(*pair)) for pair in pairs if mine.allows(pair[0]))
+    floors = ((a.floor_for(*pair), b.floor_for(*pair)) for pair in possible)
     is_floor = all(f.similarity >= g.similarity and (not g.fpir or 0 < f.fpir <= g.fpir) for f, g in floors)
     # What none means must be what may be sent.
     is_absent = a.when_absent == "refuse" or (b.when_absent == "apply" and (a.absent >= b.floor if a.absent else b.allow_none))

@@ -162,21 +162,16 @@ Breach = tuple[Mode, str, str]
 
 def decide(pack: Pack, asked: Asked) -> Decision:
     """Whether the pack allows what is asked, and within which bounds."""
-    allowed_roles = DUTIES[asked.duty]
-    if not set(asked.roles) & set(allowed_roles):
-        return _refusal(pack, "roles", f"'{asked.duty}' needs the role {' or '.join(allowed_roles)}; ask an admin for it")
-    if asked.suspended and asked.duty in LOOKS | WRITES:
-        return _refusal(pack, "suspended", f"{asked.suspended} is suspended; two people lift that with: aboveboard suspension lift")
-    if asked.duty not in LOOKS:
-        return Decision(withhold_identities=pack.withholds_identities)
     has_reason, departures = asked.case is not None and asked.case.has_reason, []
-    bounds = _bounds(pack, asked)
-    for mode, name, text in (*_standing(pack, asked), *_case(pack, asked), *_threshold(pack, asked, bounds)):
+    for mode, name, text in breaches(pack, asked):
         if mode == "enforce":
             return _refusal(pack, name, text)
         if mode == "reason" and not has_reason:
             return _refusal(pack, name, f"{text}; or give a reason with the case's credentials")
         departures.append(f"{pack.id}/{name}")
+    if asked.duty not in LOOKS:
+        return Decision(withhold_identities=pack.withholds_identities)
+    bounds = _bounds(pack, asked)
     leads = pack.leads if bounds.origin != "none" and asked.case is not None else None
     is_cut = pack.candidates.mode == "enforce"
     return Decision(
@@ -189,6 +184,19 @@ def decide(pack: Pack, asked: Asked) -> Decision:
         leads_limit=leads.maximum if leads else 0,
         leads_floor=leads.floor if leads and leads.maximum else 100.0,
     )
+
+
+def breaches(pack: Pack, asked: Asked) -> Iterator[Breach]:
+    """Every rule that is not kept by what is asked, in the order in which they decide."""
+    allowed_roles = DUTIES[asked.duty]
+    if not set(asked.roles) & set(allowed_roles):
+        yield "enforce", "roles", f"'{asked.duty}' needs the role {' or '.join(allowed_roles)}; ask an admin for it"
+    if asked.suspended and asked.duty in LOOKS | WRITES:
+        yield "enforce", "suspended", f"{asked.suspended} is suspended; two people lift that with: aboveboard suspension lift"
+    if asked.duty in LOOKS:
+        yield from _standing(pack, asked)
+        yield from _case(pack, asked)
+        yield from _threshold(pack, asked, _bounds(pack, asked))
 
 
 def judge_gallery(pack: Pack, factor: float | None, *, has_reason: bool) -> Decision:
@@ -287,13 +295,15 @@ def _case(pack: Pack, asked: Asked) -> Iterator[Breach]:
 def _undocumented(rule: DocumentRule, case: CaseFacts, at: str) -> str:
     """Why the case lacks the authority document that it needs; empty where it has it."""
     now = moment(at)
-    fitting = [one for one in case.documents if KINDS.index(one.kind) >= KINDS.index(rule.kind) and moment(one.requested_at) <= now]
-    decided = [one for one in fitting if one.decided_at and moment(one.decided_at) <= now]
-    if any(one.granted for one in decided):
+    requested = [one for one in case.documents if moment(one.requested_at) <= now]
+    fitting = [one for one in requested if KINDS.index(one.kind) >= KINDS.index(rule.kind)]
+    decided = [one for one in requested if one.decided_at and moment(one.decided_at) <= now]
+    if any(one.granted for one in decided if one in fitting):
         return ""
     needed = rule.kind.replace("_", " ")
-    if decided:
-        return f"the {needed} was refused: stop, and delete what rests on it"
+    # Of whatever kind: who was refused may not go on by asking somebody else.
+    if refused := next((one for one in decided if not one.granted), None):
+        return f"the {refused.kind.replace('_', ' ')} was refused: stop, and delete what rests on it"
     if fitting and rule.state == "requested":
         return ""
     if rule.emergency_hours and case.emergency_at:
@@ -311,7 +321,8 @@ def _threshold(pack: Pack, asked: Asked, bounds: _Bounds) -> Iterator[Breach]:
     if asked.threshold is None and rule.when_absent == "refuse":
         yield rule.mode, "threshold.absent", f"a search names its threshold; send {least:.10g} or more"
     elif bounds.origin == "none" and not rule.allow_none:
-        yield rule.mode, "threshold.none", f"a search needs a threshold; send {floor:.10g} or more{or_none}"
+        send = f"{floor:.10g} or more" if floor else "one above 0"
+        yield rule.mode, "threshold.none", f"a search needs a threshold; send {send}{or_none}"
     elif bounds.origin != "none" and bounds.threshold < floor:
         text = f"threshold {bounds.threshold:.10g} is below the floor of {floor:.10g}; send {floor:.10g} or more{or_none}"
         yield rule.mode, "threshold.floor", text
