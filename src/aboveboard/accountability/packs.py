@@ -87,6 +87,12 @@ class Pack:
     def withholds_identities(self) -> bool:
         return self.review.reviewers > 0 and self.review.mode == "enforce"
 
+    @property
+    def dates(self) -> str:
+        """When it is in force, in words."""
+        parts = (f"from {self.effective_from}" * bool(self.effective_from), f"until {self.effective_to}" * bool(self.effective_to))
+        return " ".join(filter(None, parts)) or "always"
+
     def is_effective(self, at: str) -> bool:
         """Whether it is in force at a time (RFC 3339)."""
         time = moment(at)

@@ -48,6 +48,7 @@ DUTIES: Mapping[str, tuple[str, ...]] = {
     "suspension.make": ("admin", "auditor"),
     "suspension.lift": ("admin", "auditor"),
     "suspension.list": ROLES,
+    "policy.explain": ROLES,
     "report": ("admin", "auditor"),
     "ledger.read": ("admin", "auditor"),
     "backup.make": ("admin",),
@@ -171,7 +172,7 @@ def decide(pack: Pack, asked: Asked) -> Decision:
         departures.append(f"{pack.id}/{name}")
     if asked.duty not in LOOKS:
         return Decision(withhold_identities=pack.withholds_identities)
-    bounds = _bounds(pack, asked)
+    bounds = bounds_of(pack, asked)
     leads = pack.leads if bounds.origin != "none" and asked.case is not None else None
     is_cut = pack.candidates.mode == "enforce"
     return Decision(
@@ -196,7 +197,7 @@ def breaches(pack: Pack, asked: Asked) -> Iterator[Breach]:
     if asked.duty in LOOKS:
         yield from _standing(pack, asked)
         yield from _case(pack, asked)
-        yield from _threshold(pack, asked, _bounds(pack, asked))
+        yield from _threshold(pack, asked, bounds_of(pack, asked))
 
 
 def judge_gallery(pack: Pack, factor: float | None, *, has_reason: bool) -> Decision:
@@ -213,14 +214,17 @@ def judge_gallery(pack: Pack, factor: float | None, *, has_reason: bool) -> Deci
 
 
 @dataclass(frozen=True, slots=True)
-class _Bounds:
+class Bounds:
+    """The threshold that applies and where it comes from, the floor at this N, and what naming none means."""
+
     threshold: float
     origin: Origin
     floor: float
     absent: float
 
 
-def _bounds(pack: Pack, asked: Asked) -> _Bounds:
+def bounds_of(pack: Pack, asked: Asked) -> Bounds:
+    """Which threshold a look has under a pack; whether it may have it is another question."""
     rule = pack.threshold
     purpose, offence = (asked.case.purpose, asked.case.offence) if asked.case else ("", "")
     own = rule.floor_for(purpose, offence)
@@ -233,15 +237,14 @@ def _bounds(pack: Pack, asked: Asked) -> _Bounds:
     origin: Origin = "none" if absent == 0 else rule.absent_origin if asked.least <= absent else "gallery"
     absent = max(absent, asked.least)
     if asked.threshold is None:
-        return _Bounds(absent, "gallery" if asked.least and origin == "none" else origin, floor, absent)
-    return _Bounds(asked.threshold, "request" if asked.threshold > 0 else "none", floor, absent)
+        return Bounds(absent, "gallery" if asked.least and origin == "none" else origin, floor, absent)
+    return Bounds(asked.threshold, "request" if asked.threshold > 0 else "none", floor, absent)
 
 
 def _standing(pack: Pack, asked: Asked) -> Iterator[Breach]:
     """Whether the pack is in force, and the operator may act under it."""
     if not pack.is_effective(asked.at):
-        dates = f"{pack.effective_from or 'ever'} to {pack.effective_to or 'ever'}"
-        yield "enforce", "effective", f"it is in force from {dates}, not at {asked.at}; an admin can put the collection under another pack"
+        yield "enforce", "effective", f"it is in force {pack.dates}, not at {asked.at}; an admin can put the collection under another pack"
     if pair := pack.roles.conflict(asked.roles):
         instead = f"act as an operator who holds {' or '.join(DUTIES[asked.duty])} alone"
         yield "enforce", "roles", f"one operator may not hold the roles {pair[0]} and {pair[1]}; {instead}"
@@ -314,7 +317,7 @@ def _undocumented(rule: DocumentRule, case: CaseFacts, at: str) -> str:
     return f"a case of this purpose needs a {needed} that is {rule.state}; {add}"
 
 
-def _threshold(pack: Pack, asked: Asked, bounds: _Bounds) -> Iterator[Breach]:
+def _threshold(pack: Pack, asked: Asked, bounds: Bounds) -> Iterator[Breach]:
     rule, floor, absent = pack.threshold, bounds.floor, bounds.absent
     least = max(floor, absent) if rule.when_absent == "apply" else floor
     or_none = f", or none for {absent:.10g}" if rule.when_absent == "apply" and absent else ""

@@ -24,6 +24,7 @@ from aboveboard.cli import (
     laboratory,
     ledger,
     pictures,
+    policy,
     reindexing,
     serve,
     studying,
@@ -58,6 +59,7 @@ app.add_typer(deployment.collections, name="collection")
 app.add_typer(deployment.operators, name="operator")
 app.add_typer(deployment.models, name="models")
 app.add_typer(ledger.ledger, name="ledger")
+app.add_typer(policy.policies, name="policy")
 
 
 def _version(is_asked: bool) -> None:
