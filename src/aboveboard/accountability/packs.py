@@ -137,7 +137,8 @@ def _compared(one: Pack, other: Pack) -> Iterator[tuple[str, bool]]:
     is_floor = all(f.similarity >= g.similarity and (not g.fpir or 0 < f.fpir <= g.fpir) for f, g in floors)
     # What none means must be what may be sent.
     is_absent = a.when_absent == "refuse" or (b.when_absent == "apply" and (a.absent >= b.floor if a.absent else b.allow_none))
-    if not b.allow_none or b.floor or b.fpir or b.floors or b.when_absent == "refuse":
+    is_floored = any(floor.similarity or floor.fpir for floor in b.floors)
+    if is_floored or b.floor or b.fpir or not b.allow_none or b.when_absent == "refuse":
         yield stands("threshold", is_floor, is_absent, a.allow_none <= b.allow_none)
     yield stands("candidates", one.candidates.maximum <= other.candidates.maximum)
     is_fewer = one.leads.maximum == 0 or (one.leads.maximum <= other.leads.maximum and one.leads.floor >= other.leads.floor)
@@ -195,8 +196,12 @@ def read_pack(raw: Mapping[str, Any], where: str) -> Pack:
     for floor in (*rule.floors, rule.floor_for("", "")):
         if not 0 <= floor.similarity <= 100 or not 0 <= floor.fpir < 1:
             raise BadRequest(f"{where}: a floor must be 0-100, and an fpir 0 or more and below 1")
-    if not (rule.floor <= rule.absent <= 100 or (rule.absent == 0 and rule.allow_none and not rule.floor)):
+    if not rule.floor <= rule.absent <= 100:
         raise BadRequest(f"{where}: the floor must be 0-100 and 'absent' not below it")
+    if rule.absent == 0 and rule.when_absent == "apply" and not rule.allow_none:
+        raise BadRequest(
+            f"{where}: 'absent' 0 is no threshold, which 'allow_none' does not allow; let when_absent refuse, or name a threshold"
+        )
     counts = {
         "candidates maximum": pack.candidates.maximum, "leads maximum": pack.leads.maximum, "review reviewers": pack.review.reviewers,
         "gallery max_factor": pack.gallery.max_factor, "certificate max_age_days": pack.certificate.max_age_days,
