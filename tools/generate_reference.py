@@ -300,8 +300,8 @@ def _shown(value: Any) -> str:
 def _part(value: Any) -> str:
     if isinstance(value, rules.Floor):
         fpir = f", FPIR {value.fpir:g}" if value.fpir else ""
-        return f"{value.similarity:g}{fpir} for {' '.join(value.purposes)} x {' '.join(value.offences)}"
-    return " + ".join(value) if isinstance(value, tuple) else "any" if value == "*" else str(value)
+        return f"{value.similarity:g}{fpir} for {_shown(value.purposes)} x {_shown(value.offences)}"
+    return " + ".join(map(code, value)) if isinstance(value, tuple) else "any" if value == rules.ANY else code(value)
 
 
 def words() -> str:
