@@ -95,25 +95,57 @@ LOG = {
 }
 POLICY = {
     "id": "Name of the pack: the value of the tag `aboveboard:policy`.",
-    "version": "Version of its rules.",
+    "version": "Version of its rules; several of one id may lie side by side, with dates of their own.",
     "title": "For people.",
     "authority": "Whose rules these are.",
-    "threshold": "",
-    "candidates": "",
-    "review": "",
-    "roles": "",
+    "status": "`published`, or `unverified`: a template, in force nowhere before an authority has signed it.",
+    "effective_from": "First moment: RFC 3339, or a day, which begins at midnight UTC; empty for always.",
+    "effective_to": "First moment after; from then on everything is refused. Empty for never.",
+    "banner": "What everybody should read who sees a result.",
+    "purposes.required": "Whether each search and comparison is made in a case, which has a purpose.",
+    "purposes.allow": "[Purposes](#words-of-policies) that are allowed; `*` for all.",
+    "purposes.deny": "Purposes that are not, whatever `allow` says.",
+    "offences.purposes": "Purposes that need an offence.",
+    "offences.allow": "Offences for which they are allowed; `*` for any that is named.",
+    "documents.purposes": "Purposes that need an authority document. Of several such rules the first that applies stands.",
+    "documents.offences": "For which offences; `*` for all, named or not.",
+    "documents.kind": "The weakest document that does: `written_request`, `court_order` or `warrant`.",
+    "documents.state": "`requested` or `granted`. Once a document of whatever kind is refused, only a granted one helps.",
+    "documents.emergency_hours": "For so many hours from when an emergency began no document is needed.",
+    "probes.types": "What a probe may be.",
+    "probes.edits": "How it may have been edited.",
     "threshold.floor": "The lowest threshold that may be sent.",
-    "threshold.absent": "What applies where none is sent.",
+    "threshold.fpir": "The floor is raised to what keeps the FPIR at this gallery's N, such as 0.003; 0 for one floor at every N.",
+    "threshold.when_absent": "Where no threshold is sent: `apply` what `absent` says, or `refuse`.",
+    "threshold.absent": "What applies where none is sent; 0 for no threshold.",
     "threshold.absent_origin": "What the record then says: `default` or `policy`.",
     "threshold.allow_none": "Whether 0 (no threshold) may be sent.",
-    "threshold.citation": "Where the rule comes from.",
-    "candidates.maximum": "The longest candidate list.",
-    "candidates.citation": "Where the rule comes from.",
-    "review.mode": "`none`, or `enforce`: identities are withheld.",
-    "review.citation": "Where the rule comes from.",
+    "threshold.floors": "Floors for some purposes and offences; the first that applies stands before the pack's, and is what none means.",
+    "threshold.floors.purposes": "For which purposes; `*` for all and for looks without a case.",
+    "threshold.floors.offences": "And which offences.",
+    "threshold.floors.similarity": "The floor.",
+    "threshold.floors.fpir": "As `threshold.fpir`.",
+    "candidates.maximum": "The longest candidate list; under `enforce` a longer one is cut.",
+    "leads.maximum": "How many candidates below the threshold are kept sealed, to be asked for in a case; 0 for none.",
+    "leads.floor": "From which similarity on.",
+    "gallery.max_factor": "The [gallery factor](gallery-factor.md) above which a search is not answered; 0 for no bound.",
+    "review.reviewers": "How many people review a candidate before anybody learns who it is; 0: nothing is withheld.",
+    "certificate.required": "Whether who searches or compares needs a certificate.",
+    "certificate.max_age_days": "How old it may be; 0: as it says itself.",
+    "certificate.least_score": "The least share of its test that he had right, 0-1.",
+    "retention.ledger_days": "For how long the record is kept at least; 0: the pack does not say.",
+    "retention.expired_days": "Within how many days what has expired must be gone; 0: the pack does not say.",
+    "reports.title": "A report that is due each year:",
+    "reports.due": "when, as in `02-01`,",
+    "reports.to": "and to whom.",
+    "suspension.refusals": "So many refused looks suspend who made them; 0 for never.",
+    "suspension.hours": "Within how many hours.",
+    "suspension.scope": "`operator`, or `unit`: the whole unit.",
+    "suspension.ledger": "Whether a ledger that is not whole suspends the system.",
     "roles.separate": "Pairs of roles that one operator may not hold together when he searches or compares.",
-    "roles.citation": "Where the rule comes from.",
 }
+MODE = "`enforce`, `reason` or `record`: [what these mean](policies.md#modes)."
+CITATION = "Where the rule comes from."
 CARD = {
     "id": "Name of the pack: the setting `pack`, and its folder's name.",
     "name": "For people.",
@@ -224,23 +256,26 @@ def operation_lists() -> str:
     return "\n\n".join(lines)
 
 
-def key_rows(kinds: Iterable[tuple[str, type]], texts: dict[str, str]) -> str:
-    """Every key of a TOML file with its explanation; a key without one raises KeyError."""
-    body = []
-    for prefix, kind in kinds:
-        for field in fields(kind):
-            name = f"{prefix}{field.name}"
-            if prefix or texts.get(name) or name not in ("detector", "recogniser", "threshold", "candidates", "review", "roles"):
-                body.append((code(name), texts[name]))
-    return rows(("key", "meaning"), body)
-
-
 PACK_TABLES = tuple(
     (name, kind if isinstance(kind, type) else get_args(kind)[0])
     for name, kind in get_type_hints(Pack).items()
     if is_dataclass(kind) or (get_args(kind) and is_dataclass(get_args(kind)[0]))
 )
 LISTED = (rules.DocumentRule, rules.ReportRule)
+
+
+def key_rows(kinds: Iterable[tuple[str, type]], texts: dict[str, str]) -> str:
+    """Every key of a TOML file with its explanation; a key without one raises KeyError."""
+    body = []
+    for prefix, kind in kinds:
+        for field in fields(kind):
+            name = f"{prefix}{field.name}"
+            shared = {"mode": MODE, "citation": CITATION}.get(field.name, "")
+            if prefix and shared and name not in texts:
+                body.append((code(name), shared))
+            elif prefix or texts.get(name) or name not in ("detector", "recogniser", *(table for table, _ in PACK_TABLES)):
+                body.append((code(name), texts[name]))
+    return rows(("key", "meaning"), body)
 
 
 def policy_values() -> str:
@@ -265,8 +300,8 @@ def _shown(value: Any) -> str:
 def _part(value: Any) -> str:
     if isinstance(value, rules.Floor):
         fpir = f", FPIR {value.fpir:g}" if value.fpir else ""
-        return f"{value.similarity:g}{fpir} for {' '.join(value.purposes)} x {' '.join(value.offences)}"
-    return " + ".join(value) if isinstance(value, tuple) else "any" if value == "*" else str(value)
+        return f"{value.similarity:g}{fpir} for {_shown(value.purposes)} x {_shown(value.offences)}"
+    return " + ".join(map(code, value)) if isinstance(value, tuple) else "any" if value == rules.ANY else code(value)
 
 
 def words() -> str:
@@ -329,7 +364,7 @@ def log_rows() -> str:
 
 def text() -> str:
     """The whole file."""
-    packs = (("", Pack), *((f"{name}.", kind) for name, kind in PACK_TABLES))
+    packs = (("", Pack), *((f"{name}.", kind) for name, kind in PACK_TABLES), ("threshold.floors.", rules.Floor))
     cards = (("", Card), ("detector.", DetectorCard), ("recogniser.", RecogniserCard), ("sources.", Source))
     known = ", ".join(map(code, Policies("general", "general").ids()))
     sections = {
@@ -351,6 +386,7 @@ def text() -> str:
         + key_rows(packs, POLICY)
         + "\n\nTheir values:\n\n"
         + policy_values(),
+        "Words of policies": "The closed lists, so that records of two agencies can be compared.\n\n" + words(),
         "Roles": "One of the roles marked suffices.\n\n" + duty_rows(),
         "Model packs": "Keys of a card; [bring-your-own-model.md](bring-your-own-model.md) shows one.\n\n"
         + key_rows(cards, CARD)

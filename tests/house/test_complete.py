@@ -90,13 +90,21 @@ OUTSIDE_VISION = re.compile(r"\b(embeddings?|face encodings?)\b", re.IGNORECASE)
 
 @pytest.mark.parametrize("file", SOURCES, ids=lambda file: str(file.relative_to(ROOT)))
 def test_words_that_the_house_does_not_use(file):
-    """ISO/IEC 2382-37 inside: no watchlist, hit, suspect, impostor, FAR; 'embedding' in vision/ alone. Names, texts and comments."""
-    where = file.relative_to(ROOT).parts[0]
+    """ISO/IEC 2382-37 inside: no watchlist, hit, suspect, impostor, FAR; 'embedding' in vision/ alone. Names, texts and comments.
+
+    What a case is for is said in the words of the laws: 'suspect' is one of them.
+    """
+    where, laws = file.relative_to(ROOT).parts[0], "suspect" if file.name == "rules.py" else ""
     for token in tokenize.generate_tokens(io.StringIO(file.read_text()).readline):
         if token.type in (tokenize.NAME, tokenize.STRING, tokenize.COMMENT):
-            text = token.string.replace("_", " ")
+            text = token.string.replace("_", " ").replace(laws, "") if laws else token.string.replace("_", " ")
             found = NEVER.search(text.replace("far", "")) or (where != "vision" and OUTSIDE_VISION.search(text))
             assert not found, f"line {token.start[0]}: {token.string[:80]}"
+
+
+def cites(citation: str) -> bool:
+    """A template's citation names a section of its law, or says that none was found."""
+    return bool(re.search(r"§ 2-5\d\d|RCW 43\.386|\.0[1-8]0\b|Article \d+|that were read|[Nn]ot found", citation))
 
 
 def test_every_policy_pack_is_whole():
@@ -108,6 +116,7 @@ def test_every_policy_pack_is_whole():
         assert len(tables) >= 12
         for rule in (*tables, *pack.threshold.floors):
             assert len(rule.citation) > 10, (pack.id, rule)
+            assert pack.status == "published" or cites(rule.citation), (pack.id, rule)
         assert pack.threshold.floor <= pack.threshold.absent or pack.threshold.absent == 0
 
 

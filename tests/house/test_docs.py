@@ -14,7 +14,8 @@ import pytest
 import typer
 from kit import HANDSHAKE_CODES
 
-from aboveboard.accountability import policy
+from aboveboard.accountability import rules
+from aboveboard.accountability.packs import Pack
 from aboveboard.cli import app
 from aboveboard.rekognition.codec import service_model
 from aboveboard.rekognition.errors import CODES
@@ -185,14 +186,20 @@ def test_the_reference_has_every_operation():
 def test_the_reference_has_every_policy_key_and_card_key():
     """Each with its table's name."""
     keys = {
-        "": [policy.Pack, packs.Card], "threshold.": [policy.ThresholdRule], "candidates.": [policy.CandidatesRule],
-        "review.": [policy.ReviewRule], "roles.": [policy.RolesRule], "detector.": [packs.DetectorCard],
-        "recogniser.": [packs.RecogniserCard], "sources.": [registry.Source],
+        "": [Pack, packs.Card], "detector.": [packs.DetectorCard], "recogniser.": [packs.RecogniserCard], "sources.": [registry.Source],
+        "threshold.floors.": [rules.Floor], **{f"{name}.": [kind] for name, kind in generator().PACK_TABLES},
     }  # fmt: skip
+    assert len(keys) > 15
     tables = {prefix.rstrip(".") for prefix in keys}
     for prefix, kinds in keys.items():
         for key in (field.name for kind in kinds for field in fields(kind)):
             assert key in tables or f"| `{prefix}{key}` |" in reference(), f"{prefix}{key}"
+
+
+def test_the_reference_has_every_word_of_a_policy():
+    """Purposes, offences, documents, probes and edits."""
+    for word in (*rules.PURPOSES, *rules.OFFENCES, *rules.KINDS, *rules.PROBES, *rules.EDITS):
+        assert f"`{word}`" in reference().partition("## Words of policies")[2], word
 
 
 def test_the_ledger_page_has_every_type_of_entry():

@@ -41,12 +41,20 @@ def shipped() -> Iterator[tuple[str, str]]:
             yield file.name, file.read_text()
 
 
+def read_text(file: Path) -> str:
+    """The text of a pack's file; raises BadRequest where it is none."""
+    try:
+        return file.read_text(encoding="utf-8")
+    except UnicodeDecodeError as error:
+        raise BadRequest(f"{file.name} is not text in UTF-8") from error
+
+
 class Policies:
     """Every pack by id and version; the deployment's default and its minimum. Raises BadRequest for what cannot be loaded."""
 
     def __init__(self, default: str, minimum: str, folder: Path | None = None) -> None:
         files = dict(shipped())
-        own = {file.name: file.read_text() for file in sorted(folder.glob("*.toml"))} if folder else {}
+        own = {file.name: read_text(file) for file in sorted(folder.glob("*.toml"))} if folder else {}
         self._versions: dict[str, list[Pack]] = {}
         self._compared: dict[tuple[str, str], bool] = {}
         waiting = [(name, strict.parse(text, name)) for name, text in [*files.items(), *own.items()]]
@@ -58,7 +66,7 @@ class Policies:
                 raise BadRequest(f"{waiting[0][0]}: it extends '{waiting[0][1]['extends']}', which is no pack; known are {_names(known)}")
             waiting = [one for one in waiting if one not in ready]
             for name, raw in ready:
-                self._add(self._overlaid(raw, name) if "extends" in raw else read_pack(raw, name), name)
+                self._add(self.read(raw, name), name)
         self.signatures = _signatures(folder, list(self.all())) if folder else {}
         self.default_id, self.minimum_id = default, minimum
         for name in (default, minimum):
@@ -125,8 +133,13 @@ class Policies:
         versions.append(pack)
         versions.sort(key=lambda one: moment(one.effective_from or "0001-01-02"))
 
-    def _overlaid(self, raw: Mapping[str, Any], name: str) -> Pack:
-        """The pack that an overlay makes of the one which it extends; raises BadRequest, naming the rules, where it loosens any."""
+    def read(self, raw: Mapping[str, Any], name: str) -> Pack:
+        """The pack in a file's table: a whole one, or an overlay of one of these. It is not added.
+
+        Raises BadRequest, naming the rules, where an overlay loosens any.
+        """
+        if "extends" not in raw:
+            return read_pack(raw, name)
         base = self.get(str(raw["extends"]))
         own = {key: value for key, value in raw.items() if key != "extends"}
         if own.get("id", base.id) == base.id:
@@ -156,7 +169,7 @@ def _merged(base: Mapping[str, Any], own: Mapping[str, Any]) -> dict[str, Any]:
 def _signatures(folder: Path, packs: list[Pack]) -> dict[str, Signature]:
     """The signatures in a folder, by the sha256 of what they sign. Raises BadRequest for one that does not hold, or of nobody known."""
     file = folder / AUTHORITIES
-    keys = [line for line in file.read_text().splitlines() if line.strip() and not line.startswith("#")] if file.is_file() else []
+    keys = [line for line in read_text(file).splitlines() if line.strip() and not line.startswith("#")] if file.is_file() else []
     found = {}
     for signature in sorted(folder.glob("*.sig")):
         note = signature.read_bytes()

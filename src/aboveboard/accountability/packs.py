@@ -87,6 +87,12 @@ class Pack:
     def withholds_identities(self) -> bool:
         return self.review.reviewers > 0 and self.review.mode == "enforce"
 
+    @property
+    def dates(self) -> str:
+        """When it is in force, in words."""
+        parts = (f"from {self.effective_from}" * bool(self.effective_from), f"until {self.effective_to}" * bool(self.effective_to))
+        return " ".join(filter(None, parts)) or "always"
+
     def is_effective(self, at: str) -> bool:
         """Whether it is in force at a time (RFC 3339)."""
         time = moment(at)
@@ -120,16 +126,19 @@ def _compared(one: Pack, other: Pack) -> Iterator[tuple[str, bool]]:
         yield stands("purposes", mine.required >= theirs.required, all(theirs.allows(p) for p in PURPOSES if mine.allows(p)))
     if any(not other.offences.allows(*pair) for pair in pairs):
         yield stands("offences", all(other.offences.allows(*pair) for pair in pairs if one.offences.allows(*pair)))
-    yield "documents", all(_covers(one.document_for(*pair), other.document_for(*pair)) for pair in pairs if mine.allows(pair[0]))
+    # A purpose that is only recorded as denied is allowed; looks without a case have neither purpose nor offence.
+    possible = [("", ""), *(pair for pair in pairs if mine.mode != "enforce" or mine.allows(pair[0]))]
+    yield "documents", all(_covers(one.document_for(*pair), other.document_for(*pair)) for pair in possible if pair[0])
     if set(PROBES) - set(other.probes.types) or set(EDITS) - set(other.probes.edits):
         types, edits = (set(getattr(one.probes, part)) <= set(getattr(other.probes, part)) for part in ("types", "edits"))
         yield stands("probes", types, edits)
     a, b = one.threshold, other.threshold
-    floors = ((a.floor_for(*pair), b.floor_for(*pair)) for pair in pairs if mine.allows(pair[0]))
+    floors = ((a.floor_for(*pair), b.floor_for(*pair)) for pair in possible)
     is_floor = all(f.similarity >= g.similarity and (not g.fpir or 0 < f.fpir <= g.fpir) for f, g in floors)
     # What none means must be what may be sent.
     is_absent = a.when_absent == "refuse" or (b.when_absent == "apply" and (a.absent >= b.floor if a.absent else b.allow_none))
-    if not b.allow_none or b.floor or b.fpir or b.floors or b.when_absent == "refuse":
+    is_floored = any(floor.similarity or floor.fpir for floor in b.floors)
+    if is_floored or b.floor or b.fpir or not b.allow_none or b.when_absent == "refuse":
         yield stands("threshold", is_floor, is_absent, a.allow_none <= b.allow_none)
     yield stands("candidates", one.candidates.maximum <= other.candidates.maximum)
     is_fewer = one.leads.maximum == 0 or (one.leads.maximum <= other.leads.maximum and one.leads.floor >= other.leads.floor)
@@ -187,8 +196,12 @@ def read_pack(raw: Mapping[str, Any], where: str) -> Pack:
     for floor in (*rule.floors, rule.floor_for("", "")):
         if not 0 <= floor.similarity <= 100 or not 0 <= floor.fpir < 1:
             raise BadRequest(f"{where}: a floor must be 0-100, and an fpir 0 or more and below 1")
-    if not (rule.floor <= rule.absent <= 100 or (rule.absent == 0 and rule.allow_none and not rule.floor)):
+    if not rule.floor <= rule.absent <= 100:
         raise BadRequest(f"{where}: the floor must be 0-100 and 'absent' not below it")
+    if rule.absent == 0 and rule.when_absent == "apply" and not rule.allow_none:
+        raise BadRequest(
+            f"{where}: 'absent' 0 is no threshold, which 'allow_none' does not allow; let when_absent refuse, or name a threshold"
+        )
     counts = {
         "candidates maximum": pack.candidates.maximum, "leads maximum": pack.leads.maximum, "review reviewers": pack.review.reviewers,
         "gallery max_factor": pack.gallery.max_factor, "certificate max_age_days": pack.certificate.max_age_days,

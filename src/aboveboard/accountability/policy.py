@@ -50,6 +50,7 @@ DUTIES: Mapping[str, tuple[str, ...]] = {
     "suspension.make": ("admin", "auditor"),
     "suspension.lift": ("admin", "auditor"),
     "suspension.list": ROLES,
+    "policy.explain": ROLES,
     "report": ("admin", "auditor"),
     "ledger.read": ("admin", "auditor"),
     "backup.make": ("admin",),
@@ -168,21 +169,16 @@ Breach = tuple[Mode, str, str]
 
 def decide(pack: Pack, asked: Asked) -> Decision:
     """Whether the pack allows what is asked, and within which bounds."""
-    allowed_roles = DUTIES[asked.duty]
-    if not set(asked.roles) & set(allowed_roles):
-        return _refusal(pack, "roles", f"'{asked.duty}' needs the role {' or '.join(allowed_roles)}; ask an admin for it")
-    if asked.suspended and asked.duty in LOOKS | WRITES:
-        return _refusal(pack, "suspended", f"{asked.suspended} is suspended; two people lift that with: aboveboard suspension lift")
-    if asked.duty not in LOOKS:
-        return Decision(withhold_identities=pack.withholds_identities)
     has_reason, departures = asked.case is not None and asked.case.has_reason, []
-    bounds = _bounds(pack, asked)
-    for mode, name, text in (*_standing(pack, asked), *_case(pack, asked), *_threshold(pack, asked, bounds)):
+    for mode, name, text in breaches(pack, asked):
         if mode == "enforce":
             return _refusal(pack, name, text)
         if mode == "reason" and not has_reason:
             return _refusal(pack, name, f"{text}; or give a reason with the case's credentials")
         departures.append(f"{pack.id}/{name}")
+    if asked.duty not in LOOKS:
+        return Decision(withhold_identities=pack.withholds_identities)
+    bounds = bounds_of(pack, asked)
     leads = pack.leads if bounds.origin != "none" and asked.case is not None else None
     is_cut = pack.candidates.mode == "enforce"
     return Decision(
@@ -202,6 +198,19 @@ def least_of_check(faces: int) -> float:
     return math.ceil(10 * similarity_for(1, faces * (faces - 1) // 2)) / 10
 
 
+def breaches(pack: Pack, asked: Asked) -> Iterator[Breach]:
+    """Every rule that is not kept by what is asked, in the order in which they decide."""
+    allowed_roles = DUTIES[asked.duty]
+    if not set(asked.roles) & set(allowed_roles):
+        yield "enforce", "roles", f"'{asked.duty}' needs the role {' or '.join(allowed_roles)}; ask an admin for it"
+    if asked.suspended and asked.duty in LOOKS | WRITES:
+        yield "enforce", "suspended", f"{asked.suspended} is suspended; two people lift that with: aboveboard suspension lift"
+    if asked.duty in LOOKS:
+        yield from _standing(pack, asked)
+        yield from _case(pack, asked)
+        yield from _threshold(pack, asked, bounds_of(pack, asked))
+
+
 def judge_gallery(pack: Pack, factor: float | None, *, has_reason: bool) -> Decision:
     """Whether the scores of a gallery with this gallery factor may be answered; None: too small to have one."""
     rule = pack.gallery
@@ -216,14 +225,17 @@ def judge_gallery(pack: Pack, factor: float | None, *, has_reason: bool) -> Deci
 
 
 @dataclass(frozen=True, slots=True)
-class _Bounds:
+class Bounds:
+    """The threshold that applies and where it comes from, the floor at this N, and what naming none means."""
+
     threshold: float
     origin: Origin
     floor: float
     absent: float
 
 
-def _bounds(pack: Pack, asked: Asked) -> _Bounds:
+def bounds_of(pack: Pack, asked: Asked) -> Bounds:
+    """Which threshold a look has under a pack; whether it may have it is another question."""
     rule = pack.threshold
     purpose, offence = (asked.case.purpose, asked.case.offence) if asked.case else ("", "")
     own = rule.floor_for(purpose, offence)
@@ -236,15 +248,14 @@ def _bounds(pack: Pack, asked: Asked) -> _Bounds:
     origin: Origin = "none" if absent == 0 else rule.absent_origin if asked.least <= absent else "gallery"
     absent = max(absent, asked.least)
     if asked.threshold is None:
-        return _Bounds(absent, "gallery" if asked.least and origin == "none" else origin, floor, absent)
-    return _Bounds(asked.threshold, "request" if asked.threshold > 0 else "none", floor, absent)
+        return Bounds(absent, "gallery" if asked.least and origin == "none" else origin, floor, absent)
+    return Bounds(asked.threshold, "request" if asked.threshold > 0 else "none", floor, absent)
 
 
 def _standing(pack: Pack, asked: Asked) -> Iterator[Breach]:
     """Whether the pack is in force, and the operator may act under it."""
     if not pack.is_effective(asked.at):
-        dates = f"{pack.effective_from or 'ever'} to {pack.effective_to or 'ever'}"
-        yield "enforce", "effective", f"it is in force from {dates}, not at {asked.at}; an admin can put the collection under another pack"
+        yield "enforce", "effective", f"it is in force {pack.dates}, not at {asked.at}; an admin can put the collection under another pack"
     if pair := pack.roles.conflict(asked.roles):
         instead = f"act as an operator who holds {' or '.join(DUTIES[asked.duty])} alone"
         yield "enforce", "roles", f"one operator may not hold the roles {pair[0]} and {pair[1]}; {instead}"
@@ -298,13 +309,15 @@ def _case(pack: Pack, asked: Asked) -> Iterator[Breach]:
 def _undocumented(rule: DocumentRule, case: CaseFacts, at: str) -> str:
     """Why the case lacks the authority document that it needs; empty where it has it."""
     now = moment(at)
-    fitting = [one for one in case.documents if KINDS.index(one.kind) >= KINDS.index(rule.kind) and moment(one.requested_at) <= now]
-    decided = [one for one in fitting if one.decided_at and moment(one.decided_at) <= now]
-    if any(one.granted for one in decided):
+    requested = [one for one in case.documents if moment(one.requested_at) <= now]
+    fitting = [one for one in requested if KINDS.index(one.kind) >= KINDS.index(rule.kind)]
+    decided = [one for one in requested if one.decided_at and moment(one.decided_at) <= now]
+    if any(one.granted for one in decided if one in fitting):
         return ""
     needed = rule.kind.replace("_", " ")
-    if decided:
-        return f"the {needed} was refused: stop, and delete what rests on it"
+    # Of whatever kind: who was refused may not go on by asking somebody else.
+    if refused := next((one for one in decided if not one.granted), None):
+        return f"the {refused.kind.replace('_', ' ')} was refused: stop, and delete what rests on it"
     if fitting and rule.state == "requested":
         return ""
     if rule.emergency_hours and case.emergency_at:
@@ -315,14 +328,15 @@ def _undocumented(rule: DocumentRule, case: CaseFacts, at: str) -> str:
     return f"a case of this purpose needs a {needed} that is {rule.state}; {add}"
 
 
-def _threshold(pack: Pack, asked: Asked, bounds: _Bounds) -> Iterator[Breach]:
+def _threshold(pack: Pack, asked: Asked, bounds: Bounds) -> Iterator[Breach]:
     rule, floor, absent = pack.threshold, bounds.floor, bounds.absent
     least = max(floor, absent) if rule.when_absent == "apply" else floor
     or_none = f", or none for {absent:.10g}" if rule.when_absent == "apply" and absent else ""
     if asked.threshold is None and rule.when_absent == "refuse":
         yield rule.mode, "threshold.absent", f"a search names its threshold; send {least:.10g} or more"
     elif bounds.origin == "none" and not rule.allow_none:
-        yield rule.mode, "threshold.none", f"a search needs a threshold; send {floor:.10g} or more{or_none}"
+        send = f"{floor:.10g} or more" if floor else "one above 0"
+        yield rule.mode, "threshold.none", f"a search needs a threshold; send {send}{or_none}"
     elif bounds.origin != "none" and bounds.threshold < floor:
         text = f"threshold {bounds.threshold:.10g} is below the floor of {floor:.10g}; send {floor:.10g} or more{or_none}"
         yield rule.mode, "threshold.floor", text

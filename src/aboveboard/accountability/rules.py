@@ -28,7 +28,7 @@ ANY = "*"
 
 PURPOSES: Mapping[str, str] = {
     "suspect": "identify a person suspected of an offence",
-    "initial_identification": "identify, for the first time, a potential suspect from facts directly linked to the offence",
+    "initial_identification": "identify, for the first time, who may have committed an offence, from facts directly linked to it",
     "fugitive": "find a person who is wanted",
     "cold_case": "search again for an old case",
     "victim": "identify the victim of a crime",

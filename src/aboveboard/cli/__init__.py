@@ -24,6 +24,7 @@ from aboveboard.cli import (
     laboratory,
     ledger,
     pictures,
+    policy,
     reindexing,
     report,
     serve,
@@ -60,6 +61,7 @@ app.add_typer(deployment.operators, name="operator")
 app.add_typer(deployment.models, name="models")
 app.add_typer(ledger.ledger, name="ledger")
 app.add_typer(report.reports, name="report")
+app.add_typer(policy.policies, name="policy")
 
 
 def _version(is_asked: bool) -> None:

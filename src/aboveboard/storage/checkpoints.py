@@ -14,9 +14,9 @@ from pathlib import Path
 
 from aboveboard.errors import Unavailable
 from aboveboard.storage.ledger import Ledger
+from aboveboard.storage.notes import Signer
 from aboveboard.storage.secrets import Keyring
 
-ED25519 = b"\x01"
 SUFFIX = ".checkpoint"
 
 
@@ -37,12 +37,11 @@ class Checkpoints:
         """`is_own`: the folder is the deployment's own, made where it lacks; another, perhaps a disk that is not there now, is not made."""
         self.folder = folder
         self._ledger, self._is_own = ledger, is_own
-        self._key = keyring.signing_key("ledger checkpoints")
-        public = self._key.public_key().public_bytes_raw()
+        key = keyring.signing_key("ledger checkpoints")
+        public = key.public_key().public_bytes_raw()
         self.origin = f"aboveboard/{hashlib.sha256(public).hexdigest()[:16]}"
-        key_id = hashlib.sha256(self.origin.encode() + b"\n" + ED25519 + public).digest()[:4]
-        self._key_id = key_id
-        self.verifier_key = f"{self.origin}+{key_id.hex()}+{base64.b64encode(ED25519 + public).decode()}"
+        self._signer = Signer(self.origin, key)
+        self.verifier_key = self._signer.verifier_key
         """The public key in the signed note's format: what an outsider keeps."""
 
     def write(self) -> Checkpoint:
@@ -64,9 +63,7 @@ class Checkpoints:
 
     def sign(self, size: int, root: bytes) -> bytes:
         """The signed note over the first `size` entries, which have this root."""
-        text = f"{self.origin}\n{size}\n{base64.b64encode(root).decode()}\n"
-        signature = base64.b64encode(self._key_id + self._key.sign(text.encode())).decode()
-        return f"{text}\n— {self.origin} {signature}\n".encode()
+        return self._signer.sign(f"{self.origin}\n{size}\n{base64.b64encode(root).decode()}\n")
 
     def files(self) -> list[Path]:
         """The files of all checkpoints that the folder holds, smallest first."""
