@@ -25,6 +25,7 @@ from aboveboard.cli import (
     pictures,
     reindexing,
     serve,
+    standing,
 )
 
 _EPILOG = "Exit codes: " + "; ".join(f"{code} {meaning}" for code, meaning in common.EXIT_CODES.items()) + "."
@@ -52,7 +53,10 @@ app.command("backup")(keeping.backup)
 app.command("restore")(keeping.restore)
 app.command("doctor")(keeping.doctor)
 app.add_typer(deployment.collections, name="collection")
+deployment.operators.command("certify")(standing.certify)
+deployment.operators.command("uncertify")(standing.uncertify)
 app.add_typer(deployment.operators, name="operator")
+app.add_typer(standing.suspensions, name="suspension")
 app.add_typer(deployment.models, name="models")
 app.add_typer(ledger.ledger, name="ledger")
 
