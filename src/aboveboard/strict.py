@@ -5,6 +5,7 @@ from __future__ import annotations
 import tomllib
 from collections.abc import Mapping
 from dataclasses import MISSING, fields
+from functools import cache
 from types import UnionType
 from typing import Any, Literal, TypeVar, get_args, get_origin, get_type_hints
 
@@ -31,8 +32,13 @@ def table(kind: type[T], raw: Any, where: str) -> T:
     required = {name for name, f in known.items() if f.default is MISSING and f.default_factory is MISSING}
     if missing := sorted(required - set(raw)):
         raise BadRequest(f"{where}: the key '{missing[0]}' is missing")
-    hints = get_type_hints(kind)
+    hints = _hints(kind)
     return kind(**{key: _value(hints[key], value, f"{where} {key}") for key, value in raw.items()})
+
+
+@cache
+def _hints(kind: Any) -> dict[str, Any]:
+    return get_type_hints(kind)
 
 
 def _value(kind: Any, value: Any, where: str) -> Any:
