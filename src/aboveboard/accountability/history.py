@@ -144,8 +144,7 @@ class History:
         self.certificates[entry["operator"]] = [(one, start, min(end, at)) for one, start, end in held]
 
     def _suspend(self, entry: Entry, at: float) -> None:
-        target = entry["collection"] if entry["scope"] == "collection" else entry["target"]
-        self.suspended.change({**self.suspended.now, entry["suspension"]: (entry["scope"], target)}, at)
+        self.suspended.change({**self.suspended.now, entry["suspension"]: (entry["scope"], entry["target"])}, at)
 
     def _lift(self, entry: Entry, at: float) -> None:
         self.suspended.change({n: one for n, one in self.suspended.now.items() if n != entry["suspension"]}, at)

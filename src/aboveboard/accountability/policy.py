@@ -10,7 +10,7 @@ from typing import Any
 
 from aboveboard import strict
 from aboveboard.accountability.packs import Pack, moment, plain
-from aboveboard.accountability.rules import KINDS, OFFENCES, PURPOSES, ROLES, DocumentRule, Edit, Kind, Mode, Origin, Probe
+from aboveboard.accountability.rules import KINDS, OFFENCES, PURPOSES, ROLES, CertificateRule, DocumentRule, Edit, Kind, Mode, Origin, Probe
 from aboveboard.biometrics.calibration import similarity_for
 
 DUTIES: Mapping[str, tuple[str, ...]] = {
@@ -64,10 +64,17 @@ LOOKS = CASEWORK | {"collection.check", "subject.associate"}
 WRITES = frozenset(
     {
         "collection.create", "collection.reindex", "collection.scores", "face.enrol", "subject.create", "subject.associate",
-        "case.open", "case.change", "case.leads", "operator.add", "operator.certify",
+        "case.open", "case.change", "case.leads",
     }
 )  # fmt: skip
 """What somebody who is suspended, or may not work on what is, cannot do besides looks: taking away and reading remain."""
+UPKEEP = frozenset(
+    {
+        "collection.tag", "operator.add", "operator.rotate", "operator.revoke", "operator.certify", "suspension.make", "suspension.lift",
+        "backup.restore",
+    }
+)  # fmt: skip
+"""What nobody does who is suspended himself, or with his unit. While the system is suspended others may: the way back leads here."""
 
 
 POLICY_TAG = "aboveboard:policy"
@@ -203,8 +210,8 @@ def breaches(pack: Pack, asked: Asked) -> Iterator[Breach]:
     allowed_roles = DUTIES[asked.duty]
     if not set(asked.roles) & set(allowed_roles):
         yield "enforce", "roles", f"'{asked.duty}' needs the role {' or '.join(allowed_roles)}; ask an admin for it"
-    if asked.suspended and asked.duty in LOOKS | WRITES:
-        yield "enforce", "suspended", f"{asked.suspended} is suspended; two people lift that with: aboveboard suspension lift"
+    if asked.suspended and asked.duty in LOOKS | WRITES | UPKEEP:
+        yield "enforce", "suspended", f"{asked.suspended} is suspended; two others lift that with: aboveboard suspension lift"
     if asked.duty in LOOKS:
         yield from _standing(pack, asked)
         yield from _case(pack, asked)
@@ -260,18 +267,18 @@ def _standing(pack: Pack, asked: Asked) -> Iterator[Breach]:
         instead = f"act as an operator who holds {' or '.join(DUTIES[asked.duty])} alone"
         yield "enforce", "roles", f"one operator may not hold the roles {pair[0]} and {pair[1]}; {instead}"
     rule = pack.certificate
-    if rule.required and asked.duty in CASEWORK and (text := _uncertified(pack, asked)):
+    if rule.required and asked.duty in CASEWORK and (text := uncertified(rule, asked.certificate, asked.at)):
         yield rule.mode, "certificate", f"{text}; an admin enters one with: aboveboard operator certify"
 
 
-def _uncertified(pack: Pack, asked: Asked) -> str:
-    held, rule = asked.certificate, pack.certificate
+def uncertified(rule: CertificateRule, held: Certificate | None, at: str) -> str:
+    """Why somebody's certificate does not do at a time; empty where it does."""
     if held is None:
         return "who searches needs a certificate, and this operator has none"
     end = moment(held.until)
     if rule.max_age_days:
         end = min(end, moment(held.made_at) + timedelta(days=rule.max_age_days))
-    if moment(asked.at) >= end:
+    if moment(at) >= end:
         return f"the operator's certificate ended at {end.isoformat().replace('+00:00', 'Z')}"
     return f"the operator's certificate says {held.score:g}, less than {rule.least_score:g}" if held.score < rule.least_score else ""
 
