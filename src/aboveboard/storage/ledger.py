@@ -101,6 +101,11 @@ class Ledger:
             for row in connection.execute(chosen if end is None else chosen.where(LEDGER.c.seq < end)):
                 yield row.entry
 
+    def commitment_key(self, audit_id: str) -> bytes | None:
+        """The key that a look's commitments were made with; None where it was destroyed."""
+        with self._database.read() as connection:
+            return connection.scalar(sa.select(COMMITMENT_KEYS.c.key).where(COMMITMENT_KEYS.c.audit_id == audit_id))
+
     def fault(self, connection: sa.Connection) -> str:
         """What is wrong with the log: a gap in the sequence, or a root that its entries do not have; empty where it is whole."""
         size, subtrees, _ = self._state(connection)
