@@ -93,7 +93,9 @@ def open_case(
     _show(made, as_json)
     if not as_json:
         name = f"case credentials {shlex.quote(made.number)} --operator {shlex.quote(made.operator)}"
-        out().print(f"work in it with --case, or from any AWS SDK with the credential_process: {advice(name, data)}", style="dim")
+        out().print(
+            f"work in it with --case, or from any AWS SDK with the credential_process: {advice(name, data)}", style="dim", soft_wrap=True
+        )
 
 
 @cases.command("document")
@@ -246,6 +248,8 @@ def verify(
             typer.echo(printable(f"fault: {fault}"))
         if photograph:
             typer.echo(f"the photograph is {' and '.join(found.photograph) or 'no probe of this packet'}")
+        if not key:
+            typer.echo("note: checked with the packet's own key; compare it with one that was kept elsewhere, or give that with --key")
         typer.echo("FAULTY: see above" if found.faults else f"whole: {found.entries} entries are in the ledger, and the packet says so")
     raise typer.Exit(NOTHING if found.faults else DONE)
 

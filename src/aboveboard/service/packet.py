@@ -117,7 +117,7 @@ def verify(folder: Path, key: str = "", photograph: bytes | None = None) -> Veri
         faults += _unopened(told, entries)
         if packet_page.page(told) != (folder / PAGE).read_text():
             faults.append(f"{PAGE} does not say what {PACKET} says")
-    except (OSError, ValueError, LookupError, TypeError, AttributeError, RecursionError) as error:
+    except (OSError, ValueError, LookupError, TypeError, AttributeError, ArithmeticError, RecursionError) as error:
         raise BadRequest(f"{folder} is no packet that can be verified: {error!r}; make one with: aboveboard case packet") from error
     probes = [(look, probe) for look in told["record"]["looks"] for probe in look["probes"]] if photograph is not None else []
     found = [f"{probe['name']} of look {look['look']}" for look, probe in probes if _opens(probe, photograph or b"")]
@@ -177,6 +177,7 @@ def _look(n: int, intent: Mapping[str, Any], outcome: Mapping[str, Any] | None, 
         "roles": intent["roles"],
         "duty": intent["duty"],
         "collection": intent.get("collection", {}).get("id"),
+        "certificate": intent["asked"].get("certificate"),
         "policy": intent["policy"],
         "threshold": found.get("threshold", intent["threshold"]),
         "limit": intent["limit"],

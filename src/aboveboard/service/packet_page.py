@@ -48,20 +48,22 @@ def page(told: Mapping[str, Any]) -> str:
     case, looks = record["case"], record["looks"]
     answered = [look for look in looks if look["is_answered"]]
     empty = sum(not look["candidates"] for look in answered)
+    expected = _number(sum(look["expected_false"] or 0 for look in answered))
     made = f"{_count(len(looks), 'look')} {'was' if len(looks) == 1 else 'were'} made in this case"
+    chance = f"Chance alone brings E = {expected} false candidates in all of them together."
     refused = _count(len(record["refusals"]), "request")
     banners = sorted({pack["banner"] for pack in told["policies"].values() if pack["banner"]})
-    named = [one for look in looks for one in look["candidates"] if one["is_named_face"]]
+    shown = [one for group in (*(look["candidates"] for look in looks), *(one["leads"] for one in record["leads"])) for one in group]
     parts = [
         f"<h1>Case {_text(told['case'])}</h1>",
         *(f'<p class="warn">{_text(banner)}</p>' for banner in banners),
-        f"<p>{made}: {len(answered)} answered, of which {empty} brought up nobody; {refused} refused. {_MEANING}</p>",
-        _face(told["face"], named),
+        f"<p>{made}: {len(answered)} answered, of which {empty} brought up no candidate; {refused} refused. {chance} {_MEANING}</p>",
+        _face(told["face"], [one["name"] for one in shown if one["is_named_face"]]),
         "<h2>The case</h2>",
         _facts(_case(case)),
         _documents(case["documents"]),
         "<h2>Looks</h2>",
-        *(_look(look) for look in looks),
+        *(_look(look, told["calibrations"].get(look["calibration"]["sha256"], {})) for look in looks),
         *([] if looks else ["<p>None was made.</p>"]),
         "<h2>Leads below the threshold that were disclosed</h2>",
         *(_disclosure(one) for one in record["leads"]),
@@ -86,11 +88,11 @@ def page(told: Mapping[str, Any]) -> str:
     return f'<!doctype html>\n<html lang="en"><head>{head}</head>\n<body>\n' + "\n".join(filter(None, parts)) + "\n</body></html>\n"
 
 
-def _face(face: str | None, named: Sequence[Mapping[str, Any]]) -> str:
+def _face(face: str | None, names: Sequence[str]) -> str:
     if face is None:
         return "<p>Everybody who was brought up is a pseudonym here. No face was named when this packet was made.</p>"
-    where = ", ".join(_text(one["name"]) for one in named)
-    said = f"It is {where}." if named else "It is none of the candidates: no look of this case answered it."
+    where = ", ".join(dict.fromkeys(map(_text, names)))
+    said = f"It is {where}." if names else "It is none of the candidates: no look of this case answered it."
     return f"<p>Made for the face <code>{_text(face)}</code>. {said} Everybody else is a pseudonym.</p>"
 
 
@@ -111,24 +113,27 @@ def _documents(documents: Sequence[Mapping[str, Any]]) -> str:
     return "<h3>Authority documents, as they were entered</h3>" + _table(("kind", "requested", "decision", "decided"), rows)
 
 
-def _look(look: Mapping[str, Any]) -> str:
+def _look(look: Mapping[str, Any], calibration: Mapping[str, Any]) -> str:
     threshold = look["threshold"]
     value = f"{threshold['value']:.10g}" if threshold["value"] else "none"
     facts: list[tuple[str, Any]] = [
         ("what", _DUTIES.get(look["duty"], look["duty"]) + (f" ({look['collection']})" if look["collection"] else "")),
         ("when, by whom", f"{look['time']}, {look['operator']} ({', '.join(look['roles'])})"),
+        ("certificate", _certificate(look["certificate"])),
         ("declared", _declared(look)),
-        ("policy", f"{look['policy']['id']}, version {look['policy']['version']}"),
+        ("policy", f"{look['policy']['id']}, version {look['policy']['version']}; at most {look['limit']:,} candidates"),
+        ("model", f"{look['model']['pack']}, version {look['model']['version']}; calibration {look['calibration']['id']}"),
         ("threshold", f"{value}, {_ORIGINS[threshold['origin']]}; the policy's floor was {threshold['floor']:.10g}"),
         ("not kept", ", ".join(look["departures"])),
     ]
     if look["gallery_size"] is not None and look["fmr"] is not None:
-        factor = look["gallery_factor"]
+        factor, limit = look["gallery_factor"], calibration.get("measured_limit", 0)
+        beyond = f"; extrapolated: the calibration measured as far as FMR {_number(limit)}" if look["fmr"] < limit else ""
         facts += [
             ("compared with", f"N = {look['gallery_size']:,}"),
             (
                 "by chance alone",
-                f"FMR {_number(look['fmr'])} per comparison; E = N x FMR = {_number(look['expected_false'])} false candidates",
+                f"FMR {_number(look['fmr'])} per comparison; E = N x FMR = {_number(look['expected_false'])} false candidates{beyond}",
             ),
             ("FPIR", f"{_percent(look['fpir'])} of searches for somebody who is not enrolled bring up somebody"),
             ("FNIR", f"{_percent(look['fnir'])} of searches for somebody who is enrolled miss him"),
@@ -141,7 +146,7 @@ def _look(look: Mapping[str, Any]) -> str:
     return (
         f'<section class="look"><h3>Look {look["look"]}</h3>{_facts(facts)}{_answer(look)}'
         f"<table><tr><th>probe</th><th>commitment</th><th>its key</th></tr>{probes}</table>"
-        f'<p class="soft">audit id {_text(look["audit_id"])}; entries {", ".join(map(str, look["entries"]))} of the ledger</p></section>'
+        f'<p class="soft">audit id {_text(look["audit_id"])}; entries {_entries(look["entries"])}</p></section>'
     )
 
 
@@ -165,8 +170,17 @@ def _candidates(items: Sequence[Mapping[str, Any]]) -> str:
 
 
 def _disclosure(one: Mapping[str, Any]) -> str:
-    told = f"Entry {one['seq']}, {_text(one['time'])}: {_count(one['count'], 'lead')} shown to {_text(one['operator'])}, for a reason that "
-    return f"<p>{told}the agency keeps in his words. Leads did not reach the threshold.</p>{_candidates(one['leads'])}"
+    told = f"Entry {_entries([one['seq']])}, {_text(one['time'])}: {_count(one['count'], 'lead')} shown to {_text(one['operator'])}"
+    why = "for a reason that the agency keeps in his words. Leads did not reach the threshold."
+    return f"<p>{told}, {why}</p>{_candidates(one['leads'])}"
+
+
+def _certificate(held: Mapping[str, Any] | None) -> str:
+    return f"{100 * held['score']:.3g} % in a test, {held['made_at'][:10]} until {held['until'][:10]}" if held else "the operator held none"
+
+
+def _entries(numbers: Sequence[int]) -> str:
+    return ", ".join(f'<a href="proofs/{n:012d}.json">{n}</a>' for n in numbers)
 
 
 def _declared(one: Mapping[str, Any]) -> str:
@@ -248,7 +262,9 @@ def _count(count: int, what: str) -> str:
 
 
 def _number(value: float) -> str:
-    return f"{value:,.0f}" if value >= 1000 else f"{value:.3g}"
+    text = f"{value:,.0f}" if value >= 1000 else f"{value:.3g}"
+    mantissa, sign, exponent = text.partition("e")
+    return f"{mantissa}e{int(exponent)}" if sign else text
 
 
 def _percent(share: float) -> str:
