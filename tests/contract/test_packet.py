@@ -273,6 +273,21 @@ def test_who_may_make_one_and_where(strict_server, case, made, tmp_path):
     assert not any(one["is_named_face"] for look in told["record"]["looks"] for one in look["candidates"])
 
 
+def test_what_is_written_meanwhile_is_for_the_next_packet(strict_server, faces, made, tmp_path, monkeypatch):
+    """A search between the checkpoint and the reading of the entries."""
+    client, app = strict_server.client(strict_server.detective("busy")), strict_server.app
+    write = app.checkpoints.write
+
+    def then_search():
+        newest = write()
+        client.search_faces_by_image(CollectionId="marked", Image={"Bytes": picture(1)})
+        return newest
+
+    monkeypatch.setattr(app.checkpoints, "write", then_search)
+    written = packet.write(app, session_of(strict_server, "auditor-of-the-packet"), "case of busy", tmp_path / "packet")
+    assert (written.looks, packet.verify(tmp_path / "packet").faults) == (0, [])
+
+
 def test_an_empty_case_has_a_packet_too(strict_server, made, tmp_path):
     strict_server.detective("idle")
     auditor = session_of(strict_server, "auditor-of-the-packet")

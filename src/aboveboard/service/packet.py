@@ -67,7 +67,8 @@ def write(app: App, session: Session, number: str, to: Path, face: str = "") -> 
     case = app.cases.get(number)
     app.ledger.record("packet.made", {**actor(session), "case": case.handle, "is_for_a_face": bool(face)})
     newest = app.checkpoints.write()
-    entries = sorted(_entries(app, case), key=lambda entry: int(entry["seq"]))
+    # What is written meanwhile is for the next packet.
+    entries = sorted((one for one in _entries(app, case) if one["seq"] < newest.size), key=lambda entry: int(entry["seq"]))
     keys = _keys(app, case, entries, face)
     told = {
         "format": 1,

@@ -144,27 +144,26 @@ def test_wrong_words_are_told(run: Callable[..., Result], strict: Path) -> None:
     assert "no packet" in errors(run("case", "verify", strict, code=2))[0]
 
 
-@pytest.mark.parametrize(
-    "number",
-    ["", " ", "a\nb", "a\x00b", "\x1b[31mred", "\u202eevil", "x" * 101, "y" * 1_000_000, " a", "a "],
-    ids=lambda one: repr(one)[:12],
-)
-def test_a_number_that_cannot_be_one_opens_nothing(run: Callable[..., Result], strict: Path, number: str) -> None:
-    assert "1 to 100 printable characters" in errors(run("case", "open", *OPEN, "--", number, code=2))[0]
+HOPELESS = ["", " ", "a\nb", "a\x00b", "\x1b[31mred", "\u202eevil", "x" * 101, "y" * 1_000_000, " a", "a "]
+STRANGE = ["<script>alert(1)</script>", "'; DROP TABLE cases; --", "--operator", "../../etc", "№ 7 / Ω", "$(reboot)"]
+
+
+def test_a_number_that_cannot_be_one_opens_nothing(run: Callable[..., Result], strict: Path) -> None:
+    for number in HOPELESS:
+        assert "1 to 100 printable characters" in errors(run("case", "open", *OPEN, "--", number, code=2))[0]
     assert run("case", "list", "--operator", "watcher", "--json").stdout == ""
 
 
-@pytest.mark.parametrize(
-    "number", ["<script>alert(1)</script>", "'; DROP TABLE cases; --", "--operator", "../../etc", "№ 7 / Ω", "$(reboot)"]
-)
-def test_a_strange_number_is_a_number(run: Callable[..., Result], strict: Path, tmp_path: Path, number: str) -> None:
-    run("case", "open", *OPEN, "--", number)
-    assert json.loads(run("case", "credentials", *JANE, "--", number).stdout)["Version"] == 1
-    run("case", "packet", "--out", tmp_path / "packet", "--operator", "watcher", "--", number)
-    page = (tmp_path / "packet" / "packet.html").read_text()
-    assert "<script" not in page
-    assert sorted(one.name for one in tmp_path.iterdir() if one.name not in ("data", "home", "drawn", "near.png")) == ["packet"]
-    assert number not in run("ledger", "show", "--operator", "watcher").stdout.replace('"operator"', "")
+def test_a_strange_number_is_a_number(run: Callable[..., Result], strict: Path, tmp_path: Path) -> None:
+    for i, number in enumerate(STRANGE):
+        run("case", "open", *OPEN, "--", number)
+        assert json.loads(run("case", "credentials", *JANE, "--", number).stdout)["Version"] == 1
+        run("case", "packet", "--out", tmp_path / str(i), "--operator", "watcher", "--", number)
+        assert "<script" not in (tmp_path / str(i) / "packet.html").read_text()
+    assert [one["case"] for one in documents(run("case", "list", *JANE, "--json"))] == STRANGE
+    entries = documents(run("ledger", "show", "--operator", "watcher"))
+    words = {value for entry in entries for value in entry.values() if isinstance(value, str)}
+    assert not words & set(STRANGE)
 
 
 def test_a_reason_is_of_a_readable_length_and_stays_text(run: Callable[..., Result], strict: Path) -> None:
