@@ -43,6 +43,7 @@ from aboveboard.vision import null
 
 NO_FACE = "There are no faces in the image. Should be at least 1."
 HANDSHAKE_CODES = {
+    "ExpiredTokenException",
     "MissingAuthenticationTokenException",
     "UnrecognizedClientException",
     "InvalidSignatureException",

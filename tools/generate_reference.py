@@ -73,7 +73,8 @@ HEADERS = {
 HANDSHAKE = {
     "MissingAuthenticationTokenException": "no Authorization header",
     "InvalidSignatureException": "malformed, stale or wrong signature, or host, x-amz-date, x-amz-target not all signed",
-    "UnrecognizedClientException": "unknown access key",
+    "UnrecognizedClientException": "unknown access key, or one that was revoked",
+    "ExpiredTokenException": "a case's key that has ended: get another with `aboveboard case credentials`",
     "UnknownOperationException": "an operation that Amazon's model does not know",
 }
 """Codes of `errors.Unauthenticated`, which carries its own."""

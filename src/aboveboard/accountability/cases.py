@@ -8,7 +8,7 @@ import json
 import os
 import re
 import uuid
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime, timedelta
 from typing import Any, Literal
@@ -23,11 +23,13 @@ from aboveboard.accountability.rules import EDITS, KINDS, OFFENCES, PROBES, PURP
 from aboveboard.errors import BadRequest, Exists, NoSuch, Refused
 from aboveboard.storage.database import Database, driver, now
 from aboveboard.storage.ledger import Ledger
-from aboveboard.storage.schema import ACCESS_KEYS, CASE_LOOKS, CASES
+from aboveboard.storage.schema import ACCESS_KEYS, CASE_LOOKS, CASE_REASONS, CASES
 from aboveboard.storage.secrets import Keyring
 
 LONGEST_KEY_S = 43_200
 """How long a key of a case works at most: AWS's own longest session of a role, 12 hours."""
+_TIME = r"\d{4}-\d\d-\d\d(?:T[0-9:.]+(?:Z|[+-]\d\d:\d\d)?)?"
+_DOCUMENT = re.compile(rf"([^:]*):(.+?):({_TIME})(?::([^:]*):({_TIME}))?")
 _BY_NUMBER = sa.select(CASES).where(CASES.c.number == sa.bindparam("number"))
 _BY_ROW = sa.select(CASES).where(CASES.c.n == sa.bindparam("row"))
 _ADD_LOOK = 'INSERT INTO case_looks ("case", intent, audit_id) VALUES (?, ?, ?)'
@@ -59,9 +61,9 @@ class Case:
     closed_at: str
     comparisons: int
 
-    def commitment(self, text: str) -> str:
-        """HMAC-SHA256 under the case's own key: checkable by who holds the key, and nobody else."""
-        return hmac.new(self.key, text.encode(), hashlib.sha256).hexdigest()
+    def commitment(self, part: str, text: str) -> str:
+        """The commitment of its number, a document's reference or a reason: checkable by who holds that part's key, and nobody else."""
+        return commitment(self.key, part, text.encode())
 
     def facts(self, declared: Declared) -> CaseFacts:
         """What a rule may know of a look in this case."""
@@ -108,6 +110,15 @@ class Lead:
     similarity: float
 
 
+@dataclass(frozen=True, slots=True)
+class LookRef:
+    """A look of a case, and where the record has it: `outcome` None until it is written."""
+
+    audit_id: str
+    intent: int
+    outcome: int | None
+
+
 class Cases:
     """Cases in the database; each change is in the ledger, by the case's handle."""
 
@@ -127,15 +138,15 @@ class Cases:
         is_emergency: bool = False,
     ) -> Case:
         """Open a case of an operator, for 30 days unless `until` says otherwise. Raises Exists, BadRequest."""
-        if not re.fullmatch(r"[^\s\x00-\x1f](?:[^\x00-\x1f]{0,98}[^\s\x00-\x1f])?", number) or not number.isprintable():
-            raise BadRequest("a case's number is 1 to 100 printable characters")
+        if not 1 <= len(number) <= 100 or not number.isprintable() or number != number.strip():
+            raise BadRequest("a case's number is 1 to 100 printable characters, without a space at either end")
         check_words([purpose], PURPOSES, "purpose")
         check_words([offence] if offence else [], OFFENCES, "offence")
         opened = now()
         try:
             ends = moment(until) if until else moment(opened) + timedelta(days=30)
         except ValueError as error:
-            raise BadRequest(f"'{until}' is no date; write one like 2027-06-30") from error
+            raise BadRequest(f"'{until[:40]}' is no date; write one like 2027-06-30") from error
         if ends <= moment(opened):
             raise BadRequest(f"the case would have ended before it began, at {until}")
         key, handle = os.urandom(32), uuid.uuid4().hex
@@ -149,7 +160,8 @@ class Cases:
                 connection.execute(sa.insert(CASES).values(**row))
                 case = self._get(connection, number)
                 facts = {
-                    "case": handle, "number": case.commitment(number), "purpose": purpose, "offence": offence, "opened_at": opened,
+                    "case": handle, "number": case.commitment("number", number), "purpose": purpose, "offence": offence,
+                    "opened_at": opened,
                     "expires_at": case.expires_at, "is_emergency": is_emergency, "documents": [_shown(case, one) for one in documents],
                 }  # fmt: skip
                 self._ledger.append(connection, "case.opened", {**actor, **facts})
@@ -201,6 +213,7 @@ class Cases:
             expires = ends.isoformat(timespec="seconds").replace("+00:00", "Z")
             shown = {"probe": declared.probe, "edits": list(declared.edits), "reason": declared.reason}
             key = self._operators.case_key(connection, case.operator, case.n, expires, shown)
+            self._keep_reason(connection, case, declared.reason)
             facts = {"case": case.handle, "access_key": key.id, "expires_at": expires, **declaration(case, declared)}
             self._ledger.append(connection, "case.credentials", {**actor, **facts})
         return key, expires
@@ -211,30 +224,65 @@ class Cases:
             row = connection.execute(_BY_ROW, {"row": n}).one()
         return CaseSession(_case(row), strict.table(Declared, dict(declared), "what a key declares"))
 
-    def add_look(self, connection: sa.Connection, case: int, audit_id: str, intent: int) -> None:
+    def meter(self, n: int, comparisons: int) -> int:
+        """Count faces that are about to be compared one to one in a case; returns how many these make, whoever else compares meanwhile."""
+        counted = sa.update(CASES).where(CASES.c.n == n).values(comparisons=CASES.c.comparisons + comparisons)
+        with self._database.write() as connection:
+            return int(connection.execute(counted.returning(CASES.c.comparisons)).scalar_one())
+
+    def add_look(self, connection: sa.Connection, session: CaseSession, audit_id: str, intent: int) -> None:
         """Note, with its intent, that a look was made in a case."""
-        driver(connection).execute(_ADD_LOOK, (case, intent, audit_id))
+        driver(connection).execute(_ADD_LOOK, (session.case.n, intent, audit_id))
+        self._keep_reason(connection, session.case, session.declared.reason)
 
-    def keep(self, connection: sa.Connection, case: int, audit_id: str, leads: bytes | None, comparisons: int) -> None:
-        """Keep, with its outcome, what a look left: sealed leads, and how many faces it compared one to one."""
-        if leads is not None:
-            connection.execute(sa.update(CASE_LOOKS).where(CASE_LOOKS.c.audit_id == audit_id).values(leads=leads))
-        if comparisons:
-            connection.execute(sa.update(CASES).where(CASES.c.n == case).values(comparisons=CASES.c.comparisons + comparisons))
+    def end_look(self, connection: sa.Connection, audit_id: str, outcome: int, leads: Sequence[Lead]) -> None:
+        """Note a look's outcome with it, and keep its leads, sealed until somebody asks for them with a reason."""
+        sealed = self._keyring.seal(json.dumps([asdict(lead) for lead in leads]).encode(), "leads", audit_id) if leads else None
+        connection.execute(sa.update(CASE_LOOKS).where(CASE_LOOKS.c.audit_id == audit_id).values(outcome=outcome, leads=sealed))
 
-    def seal(self, audit_id: str, leads: Sequence[Lead]) -> bytes:
-        """Leads as they are kept until somebody asks for them with a reason."""
-        return self._keyring.seal(json.dumps([asdict(lead) for lead in leads]).encode(), "leads", audit_id)
-
-    def unseal(self, audit_id: str, sealed: bytes) -> list[Lead]:
-        return [Lead(**lead) for lead in json.loads(self._keyring.unseal(sealed, "leads", audit_id))]
-
-    def looks(self, case: Case) -> Iterator[tuple[int, str, bytes | None]]:
-        """The looks of a case in their order: the intent's entry, the audit id, the sealed leads."""
+    def looks(self, case: Case) -> list[LookRef]:
+        """The looks of a case in their order."""
         chosen = sa.select(CASE_LOOKS).where(CASE_LOOKS.c.case == case.n).order_by(CASE_LOOKS.c.intent)
         with self._database.read() as connection:
-            rows = connection.execute(chosen).all()
-        return ((row.intent, row.audit_id, row.leads) for row in rows)
+            return [LookRef(row.audit_id, row.intent, row.outcome) for row in connection.execute(chosen)]
+
+    def leads(self, case: Case) -> dict[str, list[Lead]]:
+        """The leads of its looks by audit id, best first. Nobody is told of them before `disclose` has recorded it."""
+        chosen = sa.select(CASE_LOOKS).where(CASE_LOOKS.c.case == case.n, CASE_LOOKS.c.leads.is_not(None))
+        with self._database.read() as connection:
+            rows = connection.execute(chosen.order_by(CASE_LOOKS.c.intent)).all()
+        return {row.audit_id: [Lead(**one) for one in json.loads(self._keyring.unseal(row.leads, "leads", row.audit_id))] for row in rows}
+
+    def disclose(self, session: CaseSession, leads: Sequence[tuple[str, int, Lead]], actor: Mapping[str, Any]) -> None:
+        """Record, before they are shown, that leads of these looks (audit id, rank, lead) are disclosed, for the reason that was given."""
+        case = session.case
+        keys = {audit_id: self._ledger.commitment_key(audit_id) or b"" for audit_id, _, _ in leads}
+        told = [
+            {
+                "audit_id": audit_id,
+                "rank": rank,
+                "commitment": commitment(keys[audit_id], f"lead {rank}", lead.reference.encode()),
+                "similarity": lead.similarity,
+            }
+            for audit_id, rank, lead in leads
+        ]
+        facts = {"case": case.handle, "audit_ids": list(keys), "count": len(leads), "leads": told}
+        with self._database.write() as connection:
+            self._keep_reason(connection, case, session.declared.reason)
+            reason = case.commitment("reason", session.declared.reason)
+            self._ledger.append(connection, "leads.disclosed", {**actor, **facts, "reason": reason})
+
+    def reasons(self, case: Case) -> list[tuple[str, str]]:
+        """When a reason was first given in a case, and its words."""
+        chosen = sa.select(CASE_REASONS).where(CASE_REASONS.c.case == case.n).order_by(CASE_REASONS.c.at)
+        with self._database.read() as connection:
+            return [(row.at, row.text) for row in connection.execute(chosen)]
+
+    @staticmethod
+    def _keep_reason(connection: sa.Connection, case: Case, text: str) -> None:
+        if text:
+            row = {"case": case.n, "commitment": case.commitment("reason", text), "text": text, "at": now()}
+            connection.execute(sa.insert(CASE_REASONS).prefix_with("OR IGNORE").values(**row))
 
     def keys(self, case: Case) -> list[str]:
         """The ids of the keys that were made for a case."""
@@ -262,22 +310,39 @@ def check_declared(declared: Declared) -> None:
 def declaration(case: Case, declared: Declared) -> dict[str, Any]:
     """What a look declares, as an entry says it: a reason as a commitment alone."""
     shown: dict[str, Any] = {"probe": declared.probe, "edits": list(declared.edits)}
-    return shown | ({"reason": case.commitment(declared.reason)} if declared.reason else {})
+    return shown | ({"reason": case.commitment("reason", declared.reason)} if declared.reason else {})
 
 
 def read_document(text: str) -> PaperRef:
     """A document from `KIND:REFERENCE:REQUESTED[:granted|refused:DECIDED]`, such as `warrant:24-117:2024-10-01:granted:2024-10-02`."""
-    kind, reference, requested, state, decided = [*text.split(":", 4), "", "", "", ""][:5]
     form = f"write a document as KIND:REFERENCE:REQUESTED or KIND:REFERENCE:REQUESTED:granted:DECIDED, KIND one of {', '.join(KINDS)}"
+    shown = f"'{text[:80]}'"
+    kind, reference, requested, state, decided = found.groups() if (found := _DOCUMENT.fullmatch(text)) else ("", "", "", None, None)
+    if kind not in KINDS or state not in (None, "granted", "refused"):
+        raise BadRequest(f"{shown}: {form}")
+    if not reference.isprintable() or len(reference) > 200:
+        raise BadRequest(f"{shown}: a document's reference is at most 200 printable characters")
     try:
-        for time in (requested, *([decided] if state else [])):
-            moment(time)
+        if decided and moment(decided) < moment(requested):
+            raise BadRequest(f"{shown}: it was decided before it was requested; mend the dates")
+        moment(requested)
     except ValueError as error:
-        raise BadRequest(f"'{text}': {error}; {form}") from error
-    if kind not in KINDS or not reference or state not in ("", "granted", "refused"):
-        raise BadRequest(f"'{text}': {form}")
-    facts = Document(next(one for one in KINDS if one == kind), requested, decided or None, state == "granted" if state else None)
+        raise BadRequest(f"{shown}: {error}; {form}") from error
+    facts = Document(next(one for one in KINDS if one == kind), requested, decided, None if state is None else state == "granted")
     return PaperRef(facts, reference)
+
+
+def commitment(key: bytes, part: str, value: bytes) -> str:
+    """HMAC-SHA256 of a value under a key of its own, which is HMAC-SHA256 of the part's name under the look's or the case's key.
+
+    Who is given the part's key can check this value, and no other part; without it an entry is linkable by nobody.
+    """
+    return hmac.new(part_key(key, part), value, hashlib.sha256).hexdigest()
+
+
+def part_key(key: bytes, part: str) -> bytes:
+    """The key that one part is committed to with: `probe 1` for a look's first image, `candidate 1` for its first candidate."""
+    return hmac.digest(key, part.encode(), "sha256")
 
 
 def _only_open(case: Case) -> None:
@@ -295,7 +360,7 @@ def _document_row(document: PaperRef) -> dict[str, Any]:
 
 def _shown(case: Case, document: PaperRef) -> dict[str, Any]:
     """A document as an entry says it: its reference as a commitment."""
-    return {**_document_row(document), "reference": case.commitment(document.reference)}
+    return {**_document_row(document), "reference": case.commitment("document", document.reference)}
 
 
 def _case(row: Any) -> Case:

@@ -75,6 +75,7 @@ class Gate:
         """Whether the operator may do this; raises Refused, on record."""
         time = now()
         pack = self.policy_of(collection, time)
+        self._check_open(session, duty, pack, collection)
         suspended, _ = self._stands(session, duty, collection)
         asked = Asked(duty, session.operator.roles, time, suspended=suspended)
         decision = decide(pack, asked)
@@ -101,6 +102,28 @@ class Gate:
         if duty not in LOOKS | WRITES:
             return "", None
         return self._standing.of(session.operator, _row(collection), with_certificate=duty in CASEWORK)
+
+    def _check_open(self, session: Session, duty: str, pack: Pack, collection: Collection | None) -> None:
+        """Refuse what a closed case's keys are used for besides looks in it, about which the pack decides."""
+        if session.case and session.case.case.closed_at and duty not in CASEWORK:
+            rule = f"{pack.id}/case"
+            self.refuse(
+                session, duty, rule, f"Refused by rule {rule}: the case is closed; use a key of another, or a lasting one.", collection
+            )
+
+    def still_allowed(self, session: Session, made: str, collection: Collection | None) -> Decision:
+        """The decision about a look of this duty that was made in a case before, as it would be now, thresholds apart.
+
+        Before its leads are disclosed; raises Refused, on record.
+        """
+        time = now()
+        pack = self.policy_of(collection, time)
+        asked = self._asked(session, made, time, collection, 100.0, 0, None, 0.0)
+        decision = decide(pack, asked)
+        if not decision.is_allowed:
+            facts = {"policy": pack_facts(pack), "asked": asked.plain()}
+            self.refuse(session, "case.leads", decision.rule, decision.message, collection, **facts)
+        return decision
 
     @contextmanager
     def search(
@@ -196,6 +219,7 @@ class Gate:
     ) -> Iterator[Look]:
         time = now()
         pack = self.policy_of(collection, time)
+        self._check_open(session, duty, pack, collection)
         asked = self._asked(session, duty, time, collection, threshold, limit, usual, least)
         decision = decide(pack, asked)
         if not decision.is_allowed:
@@ -206,9 +230,8 @@ class Gate:
             self.refuse(session, duty, "calibration", text, collection)
         key = os.urandom(32)
         audit_id = str(uuid.uuid4())
-        look = Look(
-            audit_id, pack, decision, calibration, key, self._ledger, self._cases, session.case, self._now_suspended(session, collection)
-        )
+        case, suspended = session.case if duty in CASEWORK else None, self._now_suspended(session, collection)
+        look = Look(audit_id, pack, asked, decision, calibration, key, self._ledger, self._cases, case, suspended)
         intent = self._intent(session, asked, audit_id, look, probe)
         gallery = partial(_gallery, collection) if collection else None
         look.begin(self._writer.submit(self._ledger.record, "look.intent", intent, key, look.note, gallery))
@@ -256,9 +279,9 @@ class Gate:
             "duty": asked.duty,
             "policy": pack_facts(look.pack),
             "asked": asked.plain(),
-            "threshold": {"value": decision.threshold, "origin": decision.origin, "floor": decision.floor},
+            "threshold": decision.threshold_facts(),
             "limit": decision.limit,
-            "probe": probe.shown(look.key),
+            "probe": probe.shown(look.key, asked.duty),
             "model": {"pack": card.id, "version": card.model_version, "sha256": [part.sha256 for part in card.files]},
             "calibration": {"id": look.calibration.id, "sha256": look.calibration.sha256},
         }

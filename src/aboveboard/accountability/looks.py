@@ -5,8 +5,6 @@ Each waits until its intent is on the disk, asks the template store under its pe
 
 from __future__ import annotations
 
-import hashlib
-import hmac
 import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from concurrent.futures import Future
@@ -17,9 +15,9 @@ import numpy as np
 import sqlalchemy as sa
 from numpy.typing import NDArray
 
-from aboveboard.accountability.cases import Cases, CaseSession, Lead
+from aboveboard.accountability.cases import Cases, CaseSession, Lead, commitment
 from aboveboard.accountability.packs import Pack
-from aboveboard.accountability.policy import Decision, judge_gallery
+from aboveboard.accountability.policy import CASEWORK, Asked, Decision, decide, judge_gallery
 from aboveboard.biometrics.calibration import Calibration, alone, expected_false, fmr_at, fpir
 from aboveboard.biometrics.gallery import LEAST, Factor, OwnScores, mean_and_spread
 from aboveboard.biometrics.matching import comparison_scores
@@ -43,7 +41,7 @@ Check = Callable[[int], None]
 class Probe:
     """What is looked up: images, enrolled faces, an enrolled person.
 
-    Images are read once the look is decided; only a keyed commitment of each is recorded.
+    Images are read once the look is decided; only a keyed commitment of each is recorded, and of the faces that somebody is looked for by.
     `subject` is the handle of a person, which the record may keep.
     """
 
@@ -51,11 +49,13 @@ class Probe:
     face_ids: tuple[str, ...] = ()
     subject: str = ""
 
-    def shown(self, key: bytes) -> dict[str, Any]:
+    def shown(self, key: bytes, duty: str) -> dict[str, Any]:
         """The probe as the intent names it."""
+        searched = [face_id.encode() for face_id in self.face_ids] if duty in CASEWORK else []
+        values = [*(read() for read in self.images), *searched]
         parts = {
-            "commitments": [commitment(key, f"probe {i}", read()) for i, read in enumerate(self.images, 1)],
-            "face_ids": list(self.face_ids),
+            "commitments": [commitment(key, f"probe {i}", value) for i, value in enumerate(values, 1)],
+            "face_ids": [] if searched else list(self.face_ids),
             "subject": self.subject,
         }
         return {name: part for name, part in parts.items() if part}
@@ -68,6 +68,7 @@ class Look:
         self,
         audit_id: str,
         pack: Pack,
+        asked: Asked,
         decision: Decision,
         calibration: Calibration,
         key: bytes,
@@ -79,13 +80,24 @@ class Look:
         """`suspended` says, inside a transaction, what was suspended since the look was decided."""
         self.audit_id, self.pack, self.decision, self.calibration, self.key = audit_id, pack, decision, calibration, key
         self._ledger, self._cases, self._case, self._suspended = ledger, cases, case, suspended
+        self._asked, self._announced = asked, decision
         self._intent: Future[int] = Future()
         self._is_closed = False
 
-    @property
-    def case_comparisons(self) -> int:
-        """Faces that were compared one to one in this case before this look."""
-        return self._case.case.comparisons if self._case else 0
+    def metered(self, comparisons: int) -> int:
+        """With how many faces one is compared, those of the case so far among them: a thousand comparisons are a search of a thousand.
+
+        The look is decided again with that number: a floor that keeps an FPIR rises with it, and so does what no threshold means.
+        """
+        size = self._cases.meter(self._case.case.n, comparisons) if self._case else comparisons
+        again = decide(self.pack, self._asked.with_comparisons(size))
+        if not again.is_allowed:
+            # Nothing is compared: what the message says to send must be enough the next time.
+            if self._case:
+                self._cases.meter(self._case.case.n, -comparisons)
+            self._withhold(again.rule, again.message, {"gallery_size": size})
+        self.decision = again
+        return size
 
     def begin(self, intent: Future[int]) -> None:
         """The intent is being written."""
@@ -94,7 +106,7 @@ class Look:
     def note(self, connection: sa.Connection, intent: int) -> None:
         """Written with the intent: that the look belongs to its case."""
         if self._case is not None:
-            self._cases.add_look(connection, self._case.case.n, self.audit_id, intent)
+            self._cases.add_look(connection, self._case, self.audit_id, intent)
 
     def wait_for_intent(self) -> int:
         """Return once the intent is on the disk; raises Unavailable if it could not be written."""
@@ -113,14 +125,13 @@ class Look:
         best_of: int = 1,
         own: OwnScores | None = None,
         histogram: NDArray[np.int64] | None = None,
-        compared: int = 0,
     ) -> Candidates:
         """Those at or above the threshold as candidates, best first, once their outcome is on the disk.
 
         Those below it, where the pack keeps them, are sealed with the case.
 
         `kind`: what a reference is; `best_of`: the most comparisons that one reference's score was the best of; `own`: the scores among
-        the gallery's own faces; `histogram`: of all scores of this search; `compared`: faces that count towards the case's comparisons.
+        the gallery's own faces; `histogram`: of all scores of this search.
         """
         reached = [(reference, self.calibration.similarity_of_best(score, m), score) for reference, score, m in scored]
         reached.sort(key=lambda item: (-item[1], -item[2], item[0]))
@@ -150,7 +161,7 @@ class Look:
         ][: self.decision.leads_limit]
         if self.decision.leads_limit:
             found["below_threshold"] = len(leads)
-        basis = self._close(gallery_size, found, None, best_of, own, leads, compared)
+        basis = self._close(gallery_size, found, None, best_of, own, leads)
         return Candidates(self.audit_id, basis, self.decision.withhold_identities, items)
 
     def associated(self, accepted: Sequence[str], refused: Mapping[str, float]) -> Association:
@@ -209,7 +220,6 @@ class Look:
         best_of: int = 1,
         own: OwnScores | None = None,
         leads: Sequence[Lead] = (),
-        compared: int = 0,
     ) -> Basis:
         """Write the outcome; returns what it rests on. A search makes one comparison with each face of the gallery."""
         basis = self._basis(gallery_size, gallery_size if comparisons is None else comparisons, best_of, own)
@@ -219,20 +229,21 @@ class Look:
         if not judged.is_allowed:
             self._withhold(judged.rule, judged.message, _factor(factor))
         rates = {"fmr": basis.fmr, "expected_false": basis.expected_false, "fpir": basis.fpir, "fnir": basis.fnir}
-        departed = {"departures": list(judged.departures)} if judged.departures else {}
-        self._record({"gallery_size": gallery_size, **rates, **_factor(factor), **departed, **found}, leads, compared)
+        more = [one for one in (*self.decision.departures, *judged.departures) if one not in self._announced.departures]
+        departed: dict[str, Any] = {"departures": more} if more else {}
+        if self.decision.threshold != self._announced.threshold:
+            departed["threshold"] = self.decision.threshold_facts()
+        self._record({"gallery_size": gallery_size, **rates, **_factor(factor), **departed, **found}, leads)
         return basis
 
-    def _record(self, found: Mapping[str, Any], leads: Sequence[Lead] = (), compared: int = 0) -> None:
+    def _record(self, found: Mapping[str, Any], leads: Sequence[Lead] = ()) -> None:
         """Write the outcome, unless somebody was suspended meanwhile: then that it is withheld."""
         intent = self.wait_for_intent()
 
-        def beside(connection: sa.Connection, _: int) -> None:
+        def beside(connection: sa.Connection, outcome: int) -> None:
             if suspended := self._suspended(connection):
                 raise Refused(f"{suspended} was suspended while it was searched", rule=f"{self.pack.id}/suspended")
-            if self._case is not None:
-                sealed = self._cases.seal(self.audit_id, leads) if leads else None
-                self._cases.keep(connection, self._case.case.n, self.audit_id, sealed, compared)
+            self._noted(connection, outcome, leads)
 
         try:
             self._ledger.record("look.outcome", {"audit_id": self.audit_id, "intent": intent, "looked": True, **found}, beside=beside)
@@ -244,15 +255,22 @@ class Look:
         """Record that templates were compared and nothing of it was answered, and raise."""
         intent = self.wait_for_intent()
         self._is_closed = True
-        self._ledger.record("look.outcome", {"audit_id": self.audit_id, "intent": intent, "looked": True, "withheld": rule, **facts})
+        outcome = {"audit_id": self.audit_id, "intent": intent, "looked": True, "withheld": rule, **facts}
+        self._ledger.record("look.outcome", outcome, beside=self._noted)
         raise Refused(message, rule=rule)
+
+    def _noted(self, connection: sa.Connection, outcome: int, leads: Sequence[Lead] = ()) -> None:
+        """Written with the outcome: that it is the case's."""
+        if self._case is not None:
+            self._cases.end_look(connection, self.audit_id, outcome, leads)
 
     def not_looked(self, reason: str) -> None:
         """Record that no comparison was answered, unless one was."""
         if not self._is_closed:
             self._is_closed = True
             intent = self.wait_for_intent()
-            self._ledger.record("look.outcome", {"audit_id": self.audit_id, "intent": intent, "looked": False, "reason": reason})
+            outcome = {"audit_id": self.audit_id, "intent": intent, "looked": False, "reason": reason}
+            self._ledger.record("look.outcome", outcome, beside=self._noted)
 
     def _basis(self, gallery_size: int, comparisons: int, best_of: int, own: OwnScores | None) -> Basis:
         threshold = self.decision.threshold
@@ -387,26 +405,11 @@ class CompareLook:
     def candidates(self, probe: Template, references: Sequence[Template]) -> Candidates:
         """Candidates among the references; their face ids are their indices, as text."""
         self.look.wait_for_intent()
-        if not references:
-            return self.look.answer((), self.look.case_comparisons)
+        size = self.look.metered(len(references))
         scores = [float(comparison_scores(probe.vector, reference.vector[None])[0]) for reference in references]
-        # Padded, so that ties keep the order of the references. A thousand comparisons in a case are a search of a thousand.
-        size = self.look.case_comparisons + len(scores)
-        return self.look.answer(((f"{i:04d}", score, 1) for i, score in enumerate(scores)), size, compared=len(scores))
+        # Padded, so that ties keep the order of the references.
+        return self.look.answer(((f"{i:04d}", score, 1) for i, score in enumerate(scores)), size)
 
 
 def _factor(factor: Factor | None) -> dict[str, Any]:
     return {} if factor is None else {"gallery_factor": asdict(factor)}
-
-
-def commitment(key: bytes, part: str, value: bytes) -> str:
-    """HMAC-SHA256 of a value under a key of its own, which is HMAC-SHA256 of the part's name under the look's key.
-
-    Who is given the part's key can check this value, and no other part of the look; without it an entry is linkable by nobody.
-    """
-    return hmac.new(part_key(key, part), value, hashlib.sha256).hexdigest()
-
-
-def part_key(key: bytes, part: str) -> bytes:
-    """The key that one part of a look is committed to with: `probe 1` for its first image, `candidate 1` for its first candidate."""
-    return hmac.digest(key, part.encode(), "sha256")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator, Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from datetime import timedelta
 from typing import Any
 
@@ -140,6 +140,10 @@ class Asked:
         """As an entry says it; what is as it would be anyway is left out. `from_plain` reads it."""
         return _without_defaults(self, plain(asdict(self)))
 
+    def with_comparisons(self, comparisons: int) -> Asked:
+        """The same, once it is known how many comparisons it is in full."""
+        return replace(self, comparisons=comparisons)
+
     @staticmethod
     def from_plain(raw: Mapping[str, Any]) -> Asked:
         """Raises BadRequest where it is no such document."""
@@ -168,6 +172,10 @@ class Decision:
     @property
     def is_allowed(self) -> bool:
         return not self.rule
+
+    def threshold_facts(self) -> dict[str, Any]:
+        """Its threshold as an entry says it."""
+        return {"value": self.threshold, "origin": self.origin, "floor": self.floor}
 
 
 Breach = tuple[Mode, str, str]
@@ -229,6 +237,12 @@ def judge_gallery(pack: Pack, factor: float | None, *, has_reason: bool) -> Deci
         f"the gallery factor is {factor:.3g}, above {rule.max_factor:g}: its scores do not mean what they say; see docs/gallery-factor.md"
     )
     return _refusal(pack, "gallery", text)
+
+
+def judge_case(pack: Pack, purpose: str, offence: str) -> Decision:
+    """Whether looks may be made for this purpose and offence at all: what `decide` would refuse at each of them is refused here."""
+    broken = next((breach for breach in _purpose(pack, purpose, offence) if breach[0] == "enforce"), None)
+    return _refusal(pack, *broken[1:]) if broken else Decision()
 
 
 @dataclass(frozen=True, slots=True)
@@ -297,13 +311,7 @@ def _case(pack: Pack, asked: Asked) -> Iterator[Breach]:
         yield "enforce", "case", "the case is closed; open another"
     elif moment(case.expires_at) <= moment(asked.at):
         yield "enforce", "case", f"the case ended at {case.expires_at}; open another"
-    if not rule.allows(case.purpose):
-        allowed = ", ".join(purpose for purpose in PURPOSES if rule.allows(purpose))
-        yield rule.mode, "purpose", f"nobody may be looked for to {PURPOSES.get(case.purpose, case.purpose)}; the purposes are {allowed}"
-    if not pack.offences.allows(case.purpose, case.offence):
-        allowed = ", ".join(offence for offence in OFFENCES if pack.offences.allows(case.purpose, offence))
-        given = f"'{case.offence}' is not an offence" if case.offence else "the case names no offence"
-        yield pack.offences.mode, "offence", f"{given} for which a {case.purpose} may be looked for; these are: {allowed}"
+    yield from _purpose(pack, case.purpose, case.offence)
     document = pack.document_for(case.purpose, case.offence)
     if document and (text := _undocumented(document, case, asked.at)):
         yield document.mode, "documents", text
@@ -311,6 +319,18 @@ def _case(pack: Pack, asked: Asked) -> Iterator[Breach]:
         yield pack.probes.mode, "probe", f"a {case.probe} may not be searched for; {' and '.join(pack.probes.types)} may"
     if edits := [edit for edit in case.edits if edit not in pack.probes.edits]:
         yield pack.probes.mode, "probe", f"a probe may not be edited by {edits[0]}; search for the picture as it was taken"
+
+
+def _purpose(pack: Pack, purpose: str, offence: str) -> Iterator[Breach]:
+    """Whether anybody may be looked for to this end."""
+    if not pack.purposes.allows(purpose):
+        allowed = ", ".join(one for one in PURPOSES if pack.purposes.allows(one))
+        text = f"nobody may be looked for to {PURPOSES.get(purpose, purpose)}; the purposes are {allowed}"
+        yield pack.purposes.mode, "purpose", text
+    if not pack.offences.allows(purpose, offence):
+        allowed = ", ".join(one for one in OFFENCES if pack.offences.allows(purpose, one))
+        given = f"'{offence}' is not an offence" if offence else "the case names no offence"
+        yield pack.offences.mode, "offence", f"{given} for which a {purpose} may be looked for; these are: {allowed}"
 
 
 def _undocumented(rule: DocumentRule, case: CaseFacts, at: str) -> str:

@@ -13,6 +13,7 @@ import typer
 
 from aboveboard import __version__, memory
 from aboveboard.cli import (
+    casework,
     checking,
     common,
     demo,
@@ -66,6 +67,7 @@ app.add_typer(deployment.models, name="models")
 app.add_typer(ledger.ledger, name="ledger")
 app.add_typer(report.reports, name="report")
 app.add_typer(policy.policies, name="policy")
+app.add_typer(casework.cases, name="case")
 
 
 def _version(is_asked: bool) -> None:

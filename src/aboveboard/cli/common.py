@@ -45,7 +45,7 @@ OperatorName = Annotated[
 DONE, NOTHING, USAGE, REFUSED, SAMPLE, UNAVAILABLE, INTERRUPTED = 0, 1, 2, 3, 4, 5, 130
 EXIT_CODES: Mapping[int, str] = {
     DONE: "done, candidates or faces found",
-    NOTHING: "nothing found: no candidate, or no face; by doctor and ledger verify: something is wrong; by evaluate: the run is invalid",
+    NOTHING: "nothing found: no candidate, or no face; by doctor and what verifies: something is wrong; by evaluate: the run is invalid",
     USAGE: "wrong usage or bad request",
     REFUSED: "refused by a rule, the message names it",
     SAMPLE: "no photograph could be used",

@@ -13,7 +13,8 @@ from rich.table import Table
 from rich.text import Text
 
 from aboveboard.biometrics.vocabulary import Box, Candidate, Candidates, Face
-from aboveboard.cli import basis
+from aboveboard.cli import basis, casework
+from aboveboard.cli.casework import ProbeEdits, ProbeKind, Reason
 from aboveboard.cli.common import (
     DONE,
     NOTHING,
@@ -37,6 +38,7 @@ from aboveboard.cli.folders import SUFFIXES, Photograph, gather
 from aboveboard.errors import BadRequest, BadSample, NoFace
 
 if TYPE_CHECKING:
+    from aboveboard.accountability.operators import Session
     from aboveboard.biometrics.calibration import Calibration
     from aboveboard.service.app import App
     from aboveboard.service.identify import Searched
@@ -113,11 +115,18 @@ def detect(paths: Pictures, data: Data = None, operator: OperatorName = "", as_j
     raise typer.Exit(DONE if faces_found else NOTHING if readable else SAMPLE)
 
 
+CaseNumber = Annotated[str, typer.Option("--case", metavar="NUMBER", help="The case that this is done in; one of your own.")]
+
+
 def compare(
     source: Annotated[Path, typer.Argument(metavar="SOURCE", help="A photograph; its largest face is compared.")],
     target: Annotated[Path, typer.Argument(metavar="TARGET", help="The photograph whose faces it is compared with.")],
     threshold: Threshold = None,
     quality: Quality = "NONE",
+    case: CaseNumber = "",
+    probe: ProbeKind = "photograph",
+    edit: ProbeEdits = None,
+    reason: Reason = "",
     data: Data = None,
     operator: OperatorName = "",
     as_json: Json = False,
@@ -130,7 +139,7 @@ def compare(
     one, other = (_single(path) for path in (source, target))
     for photograph in (one, other):
         check_drawing(draw, [photograph])
-    app, session = open_as(data, operator)
+    app, session = _inside(*open_as(data, operator), case, probe, edit, reason)
     from aboveboard.service import identify
 
     contents = one.read(app), other.read(app)
@@ -191,6 +200,10 @@ def search(
     threshold: Threshold = None,
     limit: Annotated[int, typer.Option("--limit", min=1, max=4096, metavar="N", help="The longest candidate list.")] = 80,
     quality: Quality = "NONE",
+    case: CaseNumber = "",
+    probe: ProbeKind = "photograph",
+    edit: ProbeEdits = None,
+    reason: Reason = "",
     data: Data = None,
     operator: OperatorName = "",
     as_json: Json = False,
@@ -203,7 +216,7 @@ def search(
     """
     photographs, _ = gather(paths)
     check_drawing(draw, photographs)
-    app, session = open_as(data, operator)
+    app, session = _inside(*open_as(data, operator), case, probe, edit, reason)
     from aboveboard.accountability.gate import must_agree
     from aboveboard.service import identify
 
@@ -230,6 +243,17 @@ def search(
         out().print(overview)
         basis.show(out(), searches, app.models.calibration)
     raise typer.Exit(DONE if any(searches) else NOTHING if searches or faceless else SAMPLE)
+
+
+def _inside(app: App, session: Session, case: str, probe: str, edits: Sequence[str] | None, reason: str) -> tuple[App, Session]:
+    """The session, in a case if one is named; what the probe is can only be declared there."""
+    from aboveboard.service import cases
+
+    if case:
+        return app, cases.enter(app, session, case, casework.declared(probe, edits, reason))
+    if edits or reason or probe != "photograph":
+        raise BadRequest("--probe, --edit and --reason are declared in a case; name one with --case")
+    return app, session
 
 
 def check_drawing(draw: Path | None, photographs: Sequence[Photograph]) -> None:

@@ -148,14 +148,18 @@ def prove(app: App, session: Session, seq: int, against: bytes) -> dict[str, Any
     Raises BadRequest where there is no such entry, or the older checkpoint is not one of this log as it is.
     """
     app.gate.authorise(session, "ledger.read")
-    newest = sign(app)
+    return proof(app, seq, sign(app), against)
+
+
+def proof(app: App, seq: int, newest: Checkpoint, against: bytes = b"") -> dict[str, Any]:
+    """As `prove`, for a caller who was authorised, in the log that a checkpoint signs."""
     if not 0 <= seq < newest.size:
         raise BadRequest(f"there is no entry {seq}: the ledger has {newest.size}, from 0 on")
 
     def encoded(steps: list[bytes]) -> list[str]:
         return [base64.b64encode(step).decode() for step in steps]
 
-    proof: dict[str, Any] = {
+    shown: dict[str, Any] = {
         "seq": seq,
         "entry": next(app.ledger.entries(seq, seq + 1), b"").decode(),
         "checkpoint": newest.note.decode(),
@@ -165,11 +169,11 @@ def prove(app: App, session: Session, seq: int, against: bytes) -> dict[str, Any
         if against:
             old = verify_ledger.read_checkpoint(against, app.checkpoints.verifier_key, "").size
             steps = consistency_proof(app.ledger.root, old, newest.size) if 0 < old <= newest.size else []
-            proof |= {"against": against.decode(), "consistency": encoded(steps)}
-        verify_ledger.check_proof(proof, app.checkpoints.verifier_key, b"")
+            shown |= {"against": against.decode(), "consistency": encoded(steps)}
+        verify_ledger.check_proof(shown, app.checkpoints.verifier_key, b"")
     except ValueError as error:
         raise BadRequest(f"nothing can be proven: {error}; export the ledger and see what verify says") from error
-    return proof
+    return shown
 
 
 def keep_packs(database: Database, ledger: Ledger, policies: Policies) -> None:

@@ -13,7 +13,7 @@ import sqlalchemy as sa
 from aboveboard.errors import Unavailable
 from aboveboard.storage.database import Database, driver, now
 from aboveboard.storage.merkle import grow, leaf_hash, root_of, root_over
-from aboveboard.storage.schema import LEDGER, LEDGER_BLOCKS
+from aboveboard.storage.schema import COMMITMENT_KEYS, LEDGER, LEDGER_BLOCKS
 
 BLOCK = 256
 """Entries whose common root is kept, so that a proof need not hash the whole log. A power of two."""
@@ -100,6 +100,11 @@ class Ledger:
         with self._database.read() as connection:
             for row in connection.execute(chosen if end is None else chosen.where(LEDGER.c.seq < end)):
                 yield row.entry
+
+    def commitment_key(self, audit_id: str) -> bytes | None:
+        """The key that a look's commitments were made with; None where it was destroyed."""
+        with self._database.read() as connection:
+            return connection.scalar(sa.select(COMMITMENT_KEYS.c.key).where(COMMITMENT_KEYS.c.audit_id == audit_id))
 
     def fault(self, connection: sa.Connection) -> str:
         """What is wrong with the log: a gap in the sequence, or a root that its entries do not have; empty where it is whole."""

@@ -42,8 +42,20 @@ CASE_LOOKS = sa.Table(
     sa.Column("case", sa.ForeignKey("cases.n"), primary_key=True),
     sa.Column("intent", sa.Integer, primary_key=True),
     sa.Column("audit_id", sa.String, nullable=False, unique=True),
+    # The entry of its outcome; null until there is one.
+    sa.Column("outcome", sa.Integer),
     # Candidates between the pack's floor for leads and the threshold, sealed until they are asked for; null where there is none.
     sa.Column("leads", sa.LargeBinary),
+    sqlite_with_rowid=False,
+)
+CASE_REASONS = sa.Table(
+    "case_reasons",
+    METADATA,
+    # What somebody gave as a reason, in his words. The ledger has the commitment alone.
+    sa.Column("case", sa.ForeignKey("cases.n"), primary_key=True),
+    sa.Column("commitment", sa.String, primary_key=True),
+    sa.Column("text", sa.String, nullable=False),
+    sa.Column("at", sa.String, nullable=False),
     sqlite_with_rowid=False,
 )
 CERTIFICATES = sa.Table(

@@ -17,6 +17,7 @@ import cv2
 import numpy as np
 from typer.testing import Result
 
+from aboveboard import bootstrap, settings
 from aboveboard.vision import null
 
 COMMAND = [sys.executable, "-m", "aboveboard"]
@@ -61,6 +62,13 @@ def served(environment: Mapping[str, str], *arguments: str) -> Iterator[tuple[su
     finally:
         process.kill()
         process.communicate()
+
+
+def certify(environment: Mapping[str, str], name: str) -> None:
+    """Enter a certificate of an operator, as an admin would."""
+    app = bootstrap.open_app(settings.load(Path(environment["ABOVEBOARD_DATA"]), dict(environment)))
+    app.standing.certify(name, "examiner", 1.0, "2999-01-01", "test")
+    app.database.close()
 
 
 def client(exports: Mapping[str, str]) -> Any:

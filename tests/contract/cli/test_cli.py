@@ -12,7 +12,7 @@ from pathlib import Path
 
 import cv2
 import pytest
-from commands import COMMAND, documents, errors, write
+from commands import COMMAND, certify, documents, errors, write
 from typer.testing import Result
 
 from aboveboard.cli.folders import Photograph
@@ -276,7 +276,7 @@ def test_search_exit_codes(run: Callable[..., Result], photographs: Path, galler
     run("search", stranger, "-c", gallery, "--operator", "mallory", code=2)
 
 
-def test_a_strict_collection_refuses_and_withholds(run: Callable[..., Result], photographs: Path) -> None:
+def test_a_strict_collection_refuses_and_withholds(run: Callable[..., Result], photographs: Path, environment: Mapping[str, str]) -> None:
     bob = photographs / "bob.jpg"
     run("operator", "add", "chief", "--role", "admin")
     run("operator", "add", "clerk", "--role", "enroller", "--operator", "chief")
@@ -285,7 +285,9 @@ def test_a_strict_collection_refuses_and_withholds(run: Callable[..., Result], p
     run("collection", "create", "strict", "--policy", "public-safety", "--operator", "chief")
     run("index", bob, "-c", "strict", "--operator", "detective", code=3)
     run("index", bob, "-c", "strict", "--operator", "clerk")
-    search = ["search", bob, "-c", "strict", "--operator", "detective"]
+    certify(environment, "detective")
+    run("case", "open", "1", "--purpose", "suspect", "--offence", "theft", "--operator", "detective")
+    search = ["search", bob, "-c", "strict", "--case", "1", "--operator", "detective"]
     assert "public-safety/threshold.floor" in errors(run(*search, "-t", "80", code=3))[0]
     assert documents(run("ledger", "show", "--last", "1", "--operator", "chief"))[0]["type"] == "refused"
     shown = run(*search).stdout

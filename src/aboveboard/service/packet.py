@@ -1,0 +1,316 @@
+"""The defence's packet of a case: what was asked, what it rested on and found, and proofs that it was recorded so at the time.
+
+`record` of packet.json is computed from the ledger's entries alone, so that who has the proofs can compute it again. Whoever is not the
+face that the packet is for is a pseudonym: no FaceId, ExternalImageId, UserId, name or template of anybody else is in it.
+"""
+
+from __future__ import annotations
+
+import hmac
+import json
+import re
+import shutil
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import sqlalchemy as sa
+
+from aboveboard import __version__
+from aboveboard.accountability import verify_ledger
+from aboveboard.accountability.cases import Case, commitment, part_key
+from aboveboard.accountability.gate import actor
+from aboveboard.accountability.operators import Session
+from aboveboard.biometrics.calibration import expected_false, fmr_at
+from aboveboard.errors import BadRequest, NoSuch, Unavailable
+from aboveboard.service import packet_page, record
+from aboveboard.service.app import App
+from aboveboard.storage.database import now
+from aboveboard.storage.schema import PACKS
+from aboveboard.vision.packs import PackFolder
+
+PACKET, PAGE, PROOFS = "packet.json", "packet.html", "proofs"
+Keys = Mapping[str, Mapping[str, Mapping[str, str]]]
+"""By audit id and part (`probe 1`, `candidate 1`, `lead 1`; of the case `number`): its key in hexadecimal and, of the named face, `of`."""
+
+
+@dataclass(frozen=True, slots=True)
+class Written:
+    """A packet that was written, and the checkpoint that its proofs lead to."""
+
+    looks: int
+    entries: int
+    size: int
+    root: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class Verified:
+    """What is wrong with a packet, how many entries it proves, and which probes a photograph is."""
+
+    faults: list[str]
+    entries: int
+    photograph: list[str]
+
+
+def write(app: App, session: Session, number: str, to: Path, face: str = "") -> Written:
+    """Write the packet of a case into a new or empty folder; it is an entry itself. `face`: the face whose commitments are opened.
+
+    Raises BadRequest for a folder that holds something or a face id that is none, Unavailable where it cannot be written.
+    """
+    app.gate.authorise(session, "case.packet")
+    if to.exists() and (not to.is_dir() or any(to.iterdir())):
+        raise BadRequest(f"{to} is not an empty folder; name one that is, or is not there yet")
+    if face and not re.fullmatch(r"[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}", face):
+        raise BadRequest("--face takes a FaceId, such as 5b1d1c50-3c4e-4b1c-9a9e-2f3d1c0b9a8e")
+    case = app.cases.get(number)
+    app.ledger.record("packet.made", {**actor(session), "case": case.handle, "is_for_a_face": bool(face)})
+    newest = app.checkpoints.write()
+    # What is written meanwhile is for the next packet.
+    entries = sorted((one for one in _entries(app, case) if one["seq"] < newest.size), key=lambda entry: int(entry["seq"]))
+    keys = _keys(app, case, entries, face)
+    told = {
+        "format": 1,
+        "made_at": now(),
+        "program": __version__,
+        "case": number,
+        "face": face or None,
+        "checkpoint": {"size": newest.size, "root": newest.root.hex()},
+        "record": of_entries(entries, keys),
+        "keys": keys,
+        **_cards(app, entries),
+    }
+    try:
+        (to / PROOFS).mkdir(parents=True)
+        for entry in entries:
+            proof = record.proof(app, entry["seq"], newest)
+            (to / PROOFS / f"{entry['seq']:012d}.json").write_text(json.dumps(proof, ensure_ascii=False) + "\n")
+        (to / verify_ledger.KEY).write_text(f"{app.checkpoints.verifier_key}\n")
+        shutil.copyfile(verify_ledger.__file__, to / "verify_ledger.py")
+        (to / PAGE).write_text(packet_page.page(told))
+        (to / PACKET).write_text(json.dumps(told, indent=1, ensure_ascii=False) + "\n")
+    except OSError as error:
+        raise Unavailable(f"the packet in {to} is not whole ({error.strerror}); remove it and name a folder with room") from error
+    return Written(len(told["record"]["looks"]), len(entries), newest.size, newest.root)
+
+
+def verify(folder: Path, key: str = "", photograph: bytes | None = None) -> Verified:
+    """Check a packet: each proof against one checkpoint, and that packet and page say what the entries say. Raises BadRequest."""
+    faults: list[str] = []
+    try:
+        told = json.loads((folder / PACKET).read_bytes())
+        own = (folder / verify_ledger.KEY).read_text().strip()
+        entries = []
+        for file in sorted((folder / PROOFS).glob("*.json")):
+            proof = json.loads(file.read_bytes())
+            try:
+                verify_ledger.check_proof(proof, key or own, b"")
+                signed = verify_ledger.read_checkpoint(proof["checkpoint"].encode(), key or own, file.name)
+                if {"size": signed.size, "root": signed.root.hex()} != told["checkpoint"]:
+                    faults.append(f"{file.name} leads to another checkpoint than the packet's")
+            except ValueError as error:
+                faults.append(f"{file.name}: {error}")
+            entries.append(json.loads(proof["entry"]))
+        entries.sort(key=lambda entry: int(entry["seq"]))
+        if of_entries(entries, told["keys"]) != told["record"]:
+            faults.append(f"{PACKET} does not say what the entries say")
+        faults += _unopened(told, entries)
+        if packet_page.page(told) != (folder / PAGE).read_text():
+            faults.append(f"{PAGE} does not say what {PACKET} says")
+    except (OSError, ValueError, LookupError, TypeError, AttributeError, ArithmeticError, RecursionError) as error:
+        raise BadRequest(f"{folder} is no packet that can be verified: {error!r}; make one with: aboveboard case packet") from error
+    probes = [(look, probe) for look in told["record"]["looks"] for probe in look["probes"]] if photograph is not None else []
+    found = [f"{probe['name']} of look {look['look']}" for look, probe in probes if _opens(probe, photograph or b"")]
+    return Verified(faults, len(entries), found)
+
+
+def of_entries(entries: Sequence[Mapping[str, Any]], keys: Keys) -> dict[str, Any]:
+    """What the entries of a case say, for people: nothing else goes in, so that anybody can make it again out of the proofs."""
+    by_type: dict[str, list[Mapping[str, Any]]] = {}
+    for entry in entries:
+        by_type.setdefault(entry["type"], []).append(entry)
+    opened = by_type["case.opened"][0]
+    outcomes = {entry["audit_id"]: entry for entry in by_type.get("look.outcome", [])}
+    order = {intent["audit_id"]: i for i, intent in enumerate(by_type.get("look.intent", []), 1)}
+    looks = [_look(order[one["audit_id"]], one, outcomes.get(one["audit_id"]), keys) for one in by_type.get("look.intent", [])]
+    sizes = {look["audit_id"]: look["gallery_size"] for look in looks}
+    documents = [*opened["documents"], *(entry["document"] for entry in by_type.get("case.document", []))]
+    closed = by_type.get("case.closed", [])
+    return {
+        "case": {
+            "handle": opened["case"],
+            "operator": opened["operator"],
+            "purpose": opened["purpose"],
+            "offence": opened["offence"] or None,
+            "opened_at": opened["time"],
+            "expires_at": opened["expires_at"],
+            "closed_at": closed[0]["time"] if closed else None,
+            "is_emergency": opened["is_emergency"],
+            "documents": [{key: value for key, value in one.items() if key != "reference"} for one in documents],
+        },
+        "looks": looks,
+        "leads": [_disclosure(entry, order, sizes, keys) for entry in by_type.get("leads.disclosed", [])],
+        "refusals": [
+            {"seq": one["seq"], "time": one["time"], "operator": one["operator"], "duty": one["duty"], "rule": one["rule"]}
+            for one in by_type.get("refused", [])
+        ],
+        "keys_made": [
+            {"seq": one["seq"], "time": one["time"], "operator": one["operator"], "expires_at": one["expires_at"], **_declared(one)}
+            for one in by_type.get("case.credentials", [])
+        ],
+        "packets": [{"seq": one["seq"], "time": one["time"], "operator": one["operator"]} for one in by_type.get("packet.made", [])],
+        "entries": [entry["seq"] for entry in entries],
+    }
+
+
+def _look(n: int, intent: Mapping[str, Any], outcome: Mapping[str, Any] | None, keys: Keys) -> dict[str, Any]:
+    found = outcome or {}
+    opened = keys.get(intent["audit_id"], {})
+    size = found.get("gallery_size")
+    commitments = intent["probe"].get("commitments", [])
+    return {
+        "look": n,
+        "audit_id": intent["audit_id"],
+        "entries": [intent["seq"], *([outcome["seq"]] if outcome else [])],
+        "time": intent["time"],
+        "operator": intent["operator"],
+        "roles": intent["roles"],
+        "duty": intent["duty"],
+        "collection": intent.get("collection", {}).get("id"),
+        "certificate": intent["asked"].get("certificate"),
+        "policy": intent["policy"],
+        "threshold": found.get("threshold", intent["threshold"]),
+        "limit": intent["limit"],
+        **_declared(intent.get("declared", {})),
+        "departures": [*intent.get("departures", []), *found.get("departures", [])],
+        "probes": [
+            {"name": f"probe {i}", "commitment": one, "key": opened.get(f"probe {i}", {}).get("key")}
+            for i, one in enumerate(commitments, 1)
+        ],
+        "model": intent["model"],
+        "calibration": intent["calibration"],
+        "is_answered": bool(found.get("looked")) and "withheld" not in found,
+        "withheld": found.get("withheld"),
+        "reason": found.get("reason") if outcome else "the record has no outcome: the server was stopped, and nothing was answered",
+        "gallery_size": size,
+        **{name: found.get(name) for name in ("fmr", "expected_false", "fpir", "fnir", "gallery_factor", "below_threshold")},
+        "candidates": [_told(one, i, n, "candidate", size, opened) for i, one in enumerate(found.get("candidates", []), 1)],
+    }
+
+
+def _told(one: Mapping[str, Any], rank: int, look: int, kind: str, size: int | None, opened: Mapping[str, Any]) -> dict[str, Any]:
+    """A candidate or a lead under its pseudonym, with what chance alone does at its similarity."""
+    fmr = fmr_at(one["similarity"])
+    return {
+        "name": f"{kind} {rank} of look {look}",
+        "similarity": one["similarity"],
+        "fmr": fmr,
+        "expected_false": expected_false(fmr, size or 0),
+        "commitment": one["commitment"],
+        "is_named_face": f"{kind} {rank}" in opened,
+    }
+
+
+def _disclosure(entry: Mapping[str, Any], order: Mapping[str, int], sizes: Mapping[str, int | None], keys: Keys) -> dict[str, Any]:
+    leads = [
+        _told(one, one["rank"], order[one["audit_id"]], "lead", sizes[one["audit_id"]], keys.get(one["audit_id"], {}))
+        for one in entry["leads"]
+    ]
+    return {"seq": entry["seq"], "time": entry["time"], "operator": entry["operator"], "count": entry["count"], "leads": leads}
+
+
+def _declared(said: Mapping[str, Any]) -> dict[str, Any]:
+    return {"probe_kind": said.get("probe"), "edits": said.get("edits", []), "gave_reason": "reason" in said}
+
+
+def _entries(app: App, case: Case) -> Iterator[dict[str, Any]]:
+    """Every entry of a case: those that name its handle, and the outcomes of its looks."""
+    for look in app.cases.looks(case):
+        if look.outcome is not None:
+            yield json.loads(next(app.ledger.entries(look.outcome, look.outcome + 1)))
+    handle = case.handle.encode()
+    for line in app.ledger.entries():
+        if handle in line and (entry := json.loads(line)).get("case") == case.handle:
+            yield entry
+
+
+def _keys(app: App, case: Case, entries: Sequence[Mapping[str, Any]], face: str) -> dict[str, dict[str, dict[str, str]]]:
+    """The keys of the case's number and of every probe, and of the candidates and leads that the named face is."""
+    opened: dict[str, dict[str, dict[str, str]]] = {case.handle: {"number": {"key": part_key(case.key, "number").hex()}}}
+    own = _references(
+        app, {entry["collection"]["id"] for entry in entries if "collection" in entry and "faces" in entry["collection"]}, face
+    )
+    secrets = {}
+    for entry in entries:
+        if entry["type"] == "look.intent" and (key := app.ledger.commitment_key(entry["audit_id"])):
+            secrets[entry["audit_id"]] = key
+            probes = range(1, 1 + len(entry["probe"].get("commitments", [])))
+            opened[entry["audit_id"]] = {f"probe {i}": {"key": part_key(key, f"probe {i}").hex()} for i in probes}
+    for audit_id, part, value in _parts(entries):
+        for reference in own if audit_id in secrets else []:
+            if hmac.compare_digest(commitment(secrets[audit_id], part, reference.encode()), value):
+                opened[audit_id][part] = {"key": part_key(secrets[audit_id], part).hex(), "of": reference}
+    return opened
+
+
+def _parts(entries: Sequence[Mapping[str, Any]]) -> Iterator[tuple[str, str, str]]:
+    """Audit id, part and commitment of each candidate that was answered and of each lead that was disclosed."""
+    for entry in entries:
+        if entry["type"] == "look.outcome":
+            for i, one in enumerate(entry.get("candidates", []), 1):
+                yield entry["audit_id"], f"candidate {i}", one["commitment"]
+        elif entry["type"] == "leads.disclosed":
+            for one in entry["leads"]:
+                yield one["audit_id"], f"lead {one['rank']}", one["commitment"]
+
+
+def _references(app: App, collections: set[str], face: str) -> list[str]:
+    """What looks may have called a face: its id and, in a search of people, the handle of the person whose it is."""
+    found = [face] if face else []
+    for name in sorted(collections) if face else []:
+        try:
+            collection = app.collections.get(name)
+            for row in app.collections.faces(collection, [face]):
+                found += [app.subjects.get(collection, row.subject_id).handle] if row.subject_id else []
+        except NoSuch:
+            continue
+    return found
+
+
+def _cards(app: App, entries: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+    """The cards of the models and calibrations that the looks name, and the rules of their packs, each only where it is the very same."""
+    intents = [entry for entry in entries if entry["type"] == "look.intent"]
+    packs = PackFolder(app.settings.models)
+    models, calibrations = {}, {}
+    for intent in intents:
+        model, named = intent["model"], intent["calibration"]
+        try:
+            card, calibration = packs.card(model["pack"]), packs.calibration(model["pack"])
+        except (NoSuch, Unavailable):
+            continue
+        if [part.sha256 for part in card.files] == model["sha256"] and card.model_version == model["version"]:
+            shown = asdict(card)
+            models[model["pack"]] = {name: shown[name] for name in ("id", "name", "model_version", "licence", "training_data", "limits")}
+        if calibration is not None and calibration.sha256 == named["sha256"]:
+            calibrations[named["sha256"]] = calibration.provenance
+    named = {intent["policy"]["sha256"] for intent in intents}
+    with app.database.read() as connection:
+        rules = connection.execute(sa.select(PACKS).where(PACKS.c.sha256.in_(named))).all()
+    return {"models": models, "calibrations": calibrations, "policies": {row.sha256: json.loads(row.text) for row in rules}}
+
+
+def _unopened(told: Mapping[str, Any], entries: Sequence[Mapping[str, Any]]) -> Iterator[str]:
+    """What was said to be opened and does not open: the case's number, the named face's candidates and leads."""
+    opened = next(entry for entry in entries if entry["type"] == "case.opened")
+    number = {"key": told["keys"][opened["case"]]["number"]["key"], "commitment": opened["number"]}
+    if not _opens(number, told["case"].encode()):
+        yield "the case is not of the number that the packet says"
+    for audit_id, part, value in _parts(entries):
+        one = told["keys"].get(audit_id, {}).get(part)
+        if one and not _opens({"key": one["key"], "commitment": value}, one["of"].encode()):
+            yield f"{part} of {audit_id} is not the face that the packet names"
+
+
+def _opens(part: Mapping[str, Any], value: bytes) -> bool:
+    return bool(part["key"]) and hmac.compare_digest(hmac.new(bytes.fromhex(part["key"]), value, "sha256").hexdigest(), part["commitment"])

