@@ -21,7 +21,18 @@ from aboveboard.accountability.catalogue import Policies
 from aboveboard.accountability.looks import AssociateLook, Check, CheckLook, CompareLook, Kind, Look, Probe, ScoresLook, SearchLook
 from aboveboard.accountability.operators import Session
 from aboveboard.accountability.packs import Pack
-from aboveboard.accountability.policy import CASEWORK, LOOKS, POLICY_TAG, WRITES, Asked, Decision, decide, least_of_check
+from aboveboard.accountability.policy import (
+    CASEWORK,
+    LOOKS,
+    POLICY_TAG,
+    UPKEEP,
+    WRITES,
+    Asked,
+    Certificate,
+    Decision,
+    decide,
+    least_of_check,
+)
 from aboveboard.accountability.standing import Standing
 from aboveboard.biometrics.vocabulary import GalleryScores
 from aboveboard.errors import BadRequest, Busy, Error, Refused
@@ -64,7 +75,8 @@ class Gate:
         """Whether the operator may do this; raises Refused, on record."""
         time = now()
         pack = self.policy_of(collection, time)
-        asked = Asked(duty, session.operator.roles, time, suspended=self._suspended(session, duty, collection))
+        suspended, _ = self._stands(session, duty, collection)
+        asked = Asked(duty, session.operator.roles, time, suspended=suspended)
         decision = decide(pack, asked)
         if not decision.is_allowed:
             self._refuse(session, pack, asked, decision, collection)
@@ -72,20 +84,23 @@ class Gate:
 
     def refuse(self, session: Session, duty: str, rule: str, message: str, collection: Collection | None = None, **facts: Any) -> NoReturn:
         """Record a refusal and raise it."""
-        named = {"collection": collection.id} if collection else {}
-        held = {"case": session.case.case.handle} if session.case else {}
-        shown = {**actor(session), "duty": duty, "rule": rule, **named, **held, **facts}
-        self._standing.refused(session.operator, duty, rule, self.policy_of(collection), shown)
+        self._ledger.record("refused", _refusal(session, duty, rule, collection, facts))
         raise Refused(message, rule=rule)
 
     def _refuse(self, session: Session, pack: Pack, asked: Asked, decision: Decision, collection: Collection | None) -> NoReturn:
-        """Refuse by a pack, with all that the decision rests on, so that it can be made again."""
+        """Refuse by a pack, with all that the decision rests on, so that it can be made again; it may suspend who is refused again."""
         facts = {"policy": pack_facts(pack), "asked": asked.plain()} | ({} if asked.threshold is None else {"threshold": asked.threshold})
-        self.refuse(session, asked.duty, decision.rule, decision.message, collection, **facts)
+        shown = _refusal(session, asked.duty, decision.rule, collection, facts)
+        self._standing.refused(session.operator, asked.duty, decision.rule, pack, shown)
+        raise Refused(decision.message, rule=decision.rule)
 
-    def _suspended(self, session: Session, duty: str, collection: Collection | None) -> str:
-        concerned = duty in LOOKS | WRITES
-        return self._standing.suspended(session.operator, str(collection.n) if collection else "") if concerned else ""
+    def _stands(self, session: Session, duty: str, collection: Collection | None) -> tuple[str, Certificate | None]:
+        """What of all that the duty concerns is suspended, in words, and the operator's certificate where it needs one."""
+        if duty in UPKEEP:
+            return self._standing.himself_suspended(session.operator), None
+        if duty not in LOOKS | WRITES:
+            return "", None
+        return self._standing.of(session.operator, _row(collection), with_certificate=duty in CASEWORK)
 
     @contextmanager
     def search(
@@ -214,7 +229,7 @@ class Gate:
         """All that the decision about a look rests on."""
         case = session.case
         alone = case.case.comparisons + 1 if case else 1
-        is_casework = duty in CASEWORK
+        suspended, certificate = self._stands(session, duty, collection)
         return Asked(
             duty,
             session.operator.roles,
@@ -224,14 +239,14 @@ class Gate:
             usual,
             least,
             collection.face_count if collection else alone,
-            case.facts if case and is_casework else None,
-            self._standing.certificate(session.operator.name) if is_casework else None,
-            self._suspended(session, duty, collection),
+            case.facts if case and duty in CASEWORK else None,
+            certificate,
+            suspended,
         )
 
     def _now_suspended(self, session: Session, collection: Collection | None) -> Callable[[sa.Connection], str]:
         """What an outcome asks before it is written: was anything suspended since the look was decided?"""
-        return partial(self._standing.suspended, session.operator, str(collection.n) if collection else "")
+        return partial(self._standing.suspended, session.operator, _row(collection))
 
     def _intent(self, session: Session, asked: Asked, audit_id: str, look: Look, probe: Probe) -> dict[str, Any]:
         card, decision, case = self._models.card, look.decision, session.case
@@ -257,6 +272,17 @@ class Gate:
 def _gallery(collection: Collection, connection: sa.Connection) -> dict[str, Any]:
     """The gallery of a look as it is when the intent is written: so it follows from the entries before."""
     return {"collection": commitments.gallery(connection, collection.n)}
+
+
+def _row(collection: Collection | None) -> str:
+    """How suspensions know a collection: a name may be another's tomorrow."""
+    return str(collection.n) if collection else ""
+
+
+def _refusal(session: Session, duty: str, rule: str, collection: Collection | None, facts: Mapping[str, Any]) -> dict[str, Any]:
+    named = {"collection": collection.id} if collection else {}
+    held = {"case": session.case.case.handle} if session.case else {}
+    return {**actor(session), "duty": duty, "rule": rule, **named, **held, **facts}
 
 
 def pack_facts(pack: Pack) -> dict[str, str]:

@@ -64,10 +64,17 @@ LOOKS = CASEWORK | {"collection.check", "subject.associate"}
 WRITES = frozenset(
     {
         "collection.create", "collection.reindex", "collection.scores", "face.enrol", "subject.create", "subject.associate",
-        "case.open", "case.change", "case.leads", "operator.add", "operator.certify",
+        "case.open", "case.change", "case.leads",
     }
 )  # fmt: skip
 """What somebody who is suspended, or may not work on what is, cannot do besides looks: taking away and reading remain."""
+UPKEEP = frozenset(
+    {
+        "collection.tag", "operator.add", "operator.rotate", "operator.revoke", "operator.certify", "suspension.make", "suspension.lift",
+        "backup.restore",
+    }
+)  # fmt: skip
+"""What nobody does who is suspended himself, or with his unit. While the system is suspended others may: the way back leads here."""
 
 
 POLICY_TAG = "aboveboard:policy"
@@ -203,8 +210,8 @@ def breaches(pack: Pack, asked: Asked) -> Iterator[Breach]:
     allowed_roles = DUTIES[asked.duty]
     if not set(asked.roles) & set(allowed_roles):
         yield "enforce", "roles", f"'{asked.duty}' needs the role {' or '.join(allowed_roles)}; ask an admin for it"
-    if asked.suspended and asked.duty in LOOKS | WRITES:
-        yield "enforce", "suspended", f"{asked.suspended} is suspended; two people lift that with: aboveboard suspension lift"
+    if asked.suspended and asked.duty in LOOKS | WRITES | UPKEEP:
+        yield "enforce", "suspended", f"{asked.suspended} is suspended; two others lift that with: aboveboard suspension lift"
     if asked.duty in LOOKS:
         yield from _standing(pack, asked)
         yield from _case(pack, asked)

@@ -28,6 +28,7 @@ from aboveboard.cli import (
     reindexing,
     report,
     serve,
+    standing,
     studying,
 )
 
@@ -57,7 +58,10 @@ app.command("backup")(keeping.backup)
 app.command("restore")(keeping.restore)
 app.command("doctor")(keeping.doctor)
 app.add_typer(deployment.collections, name="collection")
+deployment.operators.command("certify")(standing.certify)
+deployment.operators.command("uncertify")(standing.uncertify)
 app.add_typer(deployment.operators, name="operator")
+app.add_typer(standing.suspensions, name="suspension")
 app.add_typer(deployment.models, name="models")
 app.add_typer(ledger.ledger, name="ledger")
 app.add_typer(report.reports, name="report")

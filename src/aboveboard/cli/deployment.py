@@ -171,20 +171,30 @@ def operator_add(
 
 @operators.command("list")
 def operator_list(data: Data = None, operator: OperatorName = "", as_json: Json = False) -> None:
-    """List the operators, their roles and their keys, without the secrets. --json prints one line for each operator."""
+    """List the operators: roles, unit, certificate, whether one is suspended, and keys, without the secrets.
+
+    --json prints one line for each operator.
+    """
     app, session = open_as(data, operator)
     app.gate.authorise(session, "operator.list")
-    table, keys = columns("operator", "roles", "access key", "buckets", "made", "revoked"), app.operators.keys()
+    table, keys = columns("operator", "roles", "unit", "certificate", "access key", "buckets", "made", "revoked"), app.operators.keys()
+    certificates = app.standing.certificates()
     for one in app.operators.all():
+        certificate, suspended = certificates.get(one.name), app.standing.himself_suspended(one)
         if as_json:
             listed = [
                 {"access_key_id": key.id, "buckets": list(key.buckets), "created_at": key.created_at, "revoked_at": key.revoked_at or None}
                 for key in keys[one.name]
             ]
-            show_json({"operator": one.name, "roles": list(one.roles), "keys": listed})
+            held = asdict(certificate) if certificate else None
+            standing = {"unit": one.unit, "certificate": held, "suspended": suspended}
+            show_json({"operator": one.name, "roles": list(one.roles), **standing, "keys": listed})
+        name = Text.assemble(one.name, ("\nsuspended", "red") if suspended else "")
+        shown = f"until {certificate.until[:10]}, {certificate.score:g}" if certificate else "none"
         for key in keys[one.name]:
             roles, buckets = ", ".join(one.roles), ", ".join(key.buckets) or "none"
-            table.add_row(one.name, roles, key.id, buckets, key.created_at[:10], Text(key.revoked_at[:10], "yellow"))
+            revoked = Text(key.revoked_at[:10], "yellow")
+            table.add_row(name, roles, one.unit, shown, key.id, buckets, key.created_at[:10], revoked)
     if not as_json:
         out().print(table)
 

@@ -56,6 +56,7 @@ def serve(
     from aboveboard.cli.supervisor import supervise
     from aboveboard.rekognition import telemetry
     from aboveboard.rekognition.certificate import Certificate
+    from aboveboard.service import record
 
     handler = logging.StreamHandler()
     handler.setFormatter(telemetry.Lines())
@@ -71,7 +72,7 @@ def serve(
     scrapes = None if metrics_port is None else listen_for_metrics(metrics_port)
     lines = [f"metrics on {_url('http', '127.0.0.1', scrapes.server_port)}/metrics"] if scrapes else []
     url = _url("https" if certificate else "http", host, listener.getsockname()[1])
-    app.checkpoints.write()  # of the ledger as it was found; where it cannot be kept nobody is served
+    record.sign(app)  # the ledger as it was found; where that cannot be kept nobody is served
     made = app.operators.first(app.gate.policy_of(None))
     lines += [*first_words(made[0], app), "", *key_lines(made[1], app.settings.region)] if made else []
     if not made:

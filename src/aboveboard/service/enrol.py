@@ -128,6 +128,8 @@ def prepare(
 
 def store(app: App, session: Session, collection_id: str, prepared: Sequence[Prepared]) -> list[Indexed]:
     """Enrol what was prepared, all of it in one transaction with one ledger entry. On the disk when it returns."""
+    # Again: a folder takes hours, and who was suspended meanwhile enrols no more.
+    app.gate.authorise(session, "face.enrol", app.collections.get(collection_id))
     version = app.models.card.model_version
     with app.database.write() as connection:
         collection = app.collections.get(collection_id, connection)

@@ -9,7 +9,7 @@ import logging
 import shutil
 import threading
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import fields
 from pathlib import Path
 from typing import Any
@@ -27,20 +27,78 @@ from aboveboard.service.app import App
 from aboveboard.storage import commitments
 from aboveboard.storage.checkpoints import Checkpoint
 from aboveboard.storage.database import Database, now
-from aboveboard.storage.ledger import Ledger
+from aboveboard.storage.ledger import BLOCK, Ledger
 from aboveboard.storage.merkle import consistency_proof, inclusion_proof
 from aboveboard.storage.schema import PACKS
 
 EVERY_S = 600
 """How often a server signs a checkpoint, where there are new entries."""
+BLOCKS = 256
+"""Blocks of entries that a server hashes again as often: a million entries in two and a half hours."""
 
 log = logging.getLogger("aboveboard.ledger")
+
+
+def sign(app: App) -> Checkpoint:
+    """Sign the ledger as it is now, having held it against what was signed before; a fault is dealt with, and signed all the same."""
+    if fault := _fault(app):
+        _distrust(app, fault)
+    return app.checkpoints.write()
+
+
+def _fault(app: App) -> str:
+    """Where the ledger departs from its own root, or from the checkpoint that was kept last; empty where it does not.
+
+    Cheap: blocks of entries are not hashed again (`_walk` does that).
+    """
+    kept = _kept(app)
+    try:
+        size, root = app.ledger.checkpoint()
+        if kept and kept.size > size:
+            return f"it has {size} entries, and {kept.name} signs {kept.size}: it was cut off, or an older one was put in its place"
+        if app.ledger.root(0, size) != root:
+            return f"the entries from {size // BLOCK * BLOCK} on are not those of its root"
+        if kept and app.ledger.root(0, kept.size) != kept.root:
+            return f"its first {kept.size} entries are not those that {kept.name} signs"
+    except Unavailable as error:
+        return error.message
+    except TypeError:
+        return "an entry is damaged"
+    return ""
+
+
+def _kept(app: App) -> verify_ledger.Checkpoint | None:
+    """The checkpoint that was kept last. One that was cut off in a crash is passed over, as one of another deployment is."""
+    dated = []
+    for file in app.checkpoints.files():
+        with suppress(OSError):  # removed this moment
+            dated.append((file.stat().st_mtime_ns, file))
+    for _, file in sorted(dated, reverse=True):
+        with suppress(OSError, ValueError, LookupError):
+            return verify_ledger.read_checkpoint(file.read_bytes(), app.checkpoints.verifier_key, file.name)
+    return None
+
+
+def _walk(app: App, start: int) -> int:
+    """Hash some blocks of entries again, from `start` on; where to go on, 0 after the last."""
+    if fault := app.ledger.block_fault(start, start + BLOCKS):
+        _distrust(app, fault)
+    size, _ = app.ledger.checkpoint()
+    return start + BLOCKS if (start + BLOCKS) * BLOCK <= size else 0
+
+
+def _distrust(app: App, fault: str) -> None:
+    """Tell the log that the ledger is not whole and, where the deployment's pack says so, suspend the system."""
+    log.error("the ledger is not whole: %s", fault)
+    pack = app.gate.policy_of(None)
+    if pack.suspension.ledger and pack.suspension.mode == "enforce":
+        app.standing.suspend_by_itself(f"{pack.id}/suspension: {fault}")
 
 
 def checkpoint(app: App, session: Session) -> Checkpoint:
     """Sign the ledger as it is now."""
     app.gate.authorise(session, "ledger.read")
-    return app.checkpoints.write()
+    return sign(app)
 
 
 def export(app: App, session: Session, to: Path) -> Checkpoint:
@@ -52,7 +110,7 @@ def export(app: App, session: Session, to: Path) -> Checkpoint:
     if to.exists() and (not to.is_dir() or any(to.iterdir())):
         raise BadRequest(f"{to} is not an empty folder; name one that is, or is not there yet")
     app.ledger.record("ledger.exported", actor(session))
-    last = app.checkpoints.write()
+    last = sign(app)
     try:
         checkpoints = to / verify_ledger.CHECKPOINTS
         checkpoints.mkdir(parents=True)
@@ -90,7 +148,7 @@ def prove(app: App, session: Session, seq: int, against: bytes) -> dict[str, Any
     Raises BadRequest where there is no such entry, or the older checkpoint is not one of this log as it is.
     """
     app.gate.authorise(session, "ledger.read")
-    newest = app.checkpoints.write()
+    newest = sign(app)
     if not 0 <= seq < newest.size:
         raise BadRequest(f"there is no entry {seq}: the ledger has {newest.size}, from 0 on")
 
@@ -166,17 +224,21 @@ def served(app: App) -> Iterator[None]:
         thread.join()
         try:
             app.ledger.record("server.stopped", {"version": __version__})
-            app.checkpoints.write()
+            sign(app)
         except Unavailable as error:
             log.error("%s", error.message)
 
 
 def _sign(app: App, stopped: threading.Event) -> None:
-    while not stopped.wait(EVERY_S):
+    at = wait_s = 0
+    while not stopped.wait(wait_s):
         try:
-            app.checkpoints.write()
+            at = _walk(app, at)
+            if wait_s:  # the ledger as it was found is signed already
+                sign(app)
         except Unavailable as error:
             log.error("%s", error.message)
+        wait_s = EVERY_S
 
 
 def _sha256(file: Path) -> str:

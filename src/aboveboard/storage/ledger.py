@@ -12,7 +12,7 @@ import sqlalchemy as sa
 
 from aboveboard.errors import Unavailable
 from aboveboard.storage.database import Database, now
-from aboveboard.storage.merkle import grow, leaf_hash, root_of
+from aboveboard.storage.merkle import grow, leaf_hash, root_of, root_over
 from aboveboard.storage.schema import COMMITMENT_KEYS, LEDGER, LEDGER_BLOCKS, LEDGER_STATE
 
 BLOCK = 256
@@ -116,6 +116,16 @@ class Ledger:
         if count != size:
             return f"it has {count} entries, not {size}"
         return "" if grown == subtrees else f"the root of its {size} entries is {root_of(grown).hex()}, not {root_of(subtrees).hex()}"
+
+    def block_fault(self, first: int, end: int) -> str:
+        """Which of the kept blocks from `first` up to, without, `end` has entries that do not give its root; empty where none has."""
+        with self._database.read() as connection:
+            kept = connection.execute(sa.select(LEDGER_BLOCKS).where(LEDGER_BLOCKS.c.n.between(first, end - 1))).all()
+        for n, root in kept:
+            entries = list(self.entries(n * BLOCK, (n + 1) * BLOCK))
+            if any(not isinstance(entry, bytes) for entry in entries) or root_over(map(leaf_hash, entries)) != root:
+                return f"the entries {n * BLOCK} to {(n + 1) * BLOCK - 1} are not those that were written"
+        return ""
 
     def root(self, start: int, end: int) -> bytes:
         """The root over the entries from `start` up to, without, `end`, for proofs; `start` is a multiple of that tree's largest subtree.
