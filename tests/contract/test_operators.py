@@ -153,7 +153,7 @@ def test_the_list_shows_keys_dates_and_buckets(run):
     key, _ = made(run("add", "ben", "--role", "enroller", "--bucket", "album", "--json"))
     run("revoke", key.id)
     (line,) = [line for line in run("list").stdout.splitlines() if key.id in line]
-    assert re.fullmatch(rf" ben +enroller +{key.id} +album +(\d{{4}}-\d\d-\d\d) +\1 ", line)
+    assert re.fullmatch(rf" ben +enroller +none +{key.id} +album +(\d{{4}}-\d\d-\d\d) +\1 ", line)
 
 
 def test_the_last_key_of_an_admin_may_be_revoked_but_not_silently(own_server, run):

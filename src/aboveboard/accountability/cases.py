@@ -21,7 +21,7 @@ from aboveboard.accountability.packs import check_words, moment
 from aboveboard.accountability.policy import CaseFacts, Document
 from aboveboard.accountability.rules import EDITS, KINDS, OFFENCES, PROBES, PURPOSES, Edit, Probe
 from aboveboard.errors import BadRequest, Exists, NoSuch, Refused
-from aboveboard.storage.database import Database, now
+from aboveboard.storage.database import Database, driver, now
 from aboveboard.storage.ledger import Ledger
 from aboveboard.storage.schema import ACCESS_KEYS, CASE_LOOKS, CASES
 from aboveboard.storage.secrets import Keyring
@@ -29,6 +29,8 @@ from aboveboard.storage.secrets import Keyring
 LONGEST_KEY_S = 43_200
 """How long a key of a case works at most: AWS's own longest session of a role, 12 hours."""
 _BY_NUMBER = sa.select(CASES).where(CASES.c.number == sa.bindparam("number"))
+_BY_ROW = sa.select(CASES).where(CASES.c.n == sa.bindparam("row"))
+_ADD_LOOK = 'INSERT INTO case_looks ("case", intent, audit_id) VALUES (?, ?, ?)'
 
 
 @dataclass(frozen=True, slots=True)
@@ -206,12 +208,12 @@ class Cases:
     def session(self, n: int, declared: Mapping[str, Any]) -> CaseSession:
         """The case of a row, as of now, with what a key of it declares."""
         with self._database.read() as connection:
-            row = connection.execute(sa.select(CASES).where(CASES.c.n == n)).one()
+            row = connection.execute(_BY_ROW, {"row": n}).one()
         return CaseSession(_case(row), strict.table(Declared, dict(declared), "what a key declares"))
 
     def add_look(self, connection: sa.Connection, case: int, audit_id: str, intent: int) -> None:
         """Note, with its intent, that a look was made in a case."""
-        connection.execute(sa.insert(CASE_LOOKS).values(case=case, intent=intent, audit_id=audit_id))
+        driver(connection).execute(_ADD_LOOK, (case, intent, audit_id))
 
     def keep(self, connection: sa.Connection, case: int, audit_id: str, leads: bytes | None, comparisons: int) -> None:
         """Keep, with its outcome, what a look left: sealed leads, and how many faces it compared one to one."""

@@ -10,7 +10,7 @@ from typing import Any
 
 from aboveboard import strict
 from aboveboard.accountability.packs import Pack, moment, plain
-from aboveboard.accountability.rules import KINDS, OFFENCES, PURPOSES, ROLES, DocumentRule, Edit, Kind, Mode, Origin, Probe
+from aboveboard.accountability.rules import KINDS, OFFENCES, PURPOSES, ROLES, CertificateRule, DocumentRule, Edit, Kind, Mode, Origin, Probe
 from aboveboard.biometrics.calibration import similarity_for
 
 DUTIES: Mapping[str, tuple[str, ...]] = {
@@ -267,18 +267,18 @@ def _standing(pack: Pack, asked: Asked) -> Iterator[Breach]:
         instead = f"act as an operator who holds {' or '.join(DUTIES[asked.duty])} alone"
         yield "enforce", "roles", f"one operator may not hold the roles {pair[0]} and {pair[1]}; {instead}"
     rule = pack.certificate
-    if rule.required and asked.duty in CASEWORK and (text := _uncertified(pack, asked)):
+    if rule.required and asked.duty in CASEWORK and (text := uncertified(rule, asked.certificate, asked.at)):
         yield rule.mode, "certificate", f"{text}; an admin enters one with: aboveboard operator certify"
 
 
-def _uncertified(pack: Pack, asked: Asked) -> str:
-    held, rule = asked.certificate, pack.certificate
+def uncertified(rule: CertificateRule, held: Certificate | None, at: str) -> str:
+    """Why somebody's certificate does not do at a time; empty where it does."""
     if held is None:
         return "who searches needs a certificate, and this operator has none"
     end = moment(held.until)
     if rule.max_age_days:
         end = min(end, moment(held.made_at) + timedelta(days=rule.max_age_days))
-    if moment(asked.at) >= end:
+    if moment(at) >= end:
         return f"the operator's certificate ended at {end.isoformat().replace('+00:00', 'Z')}"
     return f"the operator's certificate says {held.score:g}, less than {rule.least_score:g}" if held.score < rule.least_score else ""
 

@@ -15,7 +15,7 @@ from aboveboard.accountability.packs import Pack, moment
 from aboveboard.accountability.policy import CASEWORK, Certificate
 from aboveboard.accountability.rules import SuspensionRule
 from aboveboard.errors import BadRequest, Exists, NoSuch, Refused
-from aboveboard.storage.database import Database, now
+from aboveboard.storage.database import Database, driver, now
 from aboveboard.storage.ledger import Ledger
 from aboveboard.storage.schema import CERTIFICATES, COLLECTIONS, OPERATORS, SUSPENSIONS, VIOLATIONS
 
@@ -26,13 +26,9 @@ ITSELF = "aboveboard"
 _NOT_HIS = ("effective", "suspended")
 """Refusals that say nothing about who is refused: under an expired pack, or one who is suspended already."""
 
-_IN_FORCE = sa.select(SUSPENSIONS.c.scope, SUSPENSIONS.c.target).where(SUSPENSIONS.c.lifted_at.is_(None))
-_CERTIFICATE = (
-    sa.select(CERTIFICATES.c.made_at, CERTIFICATES.c.until, CERTIFICATES.c.score)
-    .where(CERTIFICATES.c.operator == sa.bindparam("name"), CERTIFICATES.c.revoked_at.is_(None))
-    .order_by(CERTIFICATES.c.n.desc())
-    .limit(1)
-)
+# Straight to sqlite3: every look asks both.
+_IN_FORCE = "SELECT scope, target FROM suspensions WHERE lifted_at IS NULL"
+_CERTIFICATE = "SELECT made_at, until, score FROM certificates WHERE operator = ? AND revoked_at IS NULL ORDER BY n DESC LIMIT 1"
 
 
 @dataclass(frozen=True, slots=True)
@@ -204,12 +200,12 @@ class Standing:
 
 
 def _in_force(connection: sa.Connection) -> set[tuple[str, str]]:
-    return {(row.scope, row.target) for row in connection.execute(_IN_FORCE)}
+    return set(driver(connection).execute(_IN_FORCE))
 
 
 def _certificate(connection: sa.Connection, name: str) -> Certificate | None:
-    row = connection.execute(_CERTIFICATE, {"name": name}).first()
-    return None if row is None else Certificate(row.made_at, row.until, row.score)
+    row = driver(connection).execute(_CERTIFICATE, (name,)).fetchone()
+    return Certificate(*row) if row else None
 
 
 def _himself(connection: sa.Connection, operator: Operator) -> str:

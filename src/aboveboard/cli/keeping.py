@@ -102,19 +102,23 @@ def _say(text: str, as_json: bool, document: dict[str, object]) -> None:
 
 
 def doctor(data: Data = None, as_json: Json = False) -> None:
-    """Examine a deployment, changing nothing: database, ledger, templates, keys, modes, room, leftovers.
+    """Examine a deployment, changing nothing: database, ledger, templates, keys, modes, room, leftovers, and whether it keeps its packs.
 
-    It may run beside a server, and on a copy that can only be read. Exit code 1 where something is wrong.
+    It may run beside a server, and on a copy that can only be read. Exit code 1 where something is wrong, or a rule that is enforced is
+    not kept; findings about a pack carry the rule's id.
     """
+    from aboveboard.service.conformity import compare
     from aboveboard.service.examine import examine
 
-    found = list(examine(configuration.load(data)))
+    settings = configuration.load(data)
+    found = [*examine(settings), *compare(settings)]
     is_well = all(one.state != "wrong" for one in found)
     if as_json:
         show_json({"is_well": is_well, "findings": [asdict(one) for one in found]})
     else:
         for one in found:
-            typer.echo(f"{one.check:<10}  {typer.style(f'{one.state:<5}', _COLOURS[one.state])}  {printable(one.found)}")
+            named = f" ({one.rule})" if one.rule else ""
+            typer.echo(f"{one.check:<11} {typer.style(f'{one.state:<5}', _COLOURS[one.state])}  {printable(one.found)}{named}")
             if one.mend:
                 typer.echo(f"{'':<19}-> {printable(one.mend)}")
     raise typer.Exit(DONE if is_well else NOTHING)

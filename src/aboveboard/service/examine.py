@@ -32,12 +32,13 @@ State = Literal["well", "wrong", "note"]
 
 @dataclass(frozen=True)
 class Finding:
-    """One thing that was examined: how it is, what was found and, where something is to be done, what."""
+    """One thing that was examined: how it is, what was found and, where something is to be done, what; `rule`: of which pack."""
 
     check: str
     state: State
     found: str
     mend: str = ""
+    rule: str = ""
 
 
 def examine(settings: Settings) -> Iterator[Finding]:

@@ -133,8 +133,7 @@ class Database:
         The copy needs no files beside it. Raises Unavailable where it cannot be written whole.
         """
         with self.read() as connection:
-            source = connection.connection.dbapi_connection
-            assert isinstance(source, sqlite3.Connection)
+            source = driver(connection)
             # The first read fixes what this transaction sees: without one, every write of others would start the copy anew.
             source.execute("SELECT 1 FROM sqlite_master").fetchone()
             try:
@@ -195,6 +194,13 @@ class Database:
             record.invalidate()
 
 
+def driver(connection: sa.Connection) -> sqlite3.Connection:
+    """The driver's own connection, inside the same transaction."""
+    raw = connection.connection.dbapi_connection
+    assert isinstance(raw, sqlite3.Connection)
+    return raw
+
+
 def _without_values(error: object) -> str:
     """An error of the driver without the text that it could not decode: that may be a name."""
     return str(error).partition(" with text ")[0]
@@ -202,8 +208,7 @@ def _without_values(error: object) -> str:
 
 def damage(connection: sa.Connection, check: str = "quick_check") -> list[str]:
     """What SQLite's `quick_check`, or the slower `integrity_check`, finds wrong, as `table: page and fault`; empty for a whole file."""
-    raw = connection.connection.dbapi_connection
-    assert isinstance(raw, sqlite3.Connection)
+    raw = driver(connection)
     if (said := _said(raw, check)) == ["ok"]:
         return []
     try:
@@ -249,8 +254,7 @@ def _configure_reader(connection: sqlite3.Connection, _: Any) -> None:
 
 def _begin(connection: sa.Connection) -> None:
     # Straight to sqlite3: through SQLAlchemy's statement machinery this takes ten times as long, for every transaction.
-    raw = connection.connection.dbapi_connection
-    assert isinstance(raw, sqlite3.Connection)
+    raw = driver(connection)
     try:
         if raw.in_transaction:  # a commit that failed may leave one open
             raw.rollback()

@@ -11,17 +11,20 @@ import rfc8785
 import sqlalchemy as sa
 
 from aboveboard.errors import Unavailable
-from aboveboard.storage.database import Database, now
+from aboveboard.storage.database import Database, driver, now
 from aboveboard.storage.merkle import grow, leaf_hash, root_of, root_over
-from aboveboard.storage.schema import COMMITMENT_KEYS, LEDGER, LEDGER_BLOCKS, LEDGER_STATE
+from aboveboard.storage.schema import LEDGER, LEDGER_BLOCKS
 
 BLOCK = 256
 """Entries whose common root is kept, so that a proof need not hash the whole log. A power of two."""
 
-_LAST = sa.select(LEDGER.c.entry).where(LEDGER.c.seq == LEDGER_STATE.c.size - 1).scalar_subquery()
-_STATE = sa.select(LEDGER_STATE.c.size, LEDGER_STATE.c.subtrees, _LAST.label("last"))
-_UPDATE_STATE = sa.update(LEDGER_STATE).values(size=sa.bindparam("size"), subtrees=sa.bindparam("subtrees"))
-_INSERT, _INSERT_KEY, _INSERT_BLOCK = sa.insert(LEDGER), sa.insert(COMMITMENT_KEYS), sa.insert(LEDGER_BLOCKS)
+# Straight to sqlite3: each of these is run for every look, and through SQLAlchemy's statement machinery takes several times as long.
+_STATE = "SELECT size, subtrees, (SELECT entry FROM ledger WHERE seq = size - 1) FROM ledger_state"
+_UPDATE_STATE = "UPDATE ledger_state SET size = ?, subtrees = ?"
+_INSERT_STATE = "INSERT INTO ledger_state (one, size, subtrees) VALUES (1, ?, ?)"
+_INSERT = "INSERT INTO ledger (seq, entry) VALUES (?, ?)"
+_INSERT_KEY = "INSERT INTO commitment_keys (audit_id, key) VALUES (?, ?)"
+_INSERT_BLOCK = "INSERT INTO ledger_blocks (n, root) VALUES (?, ?)"
 
 
 class Ledger:
@@ -45,7 +48,7 @@ class Ledger:
         """
         with self._database.write() as connection:
             if commitment_key is not None:
-                connection.execute(_INSERT_KEY, {"audit_id": facts["audit_id"], "key": commitment_key})
+                driver(connection).execute(_INSERT_KEY, (facts["audit_id"], commitment_key))
             seq = self.append(connection, kind, facts if now_true is None else {**facts, **now_true(connection)})
             if beside is not None:
                 beside(connection, seq)
@@ -69,15 +72,11 @@ class Ledger:
         entry = rfc8785.dumps({"seq": size, **facts})
         leaf = leaf_hash(entry)
         grown = grow(subtrees, size, leaf)
-        connection.execute(_INSERT, {"seq": size, "entry": entry})
+        raw = driver(connection)
+        raw.execute(_INSERT, (size, entry))
         if (size + 1) % BLOCK == 0:
-            root = root_of([*subtrees[1 - BLOCK.bit_length() :], leaf])
-            connection.execute(_INSERT_BLOCK, {"n": size // BLOCK, "root": root})
-        values = {"size": size + 1, "subtrees": b"".join(grown)}
-        if size:
-            connection.execute(_UPDATE_STATE, values)
-        else:
-            connection.execute(sa.insert(LEDGER_STATE).values(one=1, **values))
+            raw.execute(_INSERT_BLOCK, (size // BLOCK, root_of([*subtrees[1 - BLOCK.bit_length() :], leaf])))
+        raw.execute(_UPDATE_STATE if size else _INSERT_STATE, (size + 1, b"".join(grown)))
         return grown
 
     def checkpoint(self, connection: sa.Connection | None = None) -> tuple[int, bytes]:
@@ -154,10 +153,11 @@ class Ledger:
     @staticmethod
     def _state(connection: sa.Connection) -> tuple[int, list[bytes], str]:
         """Size, the roots of the full subtrees, and the last entry's time."""
-        row = connection.execute(_STATE).first()
+        row = driver(connection).execute(_STATE).fetchone()
         if row is None:
             return 0, [], ""
-        return row.size, [row.subtrees[i : i + 32] for i in range(0, len(row.subtrees), 32)], _time(row.last)
+        size, subtrees, last = row
+        return size, [subtrees[i : i + 32] for i in range(0, len(subtrees), 32)], _time(last)
 
 
 def _time(entry: bytes | None) -> str:

@@ -1,0 +1,136 @@
+"""What the gate adds to a search: decision, record and outcome, beside the same search's scan.
+
+python benchmarks/gate.py [ENTRIES] builds a ledger of looks (1,000,000 entries by default; some 2 GB in a temporary folder) and searches
+on the null pack, in one process, under `general` and, in a case, under `public-safety`. The template is made before, so that nothing of
+the gate hides behind the models; in a server the intent is written while they work.
+"""
+
+from __future__ import annotations
+
+import os
+import statistics
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any
+
+import numpy as np
+import sqlalchemy as sa
+from ledger import SMALL, fill
+from report import write
+
+from aboveboard import bootstrap, settings
+from aboveboard.accountability.cases import Declared
+from aboveboard.accountability.gate import POLICY_TAG
+from aboveboard.accountability.looks import Probe
+from aboveboard.accountability.operators import Operator, Session
+from aboveboard.biometrics.vocabulary import Template
+from aboveboard.service import galleries
+from aboveboard.storage.collections import Collection
+from aboveboard.storage.templates import Templates
+
+LOOKS = 300
+FACES = 1000
+
+
+class Timed:
+    """The template store; what its searches take, in seconds of the wall's clock and of CPU time, is added up."""
+
+    def __init__(self, templates: Templates) -> None:
+        self._templates, self.wall_s, self.cpu_s = templates, 0.0, 0.0
+
+    def search(self, *given: Any) -> Any:
+        wall, cpu = time.perf_counter(), time.process_time()
+        try:
+            return self._templates.search(*given)
+        finally:
+            self.wall_s += time.perf_counter() - wall
+            self.cpu_s += time.process_time() - cpu
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._templates, name)
+
+
+class Bench:
+    """A deployment with a gallery under each policy, and who searches it."""
+
+    def __init__(self, folder: Path) -> None:
+        chosen = settings.load(folder / "data", {"ABOVEBOARD_PACK": "null", "HOME": str(folder)})
+        app = bootstrap.open_app(chosen)
+        self.timed = Timed(Templates(app.database))
+        self.app = app = bootstrap.holding(app, {"templates": self.timed, "scrubber": app.database})
+        self.is_synced = True
+        self._engine: sa.Engine = app.database._engine
+        sa.event.listen(self._engine, "connect", lambda raw, _: raw.execute(f"PRAGMA synchronous={'FULL' if self.is_synced else 'OFF'}"))
+        made = app.operators.first(app.gate.policy_of(None))
+        assert made is not None
+        self.first = Session(made[0], "cli", "benchmark", buckets=("*",))
+        app.operators.add("dana", ("investigator",), "first", app.gate.policy_of(None), (), "robbery-squad")
+        app.standing.certify("dana", "examiner", 1.0, "2999-01-01", "first")
+        self.case = app.cases.open("24-1", "suspect", "dana", {"operator": "dana"}, offence="robbery", until="2999-01-01")
+        app.cases.credentials("24-1", Declared(), 3600, {"operator": "dana"})
+        vectors = np.random.default_rng(1).normal(size=(FACES, app.models.recogniser.dimensions)).astype(np.float32)
+        self.vectors = vectors / np.linalg.norm(vectors, axis=1, keepdims=True)
+        self.galleries = {pack: self._gallery(pack) for pack in ("general", "public-safety")}
+
+    def _gallery(self, pack: str) -> Collection:
+        collection = galleries.create(self.app, self.first, pack, {POLICY_TAG: pack})
+        row = {"image_id": "00000000-0000-4000-8000-000000000000", "external_image_id": None, "box": [0, 0, 1, 1], "confidence": 1.0}
+        faces = {f"{i:08x}-0000-4000-8000-000000000000": (row, Template(one, "")) for i, one in enumerate(self.vectors)}
+        with self.app.database.write() as connection:
+            self.app.collections.add_faces(connection, collection, faces)
+            self.app.collections.touch(connection, collection, added=FACES)
+        return self.app.collections.get(pack)
+
+    @contextmanager
+    def synced(self, is_synced: bool) -> Iterator[None]:
+        """Whether commits wait for the disk."""
+        self.is_synced = is_synced
+        self._engine.dispose()
+        yield
+
+    def search(self, pack: str, n: int) -> tuple[float, float]:
+        """What the gate took of one search: seconds of the wall's clock, and of CPU time in all threads."""
+        vector, timed = Template(self.vectors[n % FACES], ""), self.timed
+        timed.wall_s = timed.cpu_s = 0.0
+        wall, cpu = time.perf_counter(), time.process_time()
+        if pack == "general":
+            session = self.first
+        else:
+            case = self.app.cases.session(self.case.n, {"probe": "photograph", "edits": [], "reason": ""})
+            session = Session(Operator("dana", ("investigator",), "robbery-squad"), "cli", "benchmark", case=case)
+        with self.app.gate.search(session, self.galleries[pack], None, 10, Probe((lambda: b"a photograph",))) as look:
+            candidates = look.candidates(vector)
+        wall, cpu = time.perf_counter() - wall, time.process_time() - cpu
+        assert candidates.items
+        return wall - timed.wall_s, cpu - timed.cpu_s
+
+    def measured(self, pack: str) -> tuple[str, str, str]:
+        """Median ms of the gate: as it is, without waiting for the disk, and the mean of its CPU time. In rounds, one after the other."""
+        taken: dict[bool, list[tuple[float, float]]] = {True: [], False: []}
+        for turn in range(6):
+            with self.synced(turn % 2 == 0):
+                self.search(pack, 0)
+                taken[self.is_synced] += [self.search(pack, n) for n in range(LOOKS // 3)]
+        walls = [1000 * statistics.median(wall for wall, _ in taken[synced]) for synced in (True, False)]
+        cpu = 1000 * statistics.mean(cpu for _, cpu in taken[False])
+        return f"{walls[0]:.2f} ms", f"{walls[1]:.2f} ms", f"{cpu:.2f} ms"
+
+
+def main(size: int) -> None:
+    with TemporaryDirectory() as temporary:
+        bench, rows = Bench(Path(temporary)), []
+        for entries in (SMALL, size):
+            fill(bench.app, entries)
+            for pack, where in (("general", ""), ("public-safety", ", in a case")):
+                rows.append([f"`{pack}`{where}, at {entries:,} entries", *bench.measured(pack)])
+        bench.app.database.close()
+    note = f"{LOOKS} searches of {FACES:,} faces in each cell, the scan left out. Load {os.getloadavg()[0]:.0f} on {os.cpu_count()} cores."
+    write("gate", ["the gate of a search", "as it is, two commits synced", "without waiting for the disk", "its CPU time"], rows, note)
+
+
+if __name__ == "__main__":
+    main(int(sys.argv[1]) if len(sys.argv) > 1 else 1_000_000)
