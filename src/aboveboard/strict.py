@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import tomllib
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import MISSING, fields
 from functools import cache
 from types import UnionType
@@ -22,7 +22,7 @@ def parse(text: str, where: str) -> dict[str, Any]:
         raise BadRequest(f"{where} is not TOML: {error}") from error
 
 
-def table(kind: type[T], raw: Any, where: str) -> T:
+def table(kind: Callable[..., T], raw: Any, where: str) -> T:
     """The dataclass `kind` from a table, nested tables and lists of them included; raises BadRequest naming key and fault."""
     if not isinstance(raw, Mapping):
         raise BadRequest(f"{where} must be a table")
