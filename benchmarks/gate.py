@@ -18,8 +18,9 @@ from tempfile import TemporaryDirectory
 from typing import Any
 
 import numpy as np
+import rfc8785
 import sqlalchemy as sa
-from ledger import SMALL, fill
+from ledger import SMALL, look
 from report import write
 
 from aboveboard import bootstrap, settings
@@ -29,7 +30,11 @@ from aboveboard.accountability.looks import Probe
 from aboveboard.accountability.operators import Operator, Session
 from aboveboard.biometrics.vocabulary import Template
 from aboveboard.service import galleries
+from aboveboard.service.app import App
 from aboveboard.storage.collections import Collection
+from aboveboard.storage.database import driver, now
+from aboveboard.storage.ledger import BLOCK
+from aboveboard.storage.merkle import grow, leaf_hash, root_over
 from aboveboard.storage.templates import Templates
 
 LOOKS = 300
@@ -52,6 +57,32 @@ class Timed:
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self._templates, name)
+
+
+def fill(app: App, size: int) -> None:
+    """Append entries up to so many, in bulk: as large as a look's, with the rows and the state that `append` would have left."""
+    at, _ = app.ledger.checkpoint()
+    leaves = [leaf_hash(entry) for entry in app.ledger.entries()]
+    subtrees = list[bytes]()
+    for i, leaf in enumerate(leaves):
+        subtrees = grow(subtrees, i, leaf)
+    forms = [rfc8785.dumps({**facts, "seq": 0, "time": now(), "type": "test"}).split(b'"seq":0') for facts in look(1)]
+    blocks = []
+    with app.database.write() as connection:
+        raw = driver(connection)
+        for start in range(at, size, 10_000):
+            rows = []
+            for n in range(start, min(start + 10_000, size)):
+                before, after = forms[n % 2]
+                entry = b'%s"seq":%d%s' % (before, n, after)
+                rows.append((n, entry))
+                leaves.append(leaf_hash(entry))
+                subtrees = grow(subtrees, n, leaves[-1])
+                if (n + 1) % BLOCK == 0:
+                    blocks.append((n // BLOCK, root_over(leaves[n + 1 - BLOCK :])))
+            raw.executemany("INSERT INTO ledger VALUES (?, ?)", rows)
+        raw.executemany("INSERT INTO ledger_blocks VALUES (?, ?)", blocks)
+        raw.execute("UPDATE ledger_state SET size = ?, subtrees = ?", (size, b"".join(subtrees)))
 
 
 class Bench:
