@@ -195,7 +195,7 @@ class Standing:
         if scope == "collection":  # where every other entry has it
             facts["collection"] = shown
         # Words of a person stay beside the record; a trigger's rule is in it.
-        self._ledger.append(connection, "suspension.made", {**facts, "because": because if by == ITSELF else "by hand"})
+        self._ledger.append(connection, "suspension.made", {**facts, "because": because.partition(":")[0] if by == ITSELF else "by hand"})
         return Suspension(n, scope, shown, because, by, time, None, None, None)
 
 

@@ -14,9 +14,8 @@ from datetime import UTC, datetime, timedelta
 import sqlalchemy as sa
 
 from aboveboard.accountability.catalogue import AUTHORITIES, Policies
-from aboveboard.accountability.gate import POLICY_TAG
 from aboveboard.accountability.packs import Pack, moment
-from aboveboard.accountability.policy import Certificate, uncertified
+from aboveboard.accountability.policy import POLICY_TAG, Certificate, uncertified
 from aboveboard.accountability.rules import Mode, ReportRule
 from aboveboard.accountability.standing import ITSELF, Standing
 from aboveboard.accountability.verify_ledger import read_key
