@@ -25,9 +25,9 @@ from report import write
 
 from aboveboard import bootstrap, settings
 from aboveboard.accountability.cases import Declared
-from aboveboard.accountability.gate import POLICY_TAG
 from aboveboard.accountability.looks import Probe
 from aboveboard.accountability.operators import Operator, Session
+from aboveboard.accountability.policy import POLICY_TAG
 from aboveboard.biometrics.vocabulary import Template
 from aboveboard.service import galleries
 from aboveboard.service.app import App

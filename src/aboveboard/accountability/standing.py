@@ -191,9 +191,11 @@ class Standing:
         done = connection.execute(sa.insert(SUSPENSIONS).values(**row)).inserted_primary_key
         n = int(done[0]) if done else 0
         shown = _shown(connection, scope, target)
-        facts = {"suspension": n, "scope": scope, "target": shown, "by": by}
+        facts: dict[str, Any] = {"suspension": n, "scope": scope, "target": shown, "by": by}
+        if scope == "collection":  # where every other entry has it
+            facts["collection"] = shown
         # Words of a person stay beside the record; a trigger's rule is in it.
-        self._ledger.append(connection, "suspension.made", {**facts, "because": because if by == ITSELF else "by hand"})
+        self._ledger.append(connection, "suspension.made", {**facts, "because": because.partition(":")[0] if by == ITSELF else "by hand"})
         return Suspension(n, scope, shown, because, by, time, None, None, None)
 
 
