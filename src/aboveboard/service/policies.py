@@ -21,11 +21,6 @@ def in_deployment(app: App, session: Session, collection: str, name: str, asked:
     operator = next((one for one in app.operators.all() if one.name == name), None)
     if operator is None:
         raise NoSuch(f"there is no operator '{name}'; see who there is with: aboveboard operator list")
-    facts = replace(
-        asked,
-        roles=operator.roles,
-        comparisons=found.face_count,
-        certificate=app.standing.certificate(name),
-        suspended=app.standing.suspended(operator, str(found.n)),
-    )
+    suspended, held = app.standing.of(operator, str(found.n), with_certificate=True)
+    facts = replace(asked, roles=operator.roles, comparisons=found.face_count, certificate=held, suspended=suspended)
     return app.gate.policy_of(found, asked.at), facts
