@@ -60,7 +60,7 @@ def before(tmp_path_factory: pytest.TempPathFactory) -> Path:
         with refused():
             other.search_faces_by_image(CollectionId="people", Image=STRANGER)
         for person in ("first", "enroller"):
-            app.standing.lift(1, person)
+            app.standing.lift(1, app.operators.named(person))
         app.standing.uncertify("detective", "first")
         with refused():
             detective.search_faces_by_image(CollectionId="people", Image=STRANGER)

@@ -173,7 +173,7 @@ class Replay:
                 _bounds(entry, decision, tell)
             else:
                 tell("decision", f"the look was allowed, and by its pack it is refused by rule {decision.rule}")
-        left_out = len(entry["probe"].get("face_ids", ()))
+        left_out = len(entry["probe"].get("face_ids", entry["probe"].get("commitments", ()) if asked.duty == "search.face" else ()))
         gallery, case = self._history.galleries.get(collection), entry.get("case", "")
         self._open[entry["audit_id"]] = _Open(seq, at, asked, decided, entry["operator"], case, collection, gallery, left_out)
 
@@ -260,7 +260,8 @@ class Replay:
         elif asked.duty == "compare":
             case = history.cases.get(entry.get("case", ""))
             counts = [1 + one for one in case.comparisons.since(since)] if case else [1]
-        if asked.comparisons not in counts:
+        # In a case a comparison may be counted and, where the server was stopped, never answered.
+        if asked.comparisons not in counts and (not asked.case or collection or asked.comparisons < min(counts)):
             tell("asked", f"it was decided for {asked.comparisons} comparisons; the entries give {counts[0]}")
         least = least_of_check(asked.comparisons) if asked.duty == "collection.check" else 0.0
         if not math.isclose(asked.least, least) or (asked.usual is not None and asked.duty != "subject.associate"):
@@ -286,20 +287,28 @@ class Replay:
             return
         if "withheld" not in entry and look.asked.duty == "compare" and look.case:
             compared = self._history.cases[look.case].comparisons
-            compared.change(compared.now + entry["gallery_size"] - look.asked.comparisons + 1, at)
+            compared.change(max(compared.now, entry["gallery_size"]), at)
         if look.decided is None:
             return
-        (pack, decision), case = look.decided, look.asked.case
+        (pack, announced), case = look.decided, look.asked.case
+        # How many faces a comparison has is known once they are found: it was decided again with that number.
+        is_counted = look.asked.duty == "compare" and "gallery_size" in entry
+        decision = decide(pack, look.asked.with_comparisons(entry["gallery_size"])) if is_counted else announced
         judged = judge_gallery(pack, entry.get("gallery_factor", {}).get("value"), has_reason=case is not None and case.has_reason)
         suspended = self._history.concerns(self._history.suspended.now, look.operator, look.collection)
         if "withheld" in entry:
-            if entry["withheld"] != judged.rule and not (suspended and entry["withheld"].endswith("/suspended")):
+            is_suspended = suspended and entry["withheld"].endswith("/suspended")
+            if entry["withheld"] not in filter(None, (judged.rule, decision.rule)) and not is_suspended:
                 tell("decision", f"it was withheld by rule {entry['withheld']}, which does not forbid it")
             return
         if suspended:
             tell("suspension", f"the look of entry {look.seq} was answered while {suspended} was suspended")
-        if judged.rule or list(judged.departures) != entry.get("departures", []):
-            tell("decision", f"the gallery factor gives {judged.rule or list(judged.departures)}, and it was answered")
+        departed = [one for one in (*decision.departures, *judged.departures) if one not in announced.departures]
+        if (rule := decision.rule or judged.rule) or departed != entry.get("departures", []):
+            tell("decision", f"once the faces were counted its pack gives {rule or departed}, and it was answered")
+        changed = {"threshold": decision.threshold_facts()} if decision.threshold != announced.threshold else {}
+        if entry.get("threshold") != changed.get("threshold"):
+            tell("decision", f"it was answered at {_json(entry.get('threshold'))}; its pack gives {_json(changed.get('threshold'))}")
         if "gallery_size" in entry:
             for said in _answer(look, decision, entry):
                 tell("outcome", said)
