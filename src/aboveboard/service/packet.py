@@ -66,7 +66,7 @@ def write(app: App, session: Session, number: str, to: Path, face: str = "") -> 
         raise BadRequest("--face takes a FaceId, such as 5b1d1c50-3c4e-4b1c-9a9e-2f3d1c0b9a8e")
     case = app.cases.get(number)
     app.ledger.record("packet.made", {**actor(session), "case": case.handle, "is_for_a_face": bool(face)})
-    newest = app.checkpoints.write()
+    newest = record.sign(app)
     # What is written meanwhile is for the next packet.
     entries = sorted((one for one in _entries(app, case) if one["seq"] < newest.size), key=lambda entry: int(entry["seq"]))
     keys = _keys(app, case, entries, face)
