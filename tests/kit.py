@@ -340,7 +340,9 @@ class ServerProcess(Wire):
     def __init__(
         self, data: Path, key: AccessKey | None = None, options: Sequence[str] = (), log: Path | None = None, **overrides: str
     ) -> None:
-        environment = {f"ABOVEBOARD_{name.upper()}": value for name, value in {"pack": "null", **overrides}.items()}
+        environment = {
+            f"ABOVEBOARD_{name.upper()}": value for name, value in {"pack": "null", "label_pack": "null-labels", **overrides}.items()
+        }
         self.process = subprocess.Popen(
             [sys.executable, "-m", "aboveboard", "serve", "--port", "0", "--data", str(data), *options],
             env={"PATH": os.environ["PATH"], "HOME": str(data.parent), "PYTHONUNBUFFERED": "1", **environment},
@@ -409,7 +411,9 @@ def b64(data: bytes) -> str:
 
 def null_settings(data: Path, **overrides: str) -> settings.Settings:
     """Settings of a deployment on the null pack, untouched by what this machine has set."""
-    environment = {f"ABOVEBOARD_{name.upper()}": value for name, value in {"pack": "null", **overrides}.items()}
+    environment = {
+        f"ABOVEBOARD_{name.upper()}": value for name, value in {"pack": "null", "label_pack": "null-labels", **overrides}.items()
+    }
     return settings.load(data, {"HOME": str(data.parent / "home"), **environment})
 
 

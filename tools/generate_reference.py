@@ -32,7 +32,7 @@ from aboveboard.rekognition.limits import Shares
 from aboveboard.rekognition.operations import basis_headers, offered
 from aboveboard.rekognition.telemetry import Exchange, Metrics, facts, of_deployment
 from aboveboard.settings import Settings, load
-from aboveboard.vision.packs import Card, DetectorCard, PackFolder, RecogniserCard
+from aboveboard.vision.packs import BoxesCard, Card, DetectorCard, LabellerCard, PackFolder, RecogniserCard
 from aboveboard.vision.registry import Source
 
 FILE = Path(__file__).parent.parent / "docs" / "reference.md"
@@ -69,6 +69,7 @@ HEADERS = {
     "x-aboveboard-own-shares": "Of the first 10 candidates, best first: which share of the gallery's own pairs of faces scores as high; "
     "`<` marks the upper 95 % bound where none does. Absent below 500 faces.",
     "x-aboveboard-not-assessed": "Attributes that were asked for and that this server does not assess.",
+    "x-aboveboard-unknown-labels": "Labels and categories that a filter names and the label pack does not have, at most 10 of them.",
 }
 HANDSHAKE = {
     "MissingAuthenticationTokenException": "no Authorization header",
@@ -148,9 +149,9 @@ POLICY = {
 MODE = "`enforce`, `reason` or `record`: [what these mean](policies.md#modes)."
 CITATION = "Where the rule comes from."
 CARD = {
-    "id": "Name of the pack: the setting `pack`, and its folder's name.",
+    "id": "Name of the pack: the setting `pack` or `label_pack`, and its folder's name.",
     "name": "For people.",
-    "model_version": "Digits and dots: the API's FaceModelVersion. Change it with anything that changes templates.",
+    "model_version": "Digits and dots: the API's FaceModelVersion or LabelModelVersion. Change it with anything that changes templates.",
     "licence": "Of the weights.",
     "training_data": "What is known of it.",
     "limits": "List of texts, shown when the pack is installed.",
@@ -169,6 +170,29 @@ CARD = {
     "recogniser.scale": "See mean.",
     "recogniser.rewrite": "Graph rewrites at load: `prelu` makes PReLU faster, with the same result.",
     "recogniser.sources": "Where `models install` finds it, in this order.",
+    "labeller.architecture": "`efficientnet-lite0` (a PyTorch checkpoint), `classifier` (an ONNX network) or `null`.",
+    "labeller.taxonomy": "The names of its classes: a file beside the card, or one that ships: `imagenet.tsv`, `colours.tsv`.",
+    "labeller.file": "File in the pack's folder; none for `null`.",
+    "labeller.sha256": "Of that file, checked at each load.",
+    "labeller.size": "Side of the input in px: (1, 3, size, size).",
+    "labeller.colour": "Order of the input's planes, `RGB` or `BGR`.",
+    "labeller.mean": "Input = (pixel - mean) / deviation, pixels 0-255, one for each plane.",
+    "labeller.deviation": "See mean.",
+    "labeller.crop": "Which part of the shorter side the square in the middle has, above 0 to 1.",
+    "labeller.output": "`logits` or `probabilities`.",
+    "labeller.temperature": "Logits are divided by it: the calibration.",
+    "labeller.sources": "Where `models install` finds it, in this order.",
+    "boxes.architecture": "`boxes` (an ONNX network that finds things).",
+    "boxes.labels": "The label of each of its classes, all of them in the taxonomy.",
+    "boxes.file": "File in the pack's folder.",
+    "boxes.sha256": "Of that file, checked at each load.",
+    "boxes.size": "Side of the input in px: (1, 3, size, size), the image in its upper left.",
+    "boxes.colour": "As of the labeller.",
+    "boxes.mean": "As of the labeller.",
+    "boxes.deviation": "As of the labeller.",
+    "boxes.least": "The least score, 0-1.",
+    "boxes.overlap": "What overlaps a better one of its class by more (area of both over area of either) goes.",
+    "boxes.sources": "Where `models install` finds it, in this order.",
     "sources.project": "Project on a package index,",
     "sources.version": "its version,",
     "sources.archive": "the archive's file name,",
@@ -231,6 +255,7 @@ def header_rows() -> str:
         "x-aboveboard-gallery-factor": searches,
         "x-aboveboard-own-shares": searches,
         "x-aboveboard-not-assessed": "DetectFaces, IndexFaces",
+        "x-aboveboard-unknown-labels": "DetectLabels",
     }
     return rows(("header", "on", "what it says"), ((code(name), places.get(name, where), HEADERS[name]) for name in names))
 
@@ -366,7 +391,14 @@ def log_rows() -> str:
 def text() -> str:
     """The whole file."""
     packs = (("", Pack), *((f"{name}.", kind) for name, kind in PACK_TABLES), ("threshold.floors.", rules.Floor))
-    cards = (("", Card), ("detector.", DetectorCard), ("recogniser.", RecogniserCard), ("sources.", Source))
+    cards = (
+        ("", Card),
+        ("detector.", DetectorCard),
+        ("recogniser.", RecogniserCard),
+        ("labeller.", LabellerCard),
+        ("boxes.", BoxesCard),
+        ("sources.", Source),
+    )
     known = ", ".join(map(code, Policies("general", "general").ids()))
     sections = {
         "Settings": "`settings.toml` in the data folder, overridden by variables. An unknown key or variable refuses to start.\n\n"

@@ -37,13 +37,17 @@ def main(data: str, pack: str, models: str, photographs: list[str]) -> None:
 
     from aboveboard import settings
 
-    chosen = settings.load(Path(data), {"HOME": data, "ABOVEBOARD_PACK": pack, "ABOVEBOARD_MODELS": models})
+    labels = "null-labels" if pack == "null" else "efficientnet-lite0"
+    chosen = settings.load(
+        Path(data), {"HOME": data, "ABOVEBOARD_PACK": pack, "ABOVEBOARD_LABEL_PACK": labels, "ABOVEBOARD_MODELS": models}
+    )
     images = [Path(file).read_bytes() for file in photographs]
     with serving(chosen) as server:
         client = server.client()
         made = client.create_collection(CollectionId="a")
         faces = []
         for image in images:
+            described = client.detect_labels(Image={"Bytes": image}, Features=["GENERAL_LABELS", "IMAGE_PROPERTIES"])
             client.detect_faces(Image={"Bytes": image}, Attributes=["ALL"])
             indexed = client.index_faces(CollectionId="a", Image={"Bytes": image})
             faces += [record["Face"]["FaceId"] for record in indexed["FaceRecords"]]
@@ -72,6 +76,7 @@ def main(data: str, pack: str, models: str, photographs: list[str]) -> None:
         "interfaces": interfaces,
         "routes": routes,
         "faces": len(faces),
+        "labels": [label["Name"] for label in described["Labels"]],
         "found": len(searched["FaceMatches"]),
     }
     print(json.dumps(document))

@@ -15,7 +15,15 @@ from aboveboard.rekognition.operations import offered
 UNKNOWN = "00000000-0000-4000-8000-000000000000"
 NEVER = {"ThrottlingException", "ProvisionedThroughputExceededException"}
 """This server has no rates or quotas yet."""
-OPEN_TO_EVERY_ROLE = {"DetectFaces", "DescribeCollection", "ListCollections", "ListFaces", "ListTagsForResource", "ListUsers"}
+OPEN_TO_EVERY_ROLE = {
+    "DetectFaces",
+    "DetectLabels",
+    "DescribeCollection",
+    "ListCollections",
+    "ListFaces",
+    "ListTagsForResource",
+    "ListUsers",
+}
 """Every operator holds at least one role, and each role may read."""
 ARN = "arn:aws:rekognition:us-east-1:000000000000:collection/{}"
 HTML = b"<html><body>not found</body></html>"
@@ -27,6 +35,7 @@ def request_of(name: str, collection: str, image: Any = None) -> dict[str, Any]:
     image = {"Bytes": b64(picture(1))} if image is None else image
     return {
         "DetectFaces": {"Image": image},
+        "DetectLabels": {"Image": image},
         "CompareFaces": {"SourceImage": image, "TargetImage": image},
         "IndexFaces": {"CollectionId": collection, "Image": image},
         "SearchFacesByImage": {"CollectionId": collection, "Image": image},
@@ -174,11 +183,12 @@ def test_what_is_not_offered_says_so(server, name):
 
 
 def test_the_offered_operations_are_those_of_the_issue():
-    """Twenty-one operations: one more or less is a decision, not an accident."""
+    """Twenty-two operations: one more or less is a decision, not an accident."""
     assert set(offered()) == {
         "CompareFaces", "CreateCollection", "DeleteCollection", "DeleteFaces", "DescribeCollection", "DetectFaces", "IndexFaces",
         "ListCollections", "ListFaces", "ListTagsForResource", "SearchFaces", "SearchFacesByImage", "TagResource", "UntagResource",
         "AssociateFaces", "CreateUser", "DeleteUser", "DisassociateFaces", "ListUsers", "SearchUsers", "SearchUsersByImage",
+        "DetectLabels",
     }  # fmt: skip
 
 

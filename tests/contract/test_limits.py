@@ -15,6 +15,7 @@ from aboveboard.rekognition.operations import offered
 UNKNOWN = "00000000-0000-4000-8000-000000000000"
 ARN = "arn:aws:rekognition:us-east-1:000000000000:collection/limits"
 OF_SHAPE = {
+    "GeneralLabelsFilterValue": "Blue",
     "CollectionId": "limits",
     "FaceId": UNKNOWN,
     "ResourceArn": ARN,

@@ -70,6 +70,7 @@ def answers(server: Server) -> dict[str, set[str]]:
     ask("UntagResource", ResourceArn=arn, TagKeys=["shape"])
     ask("ListCollections", MaxResults=1)
     ask("DetectFaces", Image=image(1), Attributes=["ALL"])
+    ask("DetectLabels", Image=image(1), MinConfidence=1, Features=["GENERAL_LABELS", "IMAGE_PROPERTIES"])
     ask("CompareFaces", SourceImage=image(1), TargetImage=image(1, 2))
     ask("IndexFaces", **here, Image=image(1, 2), MaxFaces=1, ExternalImageId="one", DetectionAttributes=["ALL"])
     enrolled = [

@@ -25,7 +25,7 @@ def without_a_network(*command: str) -> str:
 
 @pytest.mark.parametrize("pack", ["null", "yunet-sface"])
 def test_every_operation_works_without_a_route_and_connects_to_loopback_only(tmp_path, photographs, pack):
-    """Server and client in a namespace whose only interface is lo: all fourteen operations answer; an audit hook sees every
+    """Server and client in a namespace whose only interface is lo: all fifteen operations of it answer; an audit hook sees every
     connection and every name that is looked up, and none is another machine's."""
     images = [tmp_path / f"{i}.png" for i in range(3)]
     for i, image in enumerate(images):
@@ -38,6 +38,7 @@ def test_every_operation_works_without_a_route_and_connects_to_loopback_only(tmp
     assert told["routes"] == []
     assert told["faces"] >= 3
     assert told["found"] >= 1
+    assert "Person" in told["labels"]
     connected = [what for event, what in told["seen"] if event == "socket.connect"]
     assert connected
     assert all(what.startswith("('127.0.0.1',") for what in connected)

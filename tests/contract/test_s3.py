@@ -135,7 +135,7 @@ def test_every_operation_takes_an_object_where_it_takes_bytes(server, name):
         assert reply.status == 200, reply.message
         answers.append(reply.json)
     assert answers[0] == answers[1] == answers[2]
-    assert [list_ for list_ in ("FaceDetails", "FaceMatches", "FaceRecords", "SearchedFace") if answers[0].get(list_)]
+    assert [list_ for list_ in ("FaceDetails", "FaceMatches", "FaceRecords", "SearchedFace", "Labels") if answers[0].get(list_)]
 
 
 def test_bytes_and_objects_may_be_compared(server):

@@ -165,7 +165,7 @@ def test_metrics_count_what_was_asked(tmp_path):
         client.search_faces_by_image(CollectionId="a", Image={"Bytes": FACE})
         for call in (
             lambda: client.search_faces_by_image(CollectionId="b", Image={"Bytes": FACE}),
-            lambda: client.detect_labels(Image={"Bytes": FACE}),
+            lambda: client.detect_text(Image={"Bytes": FACE}),
         ):
             with _tolerant():
                 call()
@@ -175,7 +175,7 @@ def test_metrics_count_what_was_asked(tmp_path):
                 burst.list_collections()
         families = text_string_to_metric_families(urllib.request.urlopen(running.metrics).read().decode())
         found = {(one.name, *sorted(one.labels.values())): one.value for family in families for one in family.samples}
-    assert found["aboveboard_requests_total", "AccessDeniedException", "DetectLabels"] == 1
+    assert found["aboveboard_requests_total", "AccessDeniedException", "DetectText"] == 1
     assert found["aboveboard_requests_total", "OK", "SearchFacesByImage"] == 1
     assert found["aboveboard_requests_total", "ListCollections", "ThrottlingException"] >= 1
     assert found["aboveboard_request_seconds_count", "SearchFacesByImage"] >= 2  # more where one was throttled and sent again

@@ -186,7 +186,8 @@ def test_the_reference_has_every_operation():
 def test_the_reference_has_every_policy_key_and_card_key():
     """Each with its table's name."""
     keys = {
-        "": [Pack, packs.Card], "detector.": [packs.DetectorCard], "recogniser.": [packs.RecogniserCard], "sources.": [registry.Source],
+        "": [Pack, packs.Card], "detector.": [packs.DetectorCard], "recogniser.": [packs.RecogniserCard], "labeller.": [packs.LabellerCard],
+        "boxes.": [packs.BoxesCard], "sources.": [registry.Source],
         "threshold.floors.": [rules.Floor], **{f"{name}.": [kind] for name, kind in generator().PACK_TABLES},
     }  # fmt: skip
     assert len(keys) > 15
@@ -211,7 +212,11 @@ def test_the_ledger_page_has_every_type_of_entry():
 
 def test_the_card_in_the_page_on_own_models_has_every_key():
     """It is a card that the program reads, with nothing left out."""
-    (text,) = blocks(read("docs/bring-your-own-model.md"), "toml")
+    text, labels = blocks(read("docs/bring-your-own-model.md"), "toml")
+    raw = tomllib.loads(labels)
+    assert isinstance(packs.read_card(labels, "the page"), packs.LabelCard)
+    assert set(raw["labeller"]) == {field.name for field in fields(packs.LabellerCard)} - {"sources"}
+    assert set(raw["boxes"]) == {field.name for field in fields(packs.BoxesCard)} - {"sources"}
     card = packs.read_card(text, "the page")
     raw = tomllib.loads(text)
     assert set(raw) == {field.name for field in fields(packs.Card)}

@@ -22,6 +22,7 @@ from aboveboard.cli import (
     evaluating,
     indexing,
     keeping,
+    labels,
     laboratory,
     ledger,
     pictures,
@@ -46,6 +47,7 @@ app = typer.Typer(
 app.command("demo")(demo.demo)
 app.command("serve")(serve.serve)
 app.command("detect")(pictures.detect)
+app.command("labels")(labels.labels)
 app.command("compare")(pictures.compare)
 app.command("index")(indexing.index)
 app.command("search")(pictures.search)

@@ -261,7 +261,7 @@ def operator_revoke(
 @models.command("list")
 def models_list(data: Data = None, as_json: Json = False) -> None:
     """List the model packs: which are installed, which is in use. --json prints one line each."""
-    from aboveboard.vision.packs import PackFolder
+    from aboveboard.vision.packs import Card, PackFolder
 
     settings = configuration.load(data)
     folder = PackFolder(settings.models)
@@ -269,6 +269,8 @@ def models_list(data: Data = None, as_json: Json = False) -> None:
     for pack in folder.ids():
         card = folder.card(pack)
         is_installed, calibration = folder.is_installed(pack), folder.calibration(pack)
+        is_in_use = pack in (settings.pack, settings.label_pack)
+        scale = Text("none", "yellow") if isinstance(card, Card) else Text("not needed", "dim")
         if as_json:
             show_json(
                 {
@@ -279,12 +281,13 @@ def models_list(data: Data = None, as_json: Json = False) -> None:
                     "training_data": card.training_data,
                     "limits": list(card.limits),
                     "is_installed": is_installed,
-                    "is_in_use": pack == settings.pack,
+                    "is_in_use": is_in_use,
+                    "kind": "faces" if isinstance(card, Card) else "labels",
                     "calibration": calibration.id if calibration else None,
                 }
             )
-        state = Text("yes" + (", in use" if pack == settings.pack else ""), "green") if is_installed else Text("no", "yellow")
-        table.add_row(pack, card.name, card.model_version, card.licence, state, calibration.id if calibration else Text("none", "yellow"))
+        state = Text("yes" + (", in use" if is_in_use else ""), "green") if is_installed else Text("no", "yellow")
+        table.add_row(pack, card.name, card.model_version, card.licence, state, calibration.id if calibration else scale)
     if not as_json:
         out().print(table)
         out().print(f"models are in {settings.models}", style="dim")

@@ -87,7 +87,7 @@ def detect(paths: Pictures, data: Data = None, operator: OperatorName = "", as_j
     faces_found, readable = 0, 0
     with counted("detecting", len(photographs)) as done:
         for i, photograph in enumerate(photographs, 1):
-            with _taken(photograph, as_json) as content:
+            with taken(photograph, as_json) as content:
                 found = analyse.detect(app, session, content(app))
                 readable += 1
                 faces_found += len(found)
@@ -227,7 +227,7 @@ def search(
     faceless: list[str] = []
     with counted("searching", len(photographs)) as done:
         for i, photograph in enumerate(photographs, 1):
-            with _taken(photograph, as_json, faceless) as content:
+            with taken(photograph, as_json, faceless) as content:
                 searched = identify.by_image(app, session, collection, content(app), threshold, limit, quality)
                 searches.append(searched.candidates)
                 if as_json:
@@ -272,7 +272,7 @@ def check_drawing(draw: Path | None, photographs: Sequence[Photograph]) -> None:
 
 
 @contextmanager
-def _taken(photograph: Photograph, as_json: bool, faceless: list[str] | None = None) -> Iterator[Callable[[App], bytes]]:
+def taken(photograph: Photograph, as_json: bool, faceless: list[str] | None = None) -> Iterator[Callable[[App], bytes]]:
     """Work on one photograph: one that cannot be used is named, and the next one is taken. Refusals and failures go on up.
 
     `faceless` gets the names of those that can be read and show no face.

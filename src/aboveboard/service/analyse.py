@@ -86,8 +86,8 @@ class Found:
 def detect(app: App, session: Session, sample: Sample) -> list[Face]:
     """The faces of a photograph, largest first, at most 100. Raises BadSample, or Refused for an operator without a role."""
     app.gate.authorise(session, "detect")
-    with faces(app, samples.read(app, session, "detect", sample)) as found:
-        return [one.face for one in found]
+    with faces(app, samples.read(app, session, "detect", sample)) as seen:
+        return [one.face for one in seen]
 
 
 @contextmanager
@@ -96,18 +96,30 @@ def faces(app: App, data: bytes) -> Iterator[list[Found]]:
 
     The photograph takes room while the block runs (`media.Room`): leave it before the next one is opened and before waiting for anything.
     """
+    with opened(app, data) as image:
+        yield found(app, image)
+
+
+@contextmanager
+def opened(app: App, data: bytes) -> Iterator[media.Image]:
+    """A photograph's upright pixels while the block runs; raises BadRequest below Amazon's least size."""
     with app.room.decoded(data, app.settings.max_image_pixels) as image:
         height, width = image.shape[:2]
         if min(height, width) < SMALLEST_SIDE:
             raise BadRequest(f"the image is {width} x {height} px; its shorter side must be at least {SMALLEST_SIDE} px")
-        detections = sorted(app.models.detector.detect(image), key=lambda found: -float(found.box[2] * found.box[3]))
-        yield [Found(image, detection) for detection in detections[:MOST_FACES]]
+        yield image
+
+
+def found(app: App, image: media.Image) -> list[Found]:
+    """The faces of an opened photograph, largest first, at most 100."""
+    detections = sorted(app.models.detector.detect(image), key=lambda one: -float(one.box[2] * one.box[3]))
+    return [Found(image, detection) for detection in detections[:MOST_FACES]]
 
 
 def probe(app: App, data: bytes, bar: str, whose: str) -> tuple[Face, Template]:
     """The largest face of a photograph that passes the bar (NONE for any), and its template; raises NoFace where there is none."""
-    with faces(app, data) as found:
-        one = largest(found, bar, whose)
+    with faces(app, data) as seen:
+        one = largest(seen, bar, whose)
         return one.face, template(app, one)
 
 

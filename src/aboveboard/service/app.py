@@ -21,7 +21,7 @@ from aboveboard.storage.requests import Requests
 from aboveboard.storage.secrets import Keyring
 from aboveboard.storage.subjects import Subjects
 from aboveboard.vision.media import Room
-from aboveboard.vision.packs import Models
+from aboveboard.vision.packs import Labels, Models
 
 
 @dataclass(frozen=True)
@@ -38,6 +38,7 @@ class App:
     reindexings: Reindexings
     erasures: Erasures
     models: Models
+    labels: Labels
     room: Room
     operators: Operators
     standing: Standing

@@ -178,7 +178,7 @@ def _dimensions(settings: Settings, model: str) -> int:
     """The length of a model's templates; 0 where no pack on this machine makes them."""
     packs = PackFolder(settings.models)
     try:
-        card = packs.card(model.partition(" ")[0])
+        card = packs.face_card(model.partition(" ")[0])
     except Error:
         return 0
     return card.recogniser.dimensions if card.model == model else 0

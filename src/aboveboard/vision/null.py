@@ -11,6 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from aboveboard.biometrics.vocabulary import Vector
+from aboveboard.vision import colours
 from aboveboard.vision.detector import Detection
 from aboveboard.vision.media import Image
 
@@ -65,3 +66,15 @@ class NullRecogniser:
         length = float(np.linalg.norm(cells))
         # A plain board has no identity; what remains of it is rounding.
         return np.asarray(cells / length if length > 1e-6 else np.zeros_like(cells), np.float32)
+
+
+class NullLabeller:
+    """Sees colours: which share of the pixels has which, in the order of taxonomies/colours.tsv."""
+
+    NAMES = ("red", "orange", "yellow", "green", "cyan", "blue", "purple", "pink", "brown", "black", "grey", "white")
+
+    def probabilities(self, image: Image) -> NDArray[np.float64]:
+        shares = np.zeros(len(self.NAMES))
+        for colour in colours.dominant(image, 20):
+            shares[self.NAMES.index(colour.simple)] += colour.share
+        return shares

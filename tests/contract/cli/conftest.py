@@ -15,7 +15,13 @@ from aboveboard.cli import app
 @pytest.fixture
 def environment(tmp_path: Path) -> dict[str, str]:
     """A machine of its own: null models, its own home."""
-    return {"ABOVEBOARD_PACK": "null", "ABOVEBOARD_DATA": str(tmp_path / "data"), "XDG_DATA_HOME": str(tmp_path / "home"), "COLUMNS": "120"}
+    return {
+        "ABOVEBOARD_PACK": "null",
+        "ABOVEBOARD_LABEL_PACK": "null-labels",
+        "ABOVEBOARD_DATA": str(tmp_path / "data"),
+        "XDG_DATA_HOME": str(tmp_path / "home"),
+        "COLUMNS": "120",
+    }
 
 
 @pytest.fixture

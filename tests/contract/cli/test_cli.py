@@ -25,6 +25,7 @@ def test_help_names_the_verbs_and_the_exit_codes(run: Callable[..., Result]) -> 
     for word in (
         "serve",
         "detect",
+        "labels",
         "compare",
         "index",
         "search",

@@ -44,9 +44,9 @@ def operation(name: str) -> Callable[[R], R]:
 
 def offered() -> Mapping[str, Handler]:
     """Operation name -> function, of every operation that this server offers."""
-    from aboveboard.rekognition.operations import galleries, images, users
+    from aboveboard.rekognition.operations import galleries, images, labels, users
 
-    found = [item for module in (images, galleries, users) for item in vars(module).values() if hasattr(item, "operation")]
+    found = [item for module in (images, labels, galleries, users) for item in vars(module).values() if hasattr(item, "operation")]
     return MappingProxyType({cast(str, handler.operation): cast(Handler, handler) for handler in found})
 
 
