@@ -40,6 +40,7 @@ def enrol(server: Server, collection_id: str, vectors: np.ndarray, users: bool =
         for start in range(0, len(faces), 400):
             some = dict(list(faces.items())[start : start + 400])
             opened.collections.add_faces(connection, collection, {one: (row, Template(vector, "0.1")) for one, vector in some.items()})
+            opened.ledger.append(connection, "faces.enrolled", {"collection": collection_id, "face_ids": list(some)})
         if users:
             connection.exec_driver_sql(
                 "INSERT INTO subjects (collection, subject_id, handle, created_at) "

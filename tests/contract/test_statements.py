@@ -55,6 +55,7 @@ def walk(client, collection, ids):
         "ListTagsForResource": {"ResourceArn": arn},
         "UntagResource": {"ResourceArn": arn, "TagKeys": ["k"]},
         "DetectFaces": {"Image": image},
+        "DetectLabels": {"Image": image},
         "CompareFaces": {"SourceImage": image, "TargetImage": image},
         "IndexFaces": {**own, "Image": image},
         "ListFaces": {**own, "MaxResults": 100},

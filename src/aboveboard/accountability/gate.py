@@ -71,13 +71,13 @@ class Gate:
         """The pack that no collection may stand below now."""
         return self.policies.minimum(now())
 
-    def authorise(self, session: Session, duty: str, collection: Collection | None = None) -> Decision:
-        """Whether the operator may do this; raises Refused, on record."""
+    def authorise(self, session: Session, duty: str, collection: Collection | None = None, threshold: float | None = None) -> Decision:
+        """Whether the operator may do this; raises Refused, on record. `threshold`: of a look that is still to come."""
         time = now()
         pack = self.policy_of(collection, time)
         self._check_open(session, duty, pack, collection)
         suspended, _ = self._stands(session, duty, collection)
-        asked = Asked(duty, session.operator.roles, time, suspended=suspended)
+        asked = Asked(duty, session.operator.roles, time, threshold, suspended=suspended)
         decision = decide(pack, asked)
         if not decision.is_allowed:
             self._refuse(session, pack, asked, decision, collection)

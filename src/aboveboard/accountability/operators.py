@@ -7,6 +7,7 @@ import os
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Any
 
 import sqlalchemy as sa
@@ -136,8 +137,7 @@ class Operators:
             keys = self._keys_of(connection, name)
             chosen = list(max(keys, key=lambda key: (not key.revoked_at, key.created_at)).buckets) if buckets is None else list(buckets)
             # Who changes his keys because one may be stolen ends those that it may have made, too.
-            old = self._keys_of(connection, name, sa.select(ACCESS_KEYS)) if revoke_old else []
-            ended = self._end(connection, old)
+            ended = self._end(connection, ACCESS_KEYS.c.operator == name) if revoke_old else []
             key = self._make_key(connection, name, chosen)
             facts = {"operator": name, "access_key": key.id, "buckets": chosen, "revoked": ended, "by": by}
             self._ledger.append(connection, "operator.rotated", facts)
@@ -150,8 +150,9 @@ class Operators:
         """
         with self._database.write() as connection:
             name = _owner(connection, target)
-            keys = self._keys_of(connection, name or target, sa.select(ACCESS_KEYS))
-            ended = self._end(connection, [key for key in keys if target in (name, key.id)])
+            if name is None:
+                raise _no_such(target)
+            ended = self._end(connection, (ACCESS_KEYS.c.operator if target == name else ACCESS_KEYS.c.id) == target)
             if ended:
                 self._ledger.append(connection, "operator.revoked", {"operator": name, "access_keys": ended, "by": by})
         return ended
@@ -218,6 +219,9 @@ class Operators:
             raise BadRequest(
                 f"the operator '{name}' has no access key that can be used; an admin makes one with: aboveboard operator rotate {name}"
             )
+        # Those that ended a day ago and more are known to nobody any more; the ledger has that they were made.
+        old = (datetime.now(UTC) - timedelta(days=1)).isoformat(timespec="seconds").replace("+00:00", "Z")
+        connection.execute(sa.delete(ACCESS_KEYS).where(ACCESS_KEYS.c.case.is_not(None), ACCESS_KEYS.c.expires_at < old))
         key = self._make_key(connection, name, max(usable, key=lambda one: one.created_at).buckets)
         connection.execute(
             sa.update(ACCESS_KEYS).where(ACCESS_KEYS.c.id == key.id).values(case=case, expires_at=expires_at, declared=dict(declared))
@@ -245,19 +249,24 @@ class Operators:
         return key
 
     @staticmethod
-    def _keys_of(connection: sa.Connection, name: str, chosen: sa.Select[Any] | None = None) -> list[KeyFacts]:
-        """An operator's lasting keys, or those that are chosen; raises NoSuch where there is none."""
-        keys = _LASTING if chosen is None else chosen
-        rows = connection.execute(keys.where(ACCESS_KEYS.c.operator == name).order_by(ACCESS_KEYS.c.created_at)).all()
+    def _keys_of(connection: sa.Connection, name: str) -> list[KeyFacts]:
+        """An operator's lasting keys; raises NoSuch where there is none."""
+        rows = connection.execute(_LASTING.where(ACCESS_KEYS.c.operator == name).order_by(ACCESS_KEYS.c.created_at)).all()
         if not rows:
-            raise NoSuch(f"there is no operator and no access key '{name}'; see which there are with: aboveboard operator list")
+            raise _no_such(name)
         return [KeyFacts(row.id, row.created_at, row.revoked_at or "", tuple(row.buckets)) for row in rows]
 
     @staticmethod
-    def _end(connection: sa.Connection, keys: Sequence[KeyFacts]) -> list[str]:
-        ended = [key.id for key in keys if not key.revoked_at]
-        connection.execute(sa.update(ACCESS_KEYS).where(ACCESS_KEYS.c.id.in_(ended)).values(revoked_at=now()))
+    def _end(connection: sa.Connection, chosen: sa.ColumnElement[bool]) -> list[str]:
+        """End the chosen keys that could still be used: lasting ones, and those of cases that have not ended by themselves."""
+        usable = chosen, ACCESS_KEYS.c.revoked_at.is_(None), sa.or_(ACCESS_KEYS.c.expires_at.is_(None), ACCESS_KEYS.c.expires_at > now())
+        ended = list(connection.scalars(sa.select(ACCESS_KEYS.c.id).where(*usable).order_by(ACCESS_KEYS.c.created_at)))
+        connection.execute(sa.update(ACCESS_KEYS).where(*usable).values(revoked_at=now()))
         return ended
+
+
+def _no_such(name: str) -> NoSuch:
+    return NoSuch(f"there is no operator and no access key '{name}'; see which there are with: aboveboard operator list")
 
 
 def _owner(connection: sa.Connection, target: str) -> str | None:

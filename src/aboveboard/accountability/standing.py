@@ -104,10 +104,9 @@ class Standing:
             target = _known(connection, scope, target)
             if (scope, target) in _in_force(connection):
                 raise Exists(f"{_named(scope, target)} is suspended already")
-            made = self._suspend(connection, scope, target, because, by)
-            if scope in ("operator", "unit") and not _has_admin(connection):
+            if scope in ("operator", "unit") and not _has_admin(connection, but=(scope, target)):
                 raise BadRequest("no admin would be left who could have this lifted; add another admin first: aboveboard operator add")
-        return made
+            return self._suspend(connection, scope, target, because, by)
 
     def lift(self, n: int, by: Operator) -> Suspension:
         """Ask for a suspension to be lifted or, as the second person, lift it; neither may be suspended himself, or with his unit.
@@ -171,19 +170,23 @@ class Standing:
                 self._suspend(connection, "system", "", because, ITSELF)
 
     def _count(self, connection: sa.Connection, operator: Operator, rule: str, name: str, trigger: SuspensionRule) -> None:
+        """Count a refusal; enough of them suspend, unless no admin were left who could have that lifted."""
         time = now()
-        connection.execute(sa.insert(VIOLATIONS).values(operator=operator.name, unit=operator.unit, rule=rule, at=time))
         by_unit = trigger.scope == "unit" and bool(operator.unit)
         scope: Scope = "unit" if by_unit else "operator"
         target = operator.unit if by_unit else operator.name
+        if (scope, target) in _in_force(connection):
+            return
+        connection.execute(sa.insert(VIOLATIONS).values(operator=operator.name, unit=operator.unit, rule=rule, at=time))
         since = datetime.now(UTC) - timedelta(hours=trigger.hours)
         column = VIOLATIONS.c.unit if by_unit else VIOLATIONS.c.operator
-        # What led to a suspension before does not lead to the next.
-        lifted = sa.select(sa.func.max(SUSPENSIONS.c.lifted_at)).where(SUSPENSIONS.c.scope == scope, SUSPENSIONS.c.target == target)
-        after = max(since.isoformat(timespec="milliseconds").replace("+00:00", "Z"), connection.scalar(lifted) or "")
-        count = connection.scalar(sa.select(sa.func.count()).where(column == target, VIOLATIONS.c.at > after)) or 0
-        if count >= trigger.refusals and (scope, target) not in _in_force(connection):
+        after = since.isoformat(timespec="milliseconds").replace("+00:00", "Z")
+        connection.execute(sa.delete(VIOLATIONS).where(column == target, VIOLATIONS.c.at <= after))
+        count = connection.scalar(sa.select(sa.func.count()).where(column == target)) or 0
+        if count >= trigger.refusals and _has_admin(connection, but=(scope, target)):
             self._suspend(connection, scope, target, name, ITSELF)
+            # They have had their effect: what comes after a lift is counted anew.
+            connection.execute(sa.delete(VIOLATIONS).where(column == target))
 
     def _suspend(self, connection: sa.Connection, scope: Scope, target: str, because: str, by: str) -> Suspension:
         time = now()
@@ -218,10 +221,11 @@ def _operator(connection: sa.Connection, name: str) -> Operator:
     return Operator(row.name, tuple(row.roles), row.unit)
 
 
-def _has_admin(connection: sa.Connection) -> bool:
-    """Whether there is an admin who is not suspended himself."""
+def _has_admin(connection: sa.Connection, but: tuple[str, str]) -> bool:
+    """Whether an admin would be left who is not suspended himself, were this scope and target suspended, too."""
+    found = {*_in_force(connection), but}
     rows = connection.execute(sa.select(OPERATORS)).all()
-    return any("admin" in row.roles and not _himself(connection, Operator(row.name, tuple(row.roles), row.unit)) for row in rows)
+    return any("admin" in row.roles and not {("operator", row.name), ("unit", row.unit)} & found for row in rows)
 
 
 def _shown(connection: sa.Connection, scope: str, target: str) -> str:

@@ -107,7 +107,7 @@ def associate(
 ) -> Associated:
     """Give faces of the collection to a person where they are alike enough: to his own, or where he has none to the first of them."""
     collection = app.collections.get(collection_id)
-    app.gate.authorise(session, "subject.associate", collection)
+    app.gate.authorise(session, "subject.associate", collection, threshold)
     once = _Once(app, session, "subject.associate", token, collection, subject_id, list(face_ids), threshold)
     if (kept := once.answered()) is not None:
         return _associated(app, collection, subject_id, kept)

@@ -124,6 +124,8 @@ ACCESS_KEYS = sa.Table(
     sa.Column("case", sa.ForeignKey("cases.n")),
     sa.Column("expires_at", sa.String),
     sa.Column("declared", sa.JSON),
+    sa.Index("keys_of_operator", "operator"),
+    sa.Index("keys_of_cases", "case", "expires_at"),
 )
 COLLECTIONS = sa.Table(
     "collections",
@@ -295,6 +297,8 @@ MIGRATIONS = {
         'ALTER TABLE access_keys ADD COLUMN "case" INTEGER REFERENCES cases (n)',
         "ALTER TABLE access_keys ADD COLUMN expires_at VARCHAR",
         "ALTER TABLE access_keys ADD COLUMN declared JSON",
+        "CREATE INDEX keys_of_operator ON access_keys (operator)",
+        'CREATE INDEX keys_of_cases ON access_keys ("case", expires_at)',
         "ALTER TABLE collections ADD COLUMN enrolled INTEGER NOT NULL DEFAULT 0",
         "ALTER TABLE collections ADD COLUMN enrolled_subtrees BLOB",
         "ALTER TABLE collections ADD COLUMN removed INTEGER NOT NULL DEFAULT 0",
