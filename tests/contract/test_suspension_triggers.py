@@ -71,6 +71,17 @@ def test_twenty_refused_looks_suspend(make_server: Callable[..., Server]) -> Non
     assert compare(client) == "suspended"
 
 
+def test_the_last_admin_is_not_suspended_by_himself(make_server: Callable[..., Server]) -> None:
+    """Or nobody could have it lifted; with another admin beside him he is."""
+    server = make_server(default_policy="public-safety")
+    for _ in range(25):
+        assert compare(server.client()) == "roles"
+    assert suspensions(server) == []
+    server.operator("second", "admin")
+    assert compare(server.client()) == "roles"
+    assert suspensions(server) == [("operator", "first", "aboveboard")]
+
+
 def test_refusals_are_forgotten_after_a_day(make_server: Callable[..., Server], monkeypatch: pytest.MonkeyPatch) -> None:
     """Nineteen now and one in 25 hours suspend nobody."""
     server = make_server(default_policy="public-safety")

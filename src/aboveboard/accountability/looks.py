@@ -291,6 +291,7 @@ class Look:
             extrapolated=self.calibration.extrapolated(threshold),
             gallery_factor=own.factor(self.calibration) if own else None,
             expected_false_own=None if ratio is None else expected_false(min(ratio * fmr, 1.0), comparisons),
+            banner=self.pack.banner,
         )
 
 

@@ -97,7 +97,7 @@ class Basis:
     `fmr` is the false match rate per comparison, `expected_false = N x fmr`, `fpir = 1 - (1 - fmr)^N`, `fnir` the share of
     mated searches missed at this threshold in the calibration set. `extrapolated`: the threshold lies beyond what was measured.
     `gallery_factor`: how the FMR among this gallery's own faces is to the promised one, and `expected_false_own` what it makes of
-    `expected_false`; None where that cannot be told.
+    `expected_false`; None where that cannot be told. `banner`: what the policy has said beside each answer.
     """
 
     policy: str
@@ -113,6 +113,7 @@ class Basis:
     extrapolated: bool
     gallery_factor: Factor | None = None
     expected_false_own: float | None = None
+    banner: str = ""
 
 
 @dataclass(frozen=True, slots=True)

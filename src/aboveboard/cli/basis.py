@@ -22,7 +22,7 @@ ORIGINS = {
     "policy": "the policy's own, as you named none",
     "default": "Amazon's default, as you named none",
     "gallery": "from the number of comparisons, as you named none",
-    "none": "as you asked: every face is a candidate",
+    "none": "every face is a candidate",
 }
 
 
@@ -55,6 +55,8 @@ def as_json(candidates: Candidates) -> dict[str, Any]:
 def show(console: Console, answers: Sequence[Candidates], calibration: Calibration | None) -> None:
     """What answers under one threshold rest on, below their table; the audit id where there is one answer."""
     basis = answers[-1].basis
+    if basis.banner:
+        console.print(basis.banner, style="bold yellow")
     rows = Table.grid(padding=(0, 2))
     rows.add_column(style="dim", no_wrap=True)
     rows.add_column(overflow="fold")
