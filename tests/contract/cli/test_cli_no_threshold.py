@@ -12,10 +12,8 @@ from kit import Server, basis, picture
 NOBODY = picture(40)
 
 
-def test_somebody_who_is_not_enrolled_brings_five_candidates(
-    run: Callable[..., Any], make_server: Callable[..., Server], tmp_path: Path
-) -> None:
-    """wcso-2019: five of five wrong, on record as a search without a threshold; public-safety refuses the same; the CLI says so beside it."""
+def test_somebody_who_is_not_enrolled_brings_five(run: Callable[..., Any], make_server: Callable[..., Server], tmp_path: Path) -> None:
+    """wcso-2019: five of five wrong, on record as a search without a threshold; public-safety refuses it; the CLI says so beside it."""
     server = make_server()
     client = server.client()
     client.create_collection(CollectionId="mugshots", Tags={"aboveboard:policy": "wcso-2019"})
