@@ -8,7 +8,8 @@ import json
 import os
 import re
 import uuid
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime, timedelta
 from typing import Any, Literal
@@ -224,11 +225,15 @@ class Cases:
             row = connection.execute(_BY_ROW, {"row": n}).one()
         return CaseSession(_case(row), strict.table(Declared, dict(declared), "what a key declares"))
 
-    def meter(self, n: int, comparisons: int) -> int:
-        """Count faces that are about to be compared one to one in a case; returns how many these make, whoever else compares meanwhile."""
+    @contextmanager
+    def metering(self, n: int, comparisons: int) -> Iterator[int]:
+        """Count faces that are about to be compared one to one in a case, unless the block raises; how many they make with those before.
+
+        Nobody else counts while the block lasts.
+        """
         counted = sa.update(CASES).where(CASES.c.n == n).values(comparisons=CASES.c.comparisons + comparisons)
         with self._database.write() as connection:
-            return int(connection.execute(counted.returning(CASES.c.comparisons)).scalar_one())
+            yield int(connection.execute(counted.returning(CASES.c.comparisons)).scalar_one())
 
     def add_look(self, connection: sa.Connection, session: CaseSession, audit_id: str, intent: int) -> None:
         """Note, with its intent, that a look was made in a case."""
