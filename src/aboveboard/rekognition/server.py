@@ -21,6 +21,7 @@ from starlette.types import Receive, Scope, Send
 
 from aboveboard import memory
 from aboveboard.accountability.operators import Credential, Session
+from aboveboard.accountability.packs import moment
 from aboveboard.errors import BadRequest, Error, NoSuchOperation, Refused, Unauthenticated
 from aboveboard.rekognition import auth, codec
 from aboveboard.rekognition.errors import code_of
@@ -170,7 +171,7 @@ def _credential(app: App, signed: auth.Signed) -> Credential:
     known = app.operators.by_key(signed.key_id)
     if known is None:
         raise Unauthenticated("The security token included in the request is invalid.", reason="UnrecognizedClientException")
-    if known.expires_at and known.expires_at <= now():
+    if known.expires_at and moment(known.expires_at) <= moment(now()):
         raise Unauthenticated("The security token included in the request is expired", reason="ExpiredTokenException")
     return known
 
