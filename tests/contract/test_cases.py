@@ -4,8 +4,11 @@ from __future__ import annotations
 
 import json
 import math
+import re
 import subprocess
 import sys
+import threading
+import time
 from concurrent.futures import ThreadPoolExecutor
 from configparser import ConfigParser
 from importlib import resources
@@ -18,8 +21,11 @@ from botocore.exceptions import ClientError
 from clients import HERE, environment
 from kit import assert_ledger_whole, basis, canvas, encoded, null_settings, picture, serving
 
+from aboveboard.accountability import looks
 from aboveboard.accountability.cases import commitment, read_document
 from aboveboard.accountability.operators import Session
+from aboveboard.accountability.replay import Replay
+from aboveboard.accountability.verify_ledger import Report
 from aboveboard.biometrics.calibration import fmr_at, fmr_for_fpir, similarity_at
 from aboveboard.errors import BadRequest, Refused
 from aboveboard.service import cases
@@ -42,6 +48,16 @@ def gallery(strict_server):
 
 def session_of(server, name):
     return Session(server.app.operators.named(name), "cli", "test")
+
+
+def replayed(server, since=0):
+    """What is wrong with the decisions of a server's ledger from an entry on, when they are made again."""
+    policies = server.app.gate.policies
+    again = Replay({pack.sha256: pack for pack in policies.all()}, report := Report())
+    for line in server.app.ledger.entries():
+        again.add(line)
+    again.end()
+    return [one for one in report.findings if int(re.search(r"entry (\d+): ", str(one))[1]) >= since]
 
 
 def search(client, image=None, **more):
@@ -143,12 +159,14 @@ def test_without_a_case_the_refusal_says_how_to_get_one(strict_server, gallery):
     assert "aboveboard case credentials" in message
 
 
-def test_a_key_that_has_ended_is_refused_as_aws_refuses_a_token(strict_server, gallery):
-    """ExpiredTokenException, before anything is read."""
+def test_a_key_that_has_ended_is_refused_as_aws_refuses_a_token(strict_server, gallery, monkeypatch):
+    """ExpiredTokenException, before anything is read; from the very millisecond on."""
     key = strict_server.detective("expired")
     assert search(strict_server.client(key))["FaceMatches"]
     with strict_server.app.database.write() as connection:
         connection.execute(sa.update(ACCESS_KEYS).where(ACCESS_KEYS.c.id == key.id).values(expires_at="2026-01-01T00:00:00Z"))
+    assert code_of(lambda: search(strict_server.client(key)))[0] == "ExpiredTokenException"
+    monkeypatch.setattr("aboveboard.rekognition.server.now", lambda: "2026-01-01T00:00:00.001Z")
     assert code_of(lambda: search(strict_server.client(key)))[0] == "ExpiredTokenException"
 
 
@@ -272,6 +290,34 @@ def test_a_floor_that_keeps_an_fpir_rises_with_the_comparisons(tmp_path):
         assert_ledger_whole(server.app)
 
 
+def test_a_refused_comparison_counts_for_nobody_else_not_even_for_a_moment(tmp_path, monkeypatch):
+    """Others are compared while it is decided: their N has none of its faces, and the ledger is decided again as it was."""
+    decided, begun = looks.decide, threading.Event()
+
+    def slowly(pack, asked):
+        if not (decision := decided(pack, asked)).is_allowed:
+            begun.set()
+            time.sleep(0.5)
+        return decision
+
+    folder = tmp_path / "policies"
+    folder.mkdir()
+    (folder / "metered.toml").write_text(metered())
+    with serving(null_settings(tmp_path / "data", default_policy="metered", policies=str(folder))) as server:
+        key = server.detective("racing")
+        clients = [server.client(key) for _ in range(2)]
+        assert basis(compare(clients[0], 1))["gallery-size"] == "1"
+        monkeypatch.setattr(looks, "decide", slowly)
+        low = similarity_at(fmr_for_fpir(0.001, 2)) + 0.01
+        with ThreadPoolExecutor(1) as pool:
+            refused = pool.submit(code_of, lambda: compare(clients[0], 100, SimilarityThreshold=low))
+            assert begun.wait(20)
+            assert basis(compare(clients[1], 1))["gallery-size"] == "2"
+            assert refused.result()[0] == "AccessDeniedException"
+        assert basis(compare(clients[1], 1))["gallery-size"] == "3"
+        assert replayed(server) == []
+
+
 def test_comparisons_at_the_same_time_are_each_counted(strict_server):
     """Eight at once in one case: no two of them say the same N, and the last says all."""
     key = strict_server.detective("hurried")
@@ -295,7 +341,9 @@ def test_a_candidate_below_the_threshold_is_a_lead_and_shown_for_a_reason_only(s
     with pytest.raises(BadRequest, match="--reason"):
         cases.leads(app, session, "case of leading", " ")
     before = strict_server.entry_count()
-    (found,) = cases.leads(app, session, "case of leading", "nobody else fits Mr Miller's description")
+    found_here = cases.leads(app, session, "case of leading", "nobody else fits Mr Miller's description")
+    assert found_here.left_out == 0
+    (found,) = found_here.looks
     (lead,) = found.leads
     assert (found.look, found.threshold, found.floor, found.gallery_size) == (1, 99, 90, 8)
     assert 90 <= lead.similarity < 99
@@ -325,20 +373,70 @@ def test_with_the_ledger_down_no_lead_is_shown(strict_server, gallery, monkeypat
 
 
 def test_leads_are_decided_again_before_they_are_shown(strict_server, gallery):
-    """A certificate that was taken away, a face that was removed: what would not be found now is not shown either."""
+    """A certificate that was taken away, a face that was removed: what would not be found now is not shown either. Each decision
+    can be made again."""
+    before = strict_server.entry_count()
     app, records = strict_server.app, strict_server.client(strict_server.operator("expunger", "enroller"))
     strict_server.client().create_collection(CollectionId="soon-gone")
     face = records.index_faces(CollectionId="soon-gone", Image={"Bytes": picture(1)})["FaceRecords"][0]["Face"]["FaceId"]
     client = strict_server.client(strict_server.detective("again"))
     client.search_faces_by_image(CollectionId="soon-gone", Image={"Bytes": near()})
     session = session_of(strict_server, "again")
-    assert len(cases.leads(app, session, "case of again", "why")[0].leads) == 1
+    assert len(cases.leads(app, session, "case of again", "why").looks[0].leads) == 1
     app.standing.uncertify("again", "test")
     with pytest.raises(Refused, match="public-safety/certificate"):
         cases.leads(app, session, "case of again", "why")
     app.standing.certify("again", "examiner", 1.0, "2999-01-01", "test")
     records.delete_faces(CollectionId="soon-gone", FaceIds=[face])
-    assert cases.leads(app, session, "case of again", "why") == []
+    assert cases.leads(app, session, "case of again", "why").looks == ()
+    assert replayed(strict_server, before) == []
+
+
+def test_leads_are_decided_again_as_what_their_look_declared(tmp_path):
+    """A video still is no photograph: under a tag that no longer allows one its leads are left out, on record, and others are shown."""
+    folder = tmp_path / "policies"
+    folder.mkdir()
+    overlay = 'extends = "public-safety"\nid = "no-stills"\nversion = "1"\n[probes]\ntypes = ["photograph"]\n'
+    (folder / "no-stills.toml").write_text(overlay)
+    with serving(null_settings(tmp_path / "data", default_policy=STRICT, policies=str(folder))) as server:
+        server.client().create_collection(CollectionId="mugshots")
+        server.client(server.operator("office", "enroller")).index_faces(CollectionId="mugshots", Image={"Bytes": picture(1)})
+        photograph = server.client(server.detective("declaring"))
+        still = server.client(server.case_key("case of declaring", "video_still"))
+        for client in (photograph, still):
+            search(client, near())
+        session, number = session_of(server, "declaring"), "case of declaring"
+        assert [one.look for one in cases.leads(server.app, session, number, "why").looks] == [1, 2]
+        arn = server.client().describe_collection(CollectionId="mugshots")["CollectionARN"]
+        server.client().tag_resource(ResourceArn=arn, Tags={"aboveboard:policy": "no-stills"})
+        before = server.entry_count()
+        found = cases.leads(server.app, session, number, "why")
+        assert ([one.look for one in found.looks], found.left_out) == ([1], 1)
+        refused, disclosed = server.entries(before)
+        assert (refused["type"], refused["rule"], refused["asked"]["case"]["probe"]) == ("refused", "no-stills/probe", "video_still")
+        assert (disclosed["type"], disclosed["count"]) == ("leads.disclosed", 1)
+        assert replayed(server) == []
+
+
+def test_a_look_that_is_refused_now_does_not_withhold_the_leads_of_others(strict_server, gallery):
+    """A suspended collection: its look is left out, on record."""
+    app, records = strict_server.app, strict_server.client(strict_server.operator("second-office", "enroller"))
+    strict_server.client().create_collection(CollectionId="audited")
+    records.index_faces(CollectionId="audited", Image={"Bytes": picture(1)})
+    client = strict_server.client(strict_server.detective("spread"))
+    client.search_faces_by_image(CollectionId="audited", Image={"Bytes": near()})
+    search(client, near())
+    suspended = app.standing.suspend("collection", "audited", "an audit", "first")
+    before = strict_server.entry_count()
+    try:
+        found = cases.leads(app, session_of(strict_server, "spread"), "case of spread", "why")
+    finally:
+        for person in ("first", "second-office"):
+            app.standing.lift(suspended.n, app.operators.named(person))
+    assert ([one.look for one in found.looks], found.left_out) == ([2], 1)
+    assert [(one["type"], one.get("rule")) for one in strict_server.entries(before)][:2] == [
+        ("refused", "public-safety/suspended"), ("leads.disclosed", None)
+    ]  # fmt: skip
 
 
 def test_a_missing_person_is_found_from_95_on(strict_server, gallery):
@@ -350,7 +448,7 @@ def test_a_missing_person_is_found_from_95_on(strict_server, gallery):
     assert 95 <= answer["FaceMatches"][0]["Similarity"] < 99
     lower = search(client, picture(1, variation=0.5, take=5))
     assert lower["FaceMatches"] == []
-    (found,) = cases.leads(strict_server.app, session_of(strict_server, "worried"), "case of worried", "a child")
+    (found,) = cases.leads(strict_server.app, session_of(strict_server, "worried"), "case of worried", "a child").looks
     assert (found.threshold, [lead.reference for lead in found.leads]) == (95, [gallery[1]])
 
 

@@ -203,6 +203,12 @@ def forget_what_was_asked(rows: Rows) -> Rows:
     return [{name: value for name, value in row.items() if name != "asked" or row["seq"] != seqs(rows, "look.intent")[1]} for row in rows]
 
 
+def use_a_key_that_had_ended(rows: Rows) -> Rows:
+    seq = seqs(rows, "look.intent")[0]
+    key = next(row["seq"] for row in rows if row.get("access_key") == rows[seq]["via"])
+    return changed(rows, key, expires_at=later(rows[seq]["asked"]["at"], -100))
+
+
 def decide_by_a_looser_pack(rows: Rows) -> Rows:
     """By `general`, which is in the bundle too, though the collection is tagged with the strict one."""
     seq = seqs(rows, "look.intent")[0]
@@ -211,11 +217,16 @@ def decide_by_a_looser_pack(rows: Rows) -> Rows:
     return changed(tagged, seq, policy=general, threshold={"value": 80, "origin": "default", "floor": 0})
 
 
+def later(time: str, by_s: float) -> str:
+    moved = datetime.fromisoformat(time) + timedelta(seconds=by_s)
+    return moved.isoformat(timespec="milliseconds").replace("+00:00", "Z")
+
+
 def aged(rows: Rows, seq: int) -> Rows:
     """Everything before an entry as if it had been ten minutes earlier: what a request may just have read is no excuse."""
 
     def moved(time: str) -> str:
-        return (datetime.fromisoformat(time) - timedelta(minutes=10)).isoformat(timespec="milliseconds").replace("+00:00", "Z")
+        return later(time, -600)
 
     def walked(value: Any, is_late: bool, name: str = "") -> Any:
         if isinstance(value, dict):
@@ -244,6 +255,7 @@ SAYS: dict[Callable[[Rows], Rows], dict[str, str]] = {
     act_in_another_role: {"asked": "acts as ['investigator', 'admin'], asks as", "decision": "refused by rule public-safety/roles"},
     decide_afterwards: {"asked": "it was decided at 2020-01-01T00:00:00.000Z and written at"},
     understate_the_comparisons: {"asked": "it was decided for 1 comparisons; the entries give 3"},
+    use_a_key_that_had_ended: {"case": "had ended"},
     forget_what_was_asked: {"asked": "it does not say what was asked, as intents do since entry"},
     decide_by_a_looser_pack: {"policy": "decided by the pack general, and people stands under public-safety", "outcome": ""},
 }
@@ -259,6 +271,24 @@ def test_an_attack_on_a_decision_is_named(attack: Callable[[Rows], Rows], data: 
     assert set(said) - {"older"} == set(SAYS[attack]), said
     for kind, text in SAYS[attack].items():
         assert any(text in one and one.startswith("entry ") for one in said[kind]), said[kind]
+
+
+def end_a_key_while_its_request_is_read(rows: Rows) -> Rows:
+    seq = seqs(rows, "look.intent")[0]
+    key = next(row["seq"] for row in rows if row.get("access_key") == rows[seq]["via"])
+    return changed(rows, key, expires_at=later(rows[seq]["asked"]["at"], -20))
+
+
+def step_a_clock_back(rows: Rows) -> Rows:
+    seq = seqs(rows, "look.intent")[0]
+    return asking(rows, seq, at=later(rows[seq]["time"], 0.089))
+
+
+@pytest.mark.parametrize("chance", [end_a_key_while_its_request_is_read, step_a_clock_back], ids=lambda chance: chance.__name__)
+def test_what_happens_to_honest_people_is_no_fault(chance: Callable[[Rows], Rows], data: Path) -> None:
+    """A key ends between a request's arrival and its decision; a clock is put right by milliseconds between decision and entry."""
+    rewrite(data, chance(rows_of(data)))
+    assert verdict(export(data))[:2] == (0, {})
 
 
 def test_a_similarity_that_could_be_is_known_by_a_kept_checkpoint_alone(data: Path) -> None:

@@ -8,7 +8,8 @@ import json
 import os
 import re
 import uuid
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime, timedelta
 from typing import Any, Literal
@@ -32,6 +33,7 @@ _TIME = r"\d{4}-\d\d-\d\d(?:T[0-9:.]+(?:Z|[+-]\d\d:\d\d)?)?"
 _DOCUMENT = re.compile(rf"([^:]*):(.+?):({_TIME})(?::([^:]*):({_TIME}))?")
 _BY_NUMBER = sa.select(CASES).where(CASES.c.number == sa.bindparam("number"))
 _BY_ROW = sa.select(CASES).where(CASES.c.n == sa.bindparam("row"))
+_END_LOOK = "UPDATE case_looks SET outcome = ?, leads = ? WHERE audit_id = ?"
 _ADD_LOOK = 'INSERT INTO case_looks ("case", intent, audit_id) VALUES (?, ?, ?)'
 
 
@@ -224,11 +226,15 @@ class Cases:
             row = connection.execute(_BY_ROW, {"row": n}).one()
         return CaseSession(_case(row), strict.table(Declared, dict(declared), "what a key declares"))
 
-    def meter(self, n: int, comparisons: int) -> int:
-        """Count faces that are about to be compared one to one in a case; returns how many these make, whoever else compares meanwhile."""
+    @contextmanager
+    def metering(self, n: int, comparisons: int) -> Iterator[int]:
+        """Count faces that are about to be compared one to one in a case, unless the block raises; how many they make with those before.
+
+        Nobody else counts while the block lasts.
+        """
         counted = sa.update(CASES).where(CASES.c.n == n).values(comparisons=CASES.c.comparisons + comparisons)
         with self._database.write() as connection:
-            return int(connection.execute(counted.returning(CASES.c.comparisons)).scalar_one())
+            yield int(connection.execute(counted.returning(CASES.c.comparisons)).scalar_one())
 
     def add_look(self, connection: sa.Connection, session: CaseSession, audit_id: str, intent: int) -> None:
         """Note, with its intent, that a look was made in a case."""
@@ -238,7 +244,7 @@ class Cases:
     def end_look(self, connection: sa.Connection, audit_id: str, outcome: int, leads: Sequence[Lead]) -> None:
         """Note a look's outcome with it, and keep its leads, sealed until somebody asks for them with a reason."""
         sealed = self._keyring.seal(json.dumps([asdict(lead) for lead in leads]).encode(), "leads", audit_id) if leads else None
-        connection.execute(sa.update(CASE_LOOKS).where(CASE_LOOKS.c.audit_id == audit_id).values(outcome=outcome, leads=sealed))
+        driver(connection).execute(_END_LOOK, (outcome, sealed, audit_id))
 
     def looks(self, case: Case) -> list[LookRef]:
         """The looks of a case in their order."""

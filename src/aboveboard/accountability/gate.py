@@ -114,14 +114,14 @@ class Gate:
     def still_allowed(self, session: Session, made: str, collection: Collection | None) -> Decision:
         """The decision about a look of this duty that was made in a case before, as it would be now, thresholds apart.
 
-        Before its leads are disclosed; raises Refused, on record.
+        Before its leads are disclosed; the session declares what the look did. Raises Refused, on record.
         """
         time = now()
         pack = self.policy_of(collection, time)
         asked = self._asked(session, made, time, collection, 100.0, 0, None, 0.0)
         decision = decide(pack, asked)
         if not decision.is_allowed:
-            facts = {"policy": pack_facts(pack), "asked": asked.plain()}
+            facts = {"policy": pack_facts(pack), "asked": asked.plain(), "threshold": asked.threshold, "made": made}
             self.refuse(session, "case.leads", decision.rule, decision.message, collection, **facts)
         return decision
 

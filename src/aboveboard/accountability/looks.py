@@ -8,6 +8,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from concurrent.futures import Future
+from contextlib import nullcontext
 from dataclasses import asdict, dataclass
 from typing import Any, Literal, NoReturn
 
@@ -89,15 +90,20 @@ class Look:
 
         The look is decided again with that number: a floor that keeps an FPIR rises with it, and so does what no threshold means.
         """
-        size = self._cases.meter(self._case.case.n, comparisons) if self._case else comparisons
-        again = decide(self.pack, self._asked.with_comparisons(size))
-        if not again.is_allowed:
-            # Nothing is compared: what the message says to send must be enough the next time.
-            if self._case:
-                self._cases.meter(self._case.case.n, -comparisons)
-            self._withhold(again.rule, again.message, {"gallery_size": size})
-        self.decision = again
+        size = comparisons
+        try:
+            with self._cases.metering(self._case.case.n, comparisons) if self._case else nullcontext(comparisons) as size:
+                self.decision = self._decided_for(size)
+        except Refused as refusal:
+            # Not counted, for nothing is compared: what the message says to send must be enough the next time.
+            self._withhold(refusal.rule, refusal.message, {"gallery_size": size})
         return size
+
+    def _decided_for(self, comparisons: int) -> Decision:
+        again = decide(self.pack, self._asked.with_comparisons(comparisons))
+        if not again.is_allowed:
+            raise Refused(again.message, rule=again.rule)
+        return again
 
     def begin(self, intent: Future[int]) -> None:
         """The intent is being written."""

@@ -26,6 +26,8 @@ POLICIES = "policies"
 """A bundle's folder of packs: their canonical JSON as SHA256.json, an authority's signed note as SHA256.sig."""
 _LONGEST = 16_000_000
 """Bytes of an entry."""
+_CLOCK_S = 2.0
+"""By how much a clock may be set back between a decision and its entry without an entry that says so: no other was written meanwhile."""
 _WRONG = (BadRequest, ValueError, LookupError, TypeError, AttributeError, ArithmeticError, RecursionError)
 """What reading a document raises that is not as the program writes it."""
 
@@ -194,13 +196,15 @@ class Replay:
         """Whether what a decision rests on agrees with its entry and with those before."""
         history, operator, decided = self._history, entry["operator"], seconds(asked.at)
         since = decided - SLACK_S
-        if asked.duty != entry["duty"]:
-            tell("asked", f"it says {entry['duty']}, and {asked.duty} was asked")
+        # Leads are shown where the look that found them would be allowed still.
+        duty = entry.get("made", entry["duty"]) if entry["duty"] == "case.leads" else entry["duty"]
+        if asked.duty != duty:
+            tell("asked", f"it says {duty}, and {asked.duty} was asked")
         if list(asked.roles) != entry["roles"] or history.roles.get(operator) != entry["roles"]:
             tell(
                 "asked", f"{operator} acts as {entry['roles']}, asks as {list(asked.roles)}, and was added as {history.roles.get(operator)}"
             )
-        if not at - SLACK_S <= decided <= at and at > history.set_back:
+        if not at - SLACK_S <= decided <= at + _CLOCK_S and at > history.set_back:
             tell("asked", f"it was decided at {asked.at} and written at {entry['time']}")
         held = asked.certificate
         claimed = None if held is None else (held.made_at, held.until, held.score)
@@ -245,7 +249,7 @@ class Replay:
                 yield f"it declares {_json(declared)}, and was decided for {_json(mine)}"
             if key is not None and key.declared != declared:
                 yield f"it declares {_json(declared)}, and its key {_json(key.declared)}"
-        if entry["via"] != "cli" and (key is None or key.ends <= seconds(asked.at)):
+        if entry["via"] != "cli" and (key is None or key.ends + SLACK_S <= seconds(asked.at)):
             yield f"its key {entry['via']} {'was made for no case' if key is None else 'had ended'}"
 
     def _numbers(self, entry: Entry, asked: Asked, collection: str, tell: Tell) -> None:

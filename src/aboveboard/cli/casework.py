@@ -194,11 +194,13 @@ def leads(
     from aboveboard.service import cases as service
 
     found = service.leads(app, session, case, reason)
-    for one in found:
+    for one in found.looks:
         _show_leads(one, as_json)
-    if not found and not as_json:
+    if found.left_out:
+        typer.echo(f"looks left out, because they would be refused now: {found.left_out}; the ledger says by which rules", err=True)
+    if not found.looks and not as_json:
         typer.echo("no search of this case found anybody between the policy's floor for leads and its threshold")
-    raise typer.Exit(DONE if found else NOTHING)
+    raise typer.Exit(DONE if found.looks else NOTHING)
 
 
 @cases.command("packet")

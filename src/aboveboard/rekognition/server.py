@@ -170,7 +170,7 @@ def _credential(app: App, signed: auth.Signed) -> Credential:
     known = app.operators.by_key(signed.key_id)
     if known is None:
         raise Unauthenticated("The security token included in the request is invalid.", reason="UnrecognizedClientException")
-    if known.expires_at and moment(known.expires_at) <= datetime.now(UTC):
+    if known.expires_at and moment(known.expires_at) <= moment(now()):
         raise Unauthenticated("The security token included in the request is expired", reason="ExpiredTokenException")
     return known
 

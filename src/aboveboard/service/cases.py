@@ -13,7 +13,7 @@ from aboveboard.accountability.operators import AccessKey, Session
 from aboveboard.accountability.packs import Pack, moment
 from aboveboard.accountability.policy import Decision, judge_case
 from aboveboard.biometrics.calibration import expected_false, fmr_at
-from aboveboard.errors import BadRequest, NoSuch
+from aboveboard.errors import BadRequest, NoSuch, Refused
 from aboveboard.service.app import App
 from aboveboard.storage.collections import Collection
 from aboveboard.storage.database import now
@@ -54,6 +54,14 @@ class LeadsOfLook:
     expected_false: float
     identities_withheld: bool
     leads: tuple[ShownLead, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Leads:
+    """The leads of a case by look, and how many looks with leads were left out because they would be refused now."""
+
+    looks: tuple[LeadsOfLook, ...]
+    left_out: int
 
 
 def open_case(
@@ -121,10 +129,11 @@ def enter(app: App, session: Session, number: str, declared: Declared) -> Sessio
     return replace(session, case=CaseSession(_own(app, session, "case.list", number), declared))
 
 
-def leads(app: App, session: Session, number: str, reason: str) -> list[LeadsOfLook]:
+def leads(app: App, session: Session, number: str, reason: str) -> Leads:
     """What the looks of a case found below their threshold, once the record says that it was disclosed, and why.
 
-    Each look is decided again, as of now, before its leads are told; faces that were removed since are left out.
+    Each look is decided again, as of now and as what it declared, before its leads are told; faces that were removed since are left out,
+    and so are looks that would be refused now, on record. Raises Refused where all would be.
     """
     if not reason.strip():
         raise BadRequest("leads are shown for a reason; give it with --reason")
@@ -138,15 +147,29 @@ def leads(app: App, session: Session, number: str, reason: str) -> list[LeadsOfL
         rule = f"{_pack(app, asked_for[0]).id}/leads"
         _refuse(app, inside, "case.leads", case, rule, "it keeps no candidates below the threshold, and has none to show")
     sealed, found = app.cases.leads(case), list[tuple[_Made, Decision, list[tuple[int, Lead]], dict[str, str]]]()
+    refusals: list[Refused] = []
     for one in looks:
         if one.intent["audit_id"] in sealed and _pack(app, one.collection).leads.maximum:
-            decision = app.gate.still_allowed(inside, one.intent["duty"], one.collection)
+            try:
+                decision = app.gate.still_allowed(_as_declared(inside, one.intent["declared"]), one.intent["duty"], one.collection)
+            except Refused as refusal:
+                refusals.append(refusal)
+                continue
             kept, names = _there(app, one, sealed[one.intent["audit_id"]])
             kept = [(rank, lead) for rank, lead in kept if lead.similarity >= decision.leads_floor][: decision.leads_limit]
             found.append((one, decision, kept, names))
+    if refusals and not found:
+        raise refusals[0]
     told = [(one.intent["audit_id"], rank, lead) for one, _, kept, _ in found for rank, lead in kept]
     app.cases.disclose(inside.case, told, actor(session))
-    return [_shown(*each) for each in found if each[2]]
+    return Leads(tuple(_shown(*each) for each in found if each[2]), len(refusals))
+
+
+def _as_declared(session: Session, declared: Mapping[str, Any]) -> Session:
+    """The session inside a case, as if with the probe and the edits that a look declared."""
+    assert session.case is not None
+    same = replace(session.case.declared, probe=declared["probe"], edits=tuple(declared["edits"]))
+    return replace(session, case=replace(session.case, declared=same))
 
 
 @dataclass(frozen=True, slots=True)
