@@ -2,8 +2,8 @@
 
 python benchmarks/gate.py [ENTRIES] builds a ledger of looks (1,000,000 entries by default; some 2 GB in a temporary folder) and searches
 on the null pack, in one process, under `general` and, in a case, under `public-safety`. First as a server has it: the intent is written
-while the models work, for which a pause of 10 ms stands here, less than the default pack takes; what is left is what a search waits for. Then
-with the template made before, so that nothing of the gate hides behind the models.
+while the models work, for which a pause of 10 ms stands here, less than the default pack takes; what is left is what a search waits for.
+Then with the template made before, so that nothing of the gate hides behind the models.
 """
 
 from __future__ import annotations

@@ -30,6 +30,7 @@ from aboveboard.rekognition.operations import Handler, offered
 from aboveboard.rekognition.telemetry import Exchange, Listener
 from aboveboard.service.app import App
 from aboveboard.settings import cores
+from aboveboard.storage.database import now
 
 MAX_BODY = 15 * 1024 * 1024
 BODY_TIMEOUT_S = 60
