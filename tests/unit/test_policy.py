@@ -14,7 +14,7 @@ from aboveboard.accountability.catalogue import Policies
 from aboveboard.accountability.explaining import differences, explain
 from aboveboard.accountability.packs import Pack, read_pack
 from aboveboard.accountability.policy import CASEWORK, DUTIES, LOOKS, WRITES, Asked, CaseFacts, Certificate, Document, decide, judge_gallery
-from aboveboard.accountability.rules import EDITS, KINDS, OFFENCES, PROBES, PURPOSES, ROLES
+from aboveboard.accountability.rules import EDITS, KINDS, OFFENCES, PROBES, PURPOSES, ROLES, DocumentRule
 from aboveboard.errors import BadRequest
 
 POLICIES = Policies("general", "general")
@@ -331,6 +331,16 @@ def test_a_rule_that_wants_a_reason_is_departed_from_with_one():
     refused = decide(pack, asked)
     assert (refused.rule, "or give a reason" in refused.message) == ("public-safety/probe", True)
     assert decide(pack, dataclasses.replace(asked, case=dataclasses.replace(case, has_reason=True))).departures == ("public-safety/probe",)
+
+
+@pytest.mark.parametrize("pack", SHIPPED, ids=lambda pack: pack.id)
+def test_any_is_a_word_of_packs_and_no_purpose_or_offence(pack):
+    """`*` in a pack is each word of the closed list; a case that says it has no purpose, and no offence."""
+    assert not pack.purposes.allows("*")
+    anything = dataclasses.replace(pack.offences, purposes=("*",), allow=("*",))
+    assert [anything.allows("suspect", word) for word in ("robbery", "*", "")] == [True, False, False]
+    only = DocumentRule("enforce", ("suspect",), ("theft",), "warrant", "granted", 0, "c")
+    assert [only.applies(*pair) for pair in (("suspect", "theft"), ("*", "theft"), ("suspect", "*"))] == [True, False, False]
 
 
 def test_a_gallery_whose_scores_lie_is_not_answered():

@@ -192,7 +192,7 @@ def read_pack(raw: Mapping[str, Any], where: str) -> Pack:
     for own in rule.floors:
         listed += [(own.purposes, PURPOSES), (own.offences, OFFENCES)]
     for words, known in listed:
-        check_words(words, known, where)
+        check_words(words, known, where, any_too=True)
     for floor in (*rule.floors, rule.floor_for("", "")):
         if not 0 <= floor.similarity <= 100 or not 0 <= floor.fpir < 1:
             raise BadRequest(f"{where}: a floor must be 0-100, and an fpir 0 or more and below 1")
@@ -222,9 +222,9 @@ def read_pack(raw: Mapping[str, Any], where: str) -> Pack:
     return pack
 
 
-def check_words(words: Iterable[str], known: Iterable[str], where: str) -> None:
-    """Raise BadRequest for a word that is not in its closed list."""
-    if unknown := sorted(set(words) - {*known, ANY}):
+def check_words(words: Iterable[str], known: Iterable[str], where: str, *, any_too: bool = False) -> None:
+    """Raise BadRequest for a word that is not in its closed list; `any_too`: a pack's list may have `*`, what somebody does may not."""
+    if unknown := sorted(set(words) - {*known, *([ANY] if any_too else [])}):
         raise BadRequest(f"{where}: '{unknown[0]}' is not one of {', '.join(known)}")
 
 

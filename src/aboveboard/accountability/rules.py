@@ -90,7 +90,7 @@ class PurposesRule:
     citation: str
 
     def allows(self, purpose: str) -> bool:
-        return purpose not in self.deny and has(self.allow, purpose)
+        return purpose in PURPOSES and purpose not in self.deny and has(self.allow, purpose)
 
 
 @dataclass(frozen=True, slots=True)
@@ -103,7 +103,7 @@ class OffencesRule:
     citation: str
 
     def allows(self, purpose: str, offence: str) -> bool:
-        return not has(self.purposes, purpose) or (bool(offence) and has(self.allow, offence))
+        return not has(self.purposes, purpose) or (offence in OFFENCES and has(self.allow, offence))
 
 
 @dataclass(frozen=True, slots=True)

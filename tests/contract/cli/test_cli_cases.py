@@ -101,6 +101,16 @@ def test_what_the_pack_would_refuse_is_refused_when_the_case_is_opened(run: Call
     assert "purpose" in errors(run(*strict_too, code=3))[0]
 
 
+@pytest.mark.parametrize(("purpose", "offence"), [("*", ""), ("suspect", "*"), ("curiosity", "")])
+def test_a_case_has_one_purpose_and_one_offence_of_the_lists(run: Callable[..., Result], strict: Path, purpose: str, offence: str) -> None:
+    """`*` and a slip of the pen open nothing, under whatever pack; they are no refusal that could suspend."""
+    for pack in ("public-safety", "general"):
+        words = ("case", "open", "x", "--purpose", purpose, "--offence", offence, *JANE)
+        assert "is not one of" in errors(run(*words, code=2, ABOVEBOARD_DEFAULT_POLICY=pack))[0]
+    assert run("case", "list", "--operator", "watcher", "--json").stdout == ""
+    assert documents(run("ledger", "show", "--last", "1", "--operator", "watcher"))[0]["type"] != "refused"
+
+
 def test_a_case_is_its_operators_own(run: Callable[..., Result], strict: Path) -> None:
     run("case", "open", "own", *OPEN)
     for words in (

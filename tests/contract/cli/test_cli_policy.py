@@ -91,6 +91,8 @@ def test_explain_in_a_deployment(run: Callable[..., Result]) -> None:
         (("--pack", "general", "-c", "people"), "name a collection with --collection, or a pack with --pack"),
         (("--pack", "nothing"), "there is no policy pack 'nothing'"),
         (("--pack", "general", "--purpose", "curiosity"), "--purpose: 'curiosity' is not one of suspect"),
+        (("--pack", "general", "--purpose", "*"), "--purpose: '*' is not one of suspect"),
+        (("--pack", "general", "--purpose", "suspect", "--probe", "*"), "--probe: '*' is not one of photograph"),
         (("--pack", "general", "--offence", "theft"), "name its purpose with --purpose"),
         (("--pack", "general", "--purpose", "suspect", "--document", "court_order:lost"), "'lost' is not one of requested"),
         (("--pack", "general", "--on", "tomorrow"), "--on: 'tomorrow' is no time; write one like"),
