@@ -198,7 +198,7 @@ def test_an_overlay_of_a_template_needs_a_signature_of_its_own(folder, authority
 
 def test_an_overlay_of_a_template_cannot_say_that_it_is_none(folder):
     """`published` would do without the signature that the template itself needs."""
-    with pytest.raises(BadRequest, match="agency.toml: 'us-md' is a template, and so is an overlay of it"):
+    with pytest.raises(BadRequest, match=r"agency.toml: 'us-md' is a template, and so is an overlay of it"):
         load(put(folder, OVERLAY.replace("public-safety", "us-md") + 'status = "published"\n'))
 
 

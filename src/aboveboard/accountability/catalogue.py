@@ -116,7 +116,9 @@ class Policies:
                 continue
             if one.status == "published":
                 text = f"version {one.version} of the policy pack '{pack}' loosens the rules {self._loosened[one.sha256]} of the one before"
-                raise BadRequest(f"{text}; tighten it, give it an id of its own, or have an authority sign it: aboveboard policy sign {pack}")
+                raise BadRequest(
+                    f"{text}; tighten it, give it an id of its own, or have an authority sign it: aboveboard policy sign {pack}"
+                )
             text = f"the policy pack '{pack}' is a template and unverified; it comes into force once an authority has signed it"
             raise BadRequest(f"{text}: aboveboard policy sign {pack}")
 

@@ -173,7 +173,7 @@ class ThresholdRule:
     fpir: float
     when_absent: Literal["apply", "refuse"]
     absent: float
-    absent_origin: Origin
+    absent_origin: Literal["policy", "default"]
     allow_none: bool
     citation: str
     floors: tuple[Floor, ...] = ()
@@ -194,7 +194,11 @@ class CandidatesRule:
 
 @dataclass(frozen=True, slots=True)
 class LeadsRule:
-    """Whether candidates below the threshold, down to `floor`, are kept sealed and may be asked for with a reason; 0: how many none."""
+    """How many candidates below the threshold, down to `floor`, are kept sealed, to be told in a case to who gives a reason; 0: none.
+
+    `maximum` and `floor` bind in every mode, and the reason is demanded in every mode: `enforce` and `reason` are the same here, and
+    `record` only says that the source asks for no reason. A pack with it counts as looser.
+    """
 
     mode: Mode
     maximum: int

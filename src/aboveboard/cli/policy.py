@@ -377,7 +377,13 @@ def _answer(known: Policies, pack: Pack, asked: Asked, decision: Decision, findi
         "naming no threshold" if asked.threshold is None else f"at threshold {asked.threshold:g}" if asked.threshold else "with none at all"
     )
     typer.echo(f"{question} {what} at {asked.at}, {named}?")
-    template = "" if known.is_loadable(pack) else " (a template, which is not in force)" if pack.status == "unverified" else " (a looser version, which is not in force)"
+    template = (
+        ""
+        if known.is_loadable(pack)
+        else " (a template, which is not in force)"
+        if pack.status == "unverified"
+        else " (a looser version, which is not in force)"
+    )
     if decision.is_allowed:
         bound = f"at threshold {decision.threshold:g}" if decision.threshold else "without a threshold"
         out().print(f"Yes, {bound} (origin {decision.origin}), with at most {decision.limit} candidates.{template}", style="bold green")

@@ -137,6 +137,10 @@ def test_wrong_words_are_told(run: Callable[..., Result], strict: Path) -> None:
     assert "must be one of crop, rotation" in errors(run(*search, "--case", "1", "--edit", "botox", code=2))[0]
     assert "is not one of suspect" in errors(run("case", "open", "3", "--purpose", "revenge", *JANE, code=2))[0]
     assert "is no date" in errors(run("case", "open", "3", *OPEN, "--until", "soon", code=2))[0]
+    for most in ("9999-12-31T23:59:59-14:00", "0001-01-01T00:00:00+14:00"):
+        assert "is no date" in errors(run("case", "open", "3", *OPEN, "--until", most, code=2))[0]
+        certify = ("operator", "certify", "jane", "--examiner", "x", "--score", "1", "--until", most)
+        assert "is no date" in errors(run(*certify, "--operator", "chief", code=2))[0]
     assert "ended before it began" in errors(run("case", "open", "3", *OPEN, "--until", "2020-01-01", code=2))[0]
     assert "--below-threshold" in errors(run("case", "leads", "1", *JANE, code=2))[0]
     assert "--reason" in errors(run("case", "leads", "1", "--below-threshold", "--reason", " ", *JANE, code=2))[0]
@@ -146,6 +150,7 @@ def test_wrong_words_are_told(run: Callable[..., Result], strict: Path) -> None:
         "warrant::2024-10-01",
         "note:1:2024-10-01",
         "warrant:1:2024-13-01",
+        "warrant:1:9999-12-31T23:59:59-14:00",
         "warrant:1:2024-10-01:maybe:2024-10-02",
     ):
         assert "KIND:REFERENCE:REQUESTED" in errors(run("case", "document", "1", document, *JANE, code=2))[0]

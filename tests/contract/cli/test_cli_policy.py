@@ -67,6 +67,14 @@ def test_explain_by_date_and_document(run: Callable[..., Result]) -> None:
     assert explained(run, *asked[:-1], "2027-12-01T23:59:59Z", "--document", "warrant", code=3)["decision"]["rule"] == "eu-26-10/effective"
 
 
+def test_explain_on_the_last_day_of_all(run: Callable[..., Result]) -> None:
+    """No sum of days or hours leaves the calendar: a certificate of a year, an emergency of 48 hours."""
+    last = ("--purpose", "suspect", "--offence", "robbery", "--on", "9999-12-31")
+    found = explained(run, "--pack", "public-safety", *last, "--threshold", "99.9", code=3)
+    assert found["decision"]["rule"] == "public-safety/certificate"
+    assert explained(run, "--pack", "eu-26-10", *last, "--emergency", "9999-12-31", code=3)["decision"]["rule"]
+
+
 def test_explain_in_a_deployment(run: Callable[..., Result]) -> None:
     """The collection's own pack, the operator's own roles and certificate; nothing is looked at, so that nothing is recorded."""
     run("collection", "create", "arrests", "--policy", "public-safety")
@@ -95,6 +103,7 @@ def test_explain_in_a_deployment(run: Callable[..., Result]) -> None:
         (("--pack", "general", "--purpose", "suspect", "--probe", "*"), "--probe: '*' is not one of photograph"),
         (("--pack", "general", "--offence", "theft"), "name its purpose with --purpose"),
         (("--pack", "general", "--purpose", "suspect", "--document", "court_order:lost"), "'lost' is not one of requested"),
+        (("--pack", "general", "--on", "9999-12-31T23:59:59-14:00"), "--on: '9999-12-31T23:59:59-14:00' is no time"),
         (("--pack", "general", "--on", "tomorrow"), "--on: 'tomorrow' is no time; write one like"),
     ],
 )
