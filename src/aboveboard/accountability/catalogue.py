@@ -51,7 +51,10 @@ def read_text(file: Path) -> str:
 
 
 class Policies:
-    """Every pack by id and version; the deployment's default and its minimum. Raises BadRequest for what cannot be loaded."""
+    """Every pack by id and version; the deployment's default and its minimum. Raises BadRequest for what cannot be loaded.
+
+    Without a default and a minimum packs can be read and compared, and nothing stands under any.
+    """
 
     def __init__(self, default: str, minimum: str, folder: Path | None = None) -> None:
         files = dict(shipped())
@@ -72,9 +75,9 @@ class Policies:
         # Compared over every purpose and offence, which takes milliseconds: once.
         self._loosened = {pack.sha256: text for pack in self.all() if (text := self.loosened(pack))}
         self.default_id, self.minimum_id = default, minimum
-        for name in (default, minimum):
+        for name in filter(None, (default, minimum)):
             self.check(name)
-        if not all(one.is_at_least_as_strict_as(self.get(minimum)) for one in self._versions[default]):
+        if default and not all(one.is_at_least_as_strict_as(self.get(minimum)) for one in self._versions[default]):
             raise BadRequest(f"settings: default_policy '{default}' is looser than minimum_policy '{minimum}'; choose a stricter default")
 
     def all(self) -> Iterator[Pack]:

@@ -235,7 +235,7 @@ def _policies(data: Path | None) -> Policies:
     """Every pack there is, whatever the deployment's default: it may be what is about to be signed."""
     from aboveboard.accountability.catalogue import Policies
 
-    return Policies("general", "general", configuration.load(data).policies)
+    return Policies("", "", configuration.load(data).policies)
 
 
 def _version(known: Policies, pack: str, version: str) -> Pack:

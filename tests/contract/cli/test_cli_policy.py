@@ -9,6 +9,7 @@ import pytest
 from commands import documents, errors
 from typer.testing import Result
 
+from aboveboard.accountability.catalogue import shipped
 from aboveboard.accountability.verify_ledger import open_note
 
 OVERLAY = """extends = "public-safety"
@@ -138,6 +139,21 @@ def test_diff_says_who_is_stricter_in_which_rule(run: Callable[..., Result], tmp
     file = tmp_path / "agency.toml"
     file.write_text(OVERLAY)
     assert "agency allows nothing that public-safety refuses" in run("policy", "diff", file, "public-safety").stdout
+
+
+def test_an_authority_signs_a_looser_version(run: Callable[..., Result], tmp_path: Path) -> None:
+    """Until then `check` says what it loosens, and nothing starts under it, be it the default pack itself; verbs about packs go on."""
+    folder, key = tmp_path / "data" / "policies", tmp_path / "authority.key"
+    folder.mkdir(parents=True)
+    (folder / "authorities.txt").write_text(run("policy", "key", "council.example.org", key).stdout)
+    file = folder / "general.toml"
+    text = dict(shipped())["general.toml"].replace('version = "2"', 'version = "3"').replace('deny = ["civil_immigration", ', "deny = [")
+    file.write_text(text)
+    assert "version of 'general' before it (purposes): in force nowhere" in " ".join(run("policy", "check", file).stdout.split())
+    assert "version 3 of the policy pack 'general' loosens the rules purposes" in errors(run("collection", "list", code=2))[0]
+    run("policy", "sign", "general", "--version", "3", "--key", key)
+    run("collection", "create", "people")
+    assert "in force nowhere" not in run("policy", "check", file).stdout
 
 
 def test_an_authority_signs_a_template_and_puts_it_in_force(run: Callable[..., Result], tmp_path: Path) -> None:
