@@ -206,6 +206,17 @@ def test_reports_that_are_overdue(agency: Agency) -> None:
     assert not overdue()
 
 
+def test_what_cannot_be_compared_is_told_and_hides_nothing(agency: Agency) -> None:
+    """An entry that no release of ours writes: doctor says that it did not see all, beside what it did see."""
+    with agency.server() as server:
+        staff(server)
+        server.operator("new", "investigator")
+        server.app.ledger.record("report.made", {"title": "transparency", "from": "2020-01-01", "to": "never"})
+    found = agency.findings(well=False)
+    assert set(found) == {"policy", "public-safety/certificate"}
+    assert found["policy"][:2] == ("wrong", "not all of it could be compared with the packs: ValueError")
+
+
 def test_credentials_of_a_case_make_nobody_usable(agency: Agency) -> None:
     """Who has nothing but a case's key left has left."""
     with agency.server() as server:

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from aboveboard.accountability.catalogue import Policies, statement
+from aboveboard.accountability.catalogue import Policies, shipped, statement
 from aboveboard.accountability.verify_ledger import open_note
 from aboveboard.errors import BadRequest, Exists, NoSuch, Unavailable
 from aboveboard.storage.notes import Signer
@@ -143,6 +143,17 @@ def test_the_version_is_the_one_in_force_at_the_time_of_the_look(tmp_path):
     assert not known.of("agency", "2025-12-31T23:59:59Z").is_effective("2025-12-31T23:59:59Z")
 
 
+def test_the_minimum_binds_the_default_on_each_day(folder, authority):
+    """A minimum that is loosened next year binds what has no tag, and no collection either, until then."""
+    put(folder, DATED.format(version="1", start="2026-01-01", floor=99.0), "a.toml")
+    put(folder, DATED.format(version="2", start="2027-01-01", floor=0.0).replace("absent = 0.0", "absent = 80.0"), "b.toml")
+    later = next(one for one in load(folder).all() if (one.id, one.version) == ("agency", "2"))
+    (folder / "b.sig").write_bytes(authority.sign(statement(later)))
+    known = load(folder, "general", "agency")
+    for at, floor in (("2026-12-31", 99.0), ("2027-01-01", 0.0)):
+        assert known.default(at).threshold.floor == known.of(None, at).threshold.floor == floor
+
+
 def test_an_expired_pack_stands_and_denies(tmp_path):
     """It does not give way to the default."""
     known = load(put(tmp_path, OVERLAY + 'effective_to = "2026-01-01"\n'))
@@ -183,6 +194,32 @@ def test_an_overlay_of_a_template_needs_a_signature_of_its_own(folder, authority
     put(folder, OVERLAY.replace("public-safety", "us-md") + "[candidates]\nmaximum = 5\n")
     with pytest.raises(BadRequest, match=r"agency.sig: it signs version 1 of 'agency'.*changed after it was signed"):
         load(folder)
+
+
+def test_an_overlay_of_a_template_cannot_say_that_it_is_none(folder):
+    """`published` would do without the signature that the template itself needs."""
+    with pytest.raises(BadRequest, match=r"agency.toml: 'us-md' is a template, and so is an overlay of it"):
+        load(put(folder, OVERLAY.replace("public-safety", "us-md") + 'status = "published"\n'))
+
+
+def test_a_later_version_may_tighten_and_loosens_only_signed(folder, authority):
+    """A file with a shipped pack's id stands in its place from its date on: not if it is looser, with the rules in which it is."""
+
+    def version(number: str, most: int, name: str) -> None:
+        text = dict(shipped())["public-safety.toml"].replace('version = "2"', f'version = "{number}"')
+        text = text.replace('effective_from = ""', f'effective_from = "20{number}-01-01"').replace("maximum = 100", f"maximum = {most}")
+        put(folder, text, name)
+
+    version("27", 20, "tighter.toml")
+    assert load(folder, "public-safety").default("2027-01-01").candidates.maximum == 20
+    version("28", 21, "looser.toml")
+    with pytest.raises(BadRequest, match="version 28 of the policy pack 'public-safety' loosens the rules candidates of the one before"):
+        load(folder, "public-safety")
+    with pytest.raises(Unavailable, match="loosens the rules candidates"):
+        load(folder).of("public-safety", "2026-11-23")
+    looser = load(folder).get("public-safety", "2028-01-01")
+    (folder / "looser.sig").write_bytes(authority.sign(statement(looser)))
+    assert load(folder, "public-safety").default("2028-01-01").candidates.maximum == 21
 
 
 def test_a_signature_that_was_changed_is_refused(folder):

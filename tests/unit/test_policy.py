@@ -14,7 +14,7 @@ from aboveboard.accountability.catalogue import Policies
 from aboveboard.accountability.explaining import differences, explain
 from aboveboard.accountability.packs import Pack, read_pack
 from aboveboard.accountability.policy import CASEWORK, DUTIES, LOOKS, WRITES, Asked, CaseFacts, Certificate, Document, decide, judge_gallery
-from aboveboard.accountability.rules import EDITS, KINDS, OFFENCES, PROBES, PURPOSES, ROLES
+from aboveboard.accountability.rules import EDITS, KINDS, OFFENCES, PROBES, PURPOSES, ROLES, DocumentRule
 from aboveboard.errors import BadRequest
 
 POLICIES = Policies("general", "general")
@@ -218,7 +218,7 @@ LOOSER = {
     "offences": [("purposes", STRICT.offences.purposes[1:]), ("mode", "record")],
     "probes": [("types", (*STRICT.probes.types, "sketch")), ("edits", (*STRICT.probes.edits, "composite"))],
     "certificate": [("required", False), ("max_age_days", 366), ("max_age_days", 0), ("mode", "record")],
-    "leads": [("maximum", 11), ("floor", 89.0)],
+    "leads": [("maximum", 11), ("floor", 89.0), ("mode", "record")],
     "gallery": [("max_factor", 10.5), ("max_factor", 0.0)],
     "retention": [("expired_days", 31), ("expired_days", 0)],
     "suspension": [("refusals", 21), ("refusals", 0), ("hours", 23), ("ledger", False), ("mode", "record")],
@@ -266,6 +266,13 @@ FAULTS = [
     (("effective_from",), "soon", "write times like"),
     (("effective_to",), "2000-13-01", "write times like"),
     (("reports", 0, "due"), "02-30", "days of a year like 02-01"),
+    (("reports", 0, "due"), "02-29", "days of a year like 02-01"),
+    (("reports", 0, "due"), "2-1", "'2-1' is no day of a year"),
+    (("threshold", "absent_origin"), "gallery", "absent_origin must be one of policy, default"),
+    (("leads", "floor"), 100.5, "leads floor must be 0-100"),
+    (("certificate", "least_score"), 95.0, "certificate least_score must be 0-1"),
+    (("retention", "expired_days"), 800_000, "retention expired_days must be 0 or more, and at most 100,000"),
+    (("effective_to",), "9999-12-31T23:59:59-14:00", "is beyond the years 1 to 9999; write times like"),
     (("extra",), 1, "unknown key 'extra'"),
     (("candidates", "most"), 1, "unknown key 'most'"),
     (("title",), 7, "title must be a str"),
@@ -331,6 +338,16 @@ def test_a_rule_that_wants_a_reason_is_departed_from_with_one():
     refused = decide(pack, asked)
     assert (refused.rule, "or give a reason" in refused.message) == ("public-safety/probe", True)
     assert decide(pack, dataclasses.replace(asked, case=dataclasses.replace(case, has_reason=True))).departures == ("public-safety/probe",)
+
+
+@pytest.mark.parametrize("pack", SHIPPED, ids=lambda pack: pack.id)
+def test_any_is_a_word_of_packs_and_no_purpose_or_offence(pack):
+    """`*` in a pack is each word of the closed list; a case that says it has no purpose, and no offence."""
+    assert not pack.purposes.allows("*")
+    anything = dataclasses.replace(pack.offences, purposes=("*",), allow=("*",))
+    assert [anything.allows("suspect", word) for word in ("robbery", "*", "")] == [True, False, False]
+    only = DocumentRule("enforce", ("suspect",), ("theft",), "warrant", "granted", 0, "c")
+    assert [only.applies(*pair) for pair in (("suspect", "theft"), ("*", "theft"), ("suspect", "*"))] == [True, False, False]
 
 
 def test_a_gallery_whose_scores_lie_is_not_answered():

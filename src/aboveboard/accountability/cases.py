@@ -142,8 +142,7 @@ class Cases:
         """Open a case of an operator, for 30 days unless `until` says otherwise. Raises Exists, BadRequest."""
         if not 1 <= len(number) <= 100 or not number.isprintable() or number != number.strip():
             raise BadRequest("a case's number is 1 to 100 printable characters, without a space at either end")
-        check_words([purpose], PURPOSES, "purpose")
-        check_words([offence] if offence else [], OFFENCES, "offence")
+        check_end(purpose, offence)
         opened = now()
         try:
             ends = moment(until) if until else moment(opened) + timedelta(days=30)
@@ -303,6 +302,12 @@ class Cases:
         if row is None:
             raise NoSuch("there is no case of this number; see which there are with: aboveboard case list")
         return _case(row)
+
+
+def check_end(purpose: str, offence: str) -> None:
+    """Raise BadRequest for a purpose or an offence that is not in its closed list; no offence is none."""
+    check_words([purpose], PURPOSES, "purpose")
+    check_words([offence] if offence else [], OFFENCES, "offence")
 
 
 def check_declared(declared: Declared) -> None:

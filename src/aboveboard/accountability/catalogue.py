@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
+from datetime import datetime
 from importlib import resources
 from pathlib import Path
 from typing import Any
@@ -50,7 +51,10 @@ def read_text(file: Path) -> str:
 
 
 class Policies:
-    """Every pack by id and version; the deployment's default and its minimum. Raises BadRequest for what cannot be loaded."""
+    """Every pack by id and version; the deployment's default and its minimum. Raises BadRequest for what cannot be loaded.
+
+    Without a default and a minimum packs can be read and compared, and nothing stands under any.
+    """
 
     def __init__(self, default: str, minimum: str, folder: Path | None = None) -> None:
         files = dict(shipped())
@@ -68,10 +72,12 @@ class Policies:
             for name, raw in ready:
                 self._add(self.read(raw, name), name)
         self.signatures = _signatures(folder, list(self.all())) if folder else {}
+        # Compared over every purpose and offence, which takes milliseconds: once.
+        self._loosened = {pack.sha256: text for pack in self.all() if (text := self.loosened(pack))}
         self.default_id, self.minimum_id = default, minimum
-        for name in (default, minimum):
+        for name in filter(None, (default, minimum)):
             self.check(name)
-        if not all(one.is_at_least_as_strict_as(self.get(minimum)) for one in self._versions[default]):
+        if default and not all(one.is_at_least_as_strict_as(self.get(minimum)) for one in self._versions[default]):
             raise BadRequest(f"settings: default_policy '{default}' is looser than minimum_policy '{minimum}'; choose a stricter default")
 
     def all(self) -> Iterator[Pack]:
@@ -93,17 +99,35 @@ class Policies:
         return next((one for one in reversed(versions) if at and one.is_effective(at)), versions[-1])
 
     def is_loadable(self, pack: Pack) -> bool:
-        """Whether a pack may be put in force: it is no template, or an authority that this deployment trusts has signed it."""
-        return pack.status == "published" or pack.sha256 in self.signatures
+        """Whether a pack may be put in force: an authority that this deployment trusts has signed it, or it needs no signature.
+
+        A template needs one, and a version that is looser than the one before it.
+        """
+        return pack.sha256 in self.signatures or (pack.status == "published" and pack.sha256 not in self._loosened)
+
+    def loosened(self, pack: Pack) -> str:
+        """The rules in which a pack is looser than the version of it that is in force before; empty where none is, or there is none."""
+        known = self._versions.get(pack.id, [])
+        before = known[: known.index(pack)] if pack in known else [one for one in known if _begins(one) <= _begins(pack)]
+        return _names(pack.looser_than(before[-1])) if before else ""
 
     def check(self, pack: str) -> None:
-        """Raise NoSuch for an unknown pack, BadRequest for a template that no authority has signed."""
-        if any(not self.is_loadable(one) for one in [self.get(pack), *self._versions[pack]]):
+        """Raise NoSuch for an unknown pack, BadRequest for a template, or a looser version, that no authority has signed."""
+        self.get(pack)
+        for one in self._versions[pack]:
+            if self.is_loadable(one):
+                continue
+            if one.status == "published":
+                text = f"version {one.version} of the policy pack '{pack}' loosens the rules {self._loosened[one.sha256]} of the one before"
+                raise BadRequest(
+                    f"{text}; tighten it, give it an id of its own, or have an authority sign it: aboveboard policy sign {pack}"
+                )
             text = f"the policy pack '{pack}' is a template and unverified; it comes into force once an authority has signed it"
             raise BadRequest(f"{text}: aboveboard policy sign {pack}")
 
     def default(self, at: str) -> Pack:
-        return self.get(self.default_id, at)
+        """The pack that what has no tag stands under: the default or, at a time when that is looser, the minimum."""
+        return self.of(None, at)
 
     def minimum(self, at: str) -> Pack:
         return self.get(self.minimum_id, at)
@@ -116,7 +140,7 @@ class Policies:
         try:
             if tag is not None:
                 self.check(tag)
-            pack = self.default(at) if tag is None else self.get(tag, at)
+            pack = self.get(self.default_id if tag is None else tag, at)
         except (NoSuch, BadRequest) as error:
             raise Unavailable(f"the collection's policy cannot be loaded: {error.message}") from error
         minimum = self.minimum(at)
@@ -131,12 +155,12 @@ class Policies:
         if any(one.version == pack.version for one in versions):
             raise BadRequest(f"{name}: there is a pack '{pack.id}' of version {pack.version} already; give it another version or id")
         versions.append(pack)
-        versions.sort(key=lambda one: moment(one.effective_from or "0001-01-02"))
+        versions.sort(key=_begins)
 
     def read(self, raw: Mapping[str, Any], name: str) -> Pack:
         """The pack in a file's table: a whole one, or an overlay of one of these. It is not added.
 
-        Raises BadRequest, naming the rules, where an overlay loosens any.
+        Raises BadRequest, naming the rules, where an overlay loosens any, or says of a template that it is none.
         """
         if "extends" not in raw:
             return read_pack(raw, name)
@@ -147,9 +171,15 @@ class Policies:
         pack = read_pack(_merged(base.plain(), own), name)
         if looser := list(pack.looser_than(base)):
             raise BadRequest(f"{name}: it loosens the rules {_names(looser)} of '{base.id}'; an overlay may only tighten")
+        if base.status == "unverified" != pack.status:
+            raise BadRequest(f"{name}: '{base.id}' is a template, and so is an overlay of it; leave status out, and have it signed")
         if not _lies_within(pack, base):
             raise BadRequest(f"{name}: it is in force when '{base.id}' is not; narrow effective_from and effective_to")
         return pack
+
+
+def _begins(pack: Pack) -> datetime:
+    return moment(pack.effective_from or "0001-01-02")
 
 
 def _lies_within(pack: Pack, base: Pack) -> bool:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import re
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
@@ -141,8 +142,9 @@ def _compared(one: Pack, other: Pack) -> Iterator[tuple[str, bool]]:
     if is_floored or b.floor or b.fpir or not b.allow_none or b.when_absent == "refuse":
         yield stands("threshold", is_floor, is_absent, a.allow_none <= b.allow_none)
     yield stands("candidates", one.candidates.maximum <= other.candidates.maximum)
-    is_fewer = one.leads.maximum == 0 or (one.leads.maximum <= other.leads.maximum and one.leads.floor >= other.leads.floor)
-    yield "leads", is_fewer
+    i, j = one.leads, other.leads
+    wants_reason = i.mode != "record" or j.mode == "record"
+    yield "leads", i.maximum == 0 or (i.maximum <= j.maximum and i.floor >= j.floor and wants_reason)
     if other.gallery.max_factor:
         yield stands("gallery", 0 < one.gallery.max_factor <= other.gallery.max_factor)
     if other.review.reviewers:
@@ -173,10 +175,24 @@ def _covers(one: DocumentRule | None, other: DocumentRule | None) -> bool:
     )
 
 
+_MOST = 100_000
+"""The largest count in a pack: days and hours stay far from where dates end."""
+
+
 def moment(text: str) -> datetime:
-    """A time as RFC 3339 has it, or a day, which begins at midnight UTC. Raises ValueError."""
+    """A time as RFC 3339 has it, or a day, which begins at midnight UTC; in UTC. Raises ValueError."""
     time = datetime.fromisoformat(text)
-    return time if time.tzinfo else time.replace(tzinfo=UTC)
+    try:
+        return time.astimezone(UTC) if time.tzinfo else time.replace(tzinfo=UTC)
+    except OverflowError as error:
+        raise ValueError(f"'{text}' is beyond the years 1 to 9999") from error
+
+
+def _day(text: str) -> None:
+    """Raise ValueError for what is no day of every year."""
+    if not re.fullmatch("[0-9]{2}-[0-9]{2}", text):
+        raise ValueError(f"'{text[:40]}' is no day of a year")
+    datetime.strptime(f"2001-{text}", "%Y-%m-%d")
 
 
 def read_pack(raw: Mapping[str, Any], where: str) -> Pack:
@@ -192,7 +208,7 @@ def read_pack(raw: Mapping[str, Any], where: str) -> Pack:
     for own in rule.floors:
         listed += [(own.purposes, PURPOSES), (own.offences, OFFENCES)]
     for words, known in listed:
-        check_words(words, known, where)
+        check_words(words, known, where, any_too=True)
     for floor in (*rule.floors, rule.floor_for("", "")):
         if not 0 <= floor.similarity <= 100 or not 0 <= floor.fpir < 1:
             raise BadRequest(f"{where}: a floor must be 0-100, and an fpir 0 or more and below 1")
@@ -209,12 +225,15 @@ def read_pack(raw: Mapping[str, Any], where: str) -> Pack:
         "retention ledger_days": pack.retention.ledger_days, "retention expired_days": pack.retention.expired_days,
         **{f"documents[{i}] emergency_hours": rule.emergency_hours for i, rule in enumerate(pack.documents)},
     }  # fmt: skip
-    if low := [name for name, count in counts.items() if count < 0]:
-        raise BadRequest(f"{where}: {low[0]} must be 0 or more")
+    if off := [name for name, count in counts.items() if not 0 <= count <= _MOST]:
+        raise BadRequest(f"{where}: {off[0]} must be 0 or more, and at most {_MOST:,}")
+    for name, value, most in (("leads floor", pack.leads.floor, 100), ("certificate least_score", pack.certificate.least_score, 1)):
+        if not 0 <= value <= most:
+            raise BadRequest(f"{where}: {name} must be 0-{most}")
     try:
         times = [moment(text) for text in (pack.effective_from, pack.effective_to) if text]
         for report in pack.reports:
-            datetime.strptime(f"2000-{report.due}", "%Y-%m-%d")
+            _day(report.due)
     except ValueError as error:
         raise BadRequest(f"{where}: {error}; write times like 2024-10-01 or 2024-10-01T00:00:00Z, and days of a year like 02-01") from error
     if times != sorted(set(times)):
@@ -222,9 +241,9 @@ def read_pack(raw: Mapping[str, Any], where: str) -> Pack:
     return pack
 
 
-def check_words(words: Iterable[str], known: Iterable[str], where: str) -> None:
-    """Raise BadRequest for a word that is not in its closed list."""
-    if unknown := sorted(set(words) - {*known, ANY}):
+def check_words(words: Iterable[str], known: Iterable[str], where: str, *, any_too: bool = False) -> None:
+    """Raise BadRequest for a word that is not in its closed list; `any_too`: a pack's list may have `*`, what somebody does may not."""
+    if unknown := sorted(set(words) - {*known, *([ANY] if any_too else [])}):
         raise BadRequest(f"{where}: '{unknown[0]}' is not one of {', '.join(known)}")
 
 

@@ -289,9 +289,9 @@ def uncertified(rule: CertificateRule, held: Certificate | None, at: str) -> str
     """Why somebody's certificate does not do at a time; empty where it does."""
     if held is None:
         return "who searches needs a certificate, and this operator has none"
-    end = moment(held.until)
-    if rule.max_age_days:
-        end = min(end, moment(held.made_at) + timedelta(days=rule.max_age_days))
+    end, most, made = moment(held.until), timedelta(days=rule.max_age_days), moment(held.made_at)
+    if rule.max_age_days and end - made > most:  # so that the sum is a date
+        end = made + most
     if moment(at) >= end:
         return f"the operator's certificate ended at {end.isoformat().replace('+00:00', 'Z')}"
     return f"the operator's certificate says {held.score:g}, less than {rule.least_score:g}" if held.score < rule.least_score else ""
@@ -347,10 +347,8 @@ def _undocumented(rule: DocumentRule, case: CaseFacts, at: str) -> str:
         return f"the {refused.kind.replace('_', ' ')} was refused: stop, and delete what rests on it"
     if fitting and rule.state == "requested":
         return ""
-    if rule.emergency_hours and case.emergency_at:
-        end = moment(case.emergency_at) + timedelta(hours=rule.emergency_hours)
-        if moment(case.emergency_at) <= now < end:
-            return ""
+    if case.emergency_at and timedelta(0) <= now - moment(case.emergency_at) < timedelta(hours=rule.emergency_hours):
+        return ""
     add = "enter it with: aboveboard case document"
     return f"a case of this purpose needs a {needed} that is {rule.state}; {add}"
 

@@ -90,7 +90,7 @@ class PurposesRule:
     citation: str
 
     def allows(self, purpose: str) -> bool:
-        return purpose not in self.deny and has(self.allow, purpose)
+        return purpose in PURPOSES and purpose not in self.deny and has(self.allow, purpose)
 
 
 @dataclass(frozen=True, slots=True)
@@ -103,7 +103,7 @@ class OffencesRule:
     citation: str
 
     def allows(self, purpose: str, offence: str) -> bool:
-        return not has(self.purposes, purpose) or (bool(offence) and has(self.allow, offence))
+        return not has(self.purposes, purpose) or (offence in OFFENCES and has(self.allow, offence))
 
 
 @dataclass(frozen=True, slots=True)
@@ -173,7 +173,7 @@ class ThresholdRule:
     fpir: float
     when_absent: Literal["apply", "refuse"]
     absent: float
-    absent_origin: Origin
+    absent_origin: Literal["policy", "default"]
     allow_none: bool
     citation: str
     floors: tuple[Floor, ...] = ()
@@ -194,7 +194,11 @@ class CandidatesRule:
 
 @dataclass(frozen=True, slots=True)
 class LeadsRule:
-    """Whether candidates below the threshold, down to `floor`, are kept sealed and may be asked for with a reason; 0: how many none."""
+    """How many candidates below the threshold, down to `floor`, are kept sealed, to be told in a case to who gives a reason; 0: none.
+
+    `maximum` and `floor` bind in every mode, and the reason is demanded in every mode: `enforce` and `reason` are the same here, and
+    `record` only says that the source asks for no reason. A pack with it counts as looser.
+    """
 
     mode: Mode
     maximum: int

@@ -104,6 +104,9 @@ def check(
             f"looser than this deployment's minimum_policy '{minimum.id}' ({loose}): a collection tagged '{pack.id}' would stand under that"
         )
         out().print(text, style="yellow")
+    if (loose := known.loosened(pack)) and pack.sha256 not in known.signatures:
+        text = f"looser than the version of '{pack.id}' before it ({loose}): in force nowhere before an authority has signed it"
+        out().print(text, style="yellow")
     if pack.status == "unverified":
         out().print(
             f"a template: in force nowhere before an authority has signed it: {advice(f'policy sign {pack.id}', data)}", style="yellow"
@@ -232,7 +235,7 @@ def _policies(data: Path | None) -> Policies:
     """Every pack there is, whatever the deployment's default: it may be what is about to be signed."""
     from aboveboard.accountability.catalogue import Policies
 
-    return Policies("general", "general", configuration.load(data).policies)
+    return Policies("", "", configuration.load(data).policies)
 
 
 def _version(known: Policies, pack: str, version: str) -> Pack:
@@ -266,7 +269,7 @@ def _heading(known: Policies, pack: Pack) -> None:
     _entry("policy", f"{pack.id} {pack.version}", f"{pack.title}; in force {pack.dates}", "")
     _entry("of", "", pack.authority, "")
     if not known.is_loadable(pack):
-        _entry("status", "", "UNVERIFIED: a template, in force nowhere before an authority has signed it", "")
+        _entry("status", "", "UNVERIFIED: a template or a looser version, in force nowhere before an authority has signed it", "")
     if pack.banner:
         _entry("banner", "", pack.banner, "")
 
@@ -374,7 +377,13 @@ def _answer(known: Policies, pack: Pack, asked: Asked, decision: Decision, findi
         "naming no threshold" if asked.threshold is None else f"at threshold {asked.threshold:g}" if asked.threshold else "with none at all"
     )
     typer.echo(f"{question} {what} at {asked.at}, {named}?")
-    template = "" if known.is_loadable(pack) else " (a template, which is not in force)"
+    template = (
+        ""
+        if known.is_loadable(pack)
+        else " (a template, which is not in force)"
+        if pack.status == "unverified"
+        else " (a looser version, which is not in force)"
+    )
     if decision.is_allowed:
         bound = f"at threshold {decision.threshold:g}" if decision.threshold else "without a threshold"
         out().print(f"Yes, {bound} (origin {decision.origin}), with at most {decision.limit} candidates.{template}", style="bold green")

@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Literal, NoReturn
 
-from aboveboard.accountability.cases import Case, CaseSession, Declared, Lead, LookRef, PaperRef, check_declared
+from aboveboard.accountability.cases import Case, CaseSession, Declared, Lead, LookRef, PaperRef, check_declared, check_end
 from aboveboard.accountability.gate import actor
 from aboveboard.accountability.operators import AccessKey, Session
 from aboveboard.accountability.packs import Pack, moment
@@ -79,6 +79,7 @@ def open_case(
     """Open a case of who acts. What the pack of the deployment, or of `collection`, would refuse at each look is refused here."""
     chosen = app.collections.get(collection) if collection else None
     app.gate.authorise(session, "case.open", chosen)
+    check_end(purpose, offence)  # a slip of the pen is no refusal
     judged = judge_case(app.gate.policy_of(chosen), purpose, offence)
     if not judged.is_allowed:
         app.gate.refuse(session, "case.open", judged.rule, judged.message, chosen)

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterable, Iterator, Mapping
-from contextlib import closing, suppress
+from contextlib import closing
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 
@@ -50,9 +50,8 @@ def compare(settings: Settings) -> Iterator[Finding]:
         return
     time = now()
     default = policies.default(time)
-    # A file that is damaged, or of another release, was told of before.
-    with suppress(Unavailable, TypeError, ValueError):
-        found, packs = list[Finding](), {default.sha256: default}
+    found, packs = list[Finding](), {default.sha256: default}
+    try:
         if (settings.data / DATABASE).is_file():
             with closing(Database(settings.data / DATABASE, read_only=True)) as database, database.read() as connection:
                 galleries = list(_galleries(connection, policies, time, found))
@@ -62,10 +61,14 @@ def compare(settings: Settings) -> Iterator[Finding]:
                 found += _records(connection, galleries, time)
                 found += _reports(connection, packs.values(), time)
         found += _dates(policies, packs.values(), time)
-        yield from found
-        if not any(one.state == "wrong" for one in found):
-            names = ", ".join(sorted(f"'{one.id}' version {one.version}" for one in packs.values()))
-            yield Finding("policy", "well", f"the deployment keeps what {names} enforces")
+    except (Unavailable, TypeError, ValueError, OverflowError) as error:
+        # Mostly a file that is damaged, or of another release, of which `examine` tells more; its content is not repeated here.
+        why = error.message if isinstance(error, Unavailable) else type(error).__name__
+        found.append(Finding("policy", "wrong", f"not all of it could be compared with the packs: {why}", "mend what else was found wrong"))
+    yield from found
+    if not any(one.state == "wrong" for one in found):
+        names = ", ".join(sorted(f"'{one.id}' version {one.version}" for one in packs.values()))
+        yield Finding("policy", "well", f"the deployment keeps what {names} enforces")
 
 
 def _authorities(settings: Settings) -> Iterator[Finding]:

@@ -101,6 +101,16 @@ def test_what_the_pack_would_refuse_is_refused_when_the_case_is_opened(run: Call
     assert "purpose" in errors(run(*strict_too, code=3))[0]
 
 
+@pytest.mark.parametrize(("purpose", "offence"), [("*", ""), ("suspect", "*"), ("curiosity", "")])
+def test_a_case_has_one_purpose_and_one_offence_of_the_lists(run: Callable[..., Result], strict: Path, purpose: str, offence: str) -> None:
+    """`*` and a slip of the pen open nothing, under whatever pack; they are no refusal that could suspend."""
+    for pack in ("public-safety", "general"):
+        words = ("case", "open", "x", "--purpose", purpose, "--offence", offence, *JANE)
+        assert "is not one of" in errors(run(*words, code=2, ABOVEBOARD_DEFAULT_POLICY=pack))[0]
+    assert run("case", "list", "--operator", "watcher", "--json").stdout == ""
+    assert documents(run("ledger", "show", "--last", "1", "--operator", "watcher"))[0]["type"] != "refused"
+
+
 def test_a_case_is_its_operators_own(run: Callable[..., Result], strict: Path) -> None:
     run("case", "open", "own", *OPEN)
     for words in (
@@ -127,6 +137,10 @@ def test_wrong_words_are_told(run: Callable[..., Result], strict: Path) -> None:
     assert "must be one of crop, rotation" in errors(run(*search, "--case", "1", "--edit", "botox", code=2))[0]
     assert "is not one of suspect" in errors(run("case", "open", "3", "--purpose", "revenge", *JANE, code=2))[0]
     assert "is no date" in errors(run("case", "open", "3", *OPEN, "--until", "soon", code=2))[0]
+    for most in ("9999-12-31T23:59:59-14:00", "0001-01-01T00:00:00+14:00"):
+        assert "is no date" in errors(run("case", "open", "3", *OPEN, "--until", most, code=2))[0]
+        certify = ("operator", "certify", "jane", "--examiner", "x", "--score", "1", "--until", most)
+        assert "is no date" in errors(run(*certify, "--operator", "chief", code=2))[0]
     assert "ended before it began" in errors(run("case", "open", "3", *OPEN, "--until", "2020-01-01", code=2))[0]
     assert "--below-threshold" in errors(run("case", "leads", "1", *JANE, code=2))[0]
     assert "--reason" in errors(run("case", "leads", "1", "--below-threshold", "--reason", " ", *JANE, code=2))[0]
@@ -136,6 +150,7 @@ def test_wrong_words_are_told(run: Callable[..., Result], strict: Path) -> None:
         "warrant::2024-10-01",
         "note:1:2024-10-01",
         "warrant:1:2024-13-01",
+        "warrant:1:9999-12-31T23:59:59-14:00",
         "warrant:1:2024-10-01:maybe:2024-10-02",
     ):
         assert "KIND:REFERENCE:REQUESTED" in errors(run("case", "document", "1", document, *JANE, code=2))[0]

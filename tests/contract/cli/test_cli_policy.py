@@ -9,6 +9,7 @@ import pytest
 from commands import documents, errors
 from typer.testing import Result
 
+from aboveboard.accountability.catalogue import shipped
 from aboveboard.accountability.verify_ledger import open_note
 
 OVERLAY = """extends = "public-safety"
@@ -67,6 +68,14 @@ def test_explain_by_date_and_document(run: Callable[..., Result]) -> None:
     assert explained(run, *asked[:-1], "2027-12-01T23:59:59Z", "--document", "warrant", code=3)["decision"]["rule"] == "eu-26-10/effective"
 
 
+def test_explain_on_the_last_day_of_all(run: Callable[..., Result]) -> None:
+    """No sum of days or hours leaves the calendar: a certificate of a year, an emergency of 48 hours."""
+    last = ("--purpose", "suspect", "--offence", "robbery", "--on", "9999-12-31")
+    found = explained(run, "--pack", "public-safety", *last, "--threshold", "99.9", code=3)
+    assert found["decision"]["rule"] == "public-safety/certificate"
+    assert explained(run, "--pack", "eu-26-10", *last, "--emergency", "9999-12-31", code=3)["decision"]["rule"]
+
+
 def test_explain_in_a_deployment(run: Callable[..., Result]) -> None:
     """The collection's own pack, the operator's own roles and certificate; nothing is looked at, so that nothing is recorded."""
     run("collection", "create", "arrests", "--policy", "public-safety")
@@ -91,8 +100,11 @@ def test_explain_in_a_deployment(run: Callable[..., Result]) -> None:
         (("--pack", "general", "-c", "people"), "name a collection with --collection, or a pack with --pack"),
         (("--pack", "nothing"), "there is no policy pack 'nothing'"),
         (("--pack", "general", "--purpose", "curiosity"), "--purpose: 'curiosity' is not one of suspect"),
+        (("--pack", "general", "--purpose", "*"), "--purpose: '*' is not one of suspect"),
+        (("--pack", "general", "--purpose", "suspect", "--probe", "*"), "--probe: '*' is not one of photograph"),
         (("--pack", "general", "--offence", "theft"), "name its purpose with --purpose"),
         (("--pack", "general", "--purpose", "suspect", "--document", "court_order:lost"), "'lost' is not one of requested"),
+        (("--pack", "general", "--on", "9999-12-31T23:59:59-14:00"), "--on: '9999-12-31T23:59:59-14:00' is no time"),
         (("--pack", "general", "--on", "tomorrow"), "--on: 'tomorrow' is no time; write one like"),
     ],
 )
@@ -127,6 +139,21 @@ def test_diff_says_who_is_stricter_in_which_rule(run: Callable[..., Result], tmp
     file = tmp_path / "agency.toml"
     file.write_text(OVERLAY)
     assert "agency allows nothing that public-safety refuses" in run("policy", "diff", file, "public-safety").stdout
+
+
+def test_an_authority_signs_a_looser_version(run: Callable[..., Result], tmp_path: Path) -> None:
+    """Until then `check` says what it loosens, and nothing starts under it, be it the default pack itself; verbs about packs go on."""
+    folder, key = tmp_path / "data" / "policies", tmp_path / "authority.key"
+    folder.mkdir(parents=True)
+    (folder / "authorities.txt").write_text(run("policy", "key", "council.example.org", key).stdout)
+    file = folder / "general.toml"
+    text = dict(shipped())["general.toml"].replace('version = "2"', 'version = "3"').replace('deny = ["civil_immigration", ', "deny = [")
+    file.write_text(text)
+    assert "version of 'general' before it (purposes): in force nowhere" in " ".join(run("policy", "check", file).stdout.split())
+    assert "version 3 of the policy pack 'general' loosens the rules purposes" in errors(run("collection", "list", code=2))[0]
+    run("policy", "sign", "general", "--version", "3", "--key", key)
+    run("collection", "create", "people")
+    assert "in force nowhere" not in run("policy", "check", file).stdout
 
 
 def test_an_authority_signs_a_template_and_puts_it_in_force(run: Callable[..., Result], tmp_path: Path) -> None:
