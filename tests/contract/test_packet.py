@@ -252,6 +252,35 @@ def test_the_page_is_whole_by_itself_and_what_people_wrote_is_text(made):
     assert "leads, not identifications" in text
 
 
+def test_a_face_is_told_to_be_a_candidate_only_of_looks_while_it_was_that_persons(strict_server, tmp_path):
+    """Given to a user after a search of people, and taken away before another: the user that these brought up is nobody's business."""
+    app, records = strict_server.app, strict_server.client(strict_server.operator("giving-office", "enroller"))
+    strict_server.operator("giving-auditor", "auditor")
+    strict_server.client().create_collection(CollectionId="given")
+    first, second = (
+        records.index_faces(CollectionId="given", Image={"Bytes": picture(1, take=take, variation=0.1)})["FaceRecords"][0]["Face"]["FaceId"]
+        for take in (0, 1)
+    )
+    user = {"CollectionId": "given", "UserId": "user-of-both"}
+    records.create_user(**user)
+    records.associate_faces(**user, FaceIds=[first])
+    client = strict_server.client(strict_server.detective("giving"))
+
+    def look():
+        return client.search_users_by_image(CollectionId="given", Image={"Bytes": picture(1)})
+
+    assert len(look()["UserMatches"]) == 1
+    assert records.associate_faces(**user, FaceIds=[second])["AssociatedFaces"]
+    look()
+    records.disassociate_faces(**user, FaceIds=[second])
+    look()
+    for face, named in ((first, [True, True, True]), (second, [False, True, False])):
+        packet.write(app, session_of(strict_server, "giving-auditor"), "case of giving", tmp_path / face, face)
+        told = json.loads((tmp_path / face / "packet.json").read_text())
+        assert [one["is_named_face"] for each in told["record"]["looks"] for one in each["candidates"]] == named
+        assert packet.verify(tmp_path / face).faults == []
+
+
 def test_who_may_make_one_and_where(strict_server, case, made, tmp_path):
     """Not the investigator; not into a folder that holds something; only for what can be a FaceId; and making one is an entry."""
     app, auditor = strict_server.app, session_of(strict_server, "auditor-of-the-packet")

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import hmac
 import json
+import math
 import re
 import shutil
 from collections.abc import Iterator, Mapping, Sequence
@@ -238,17 +239,16 @@ def _entries(app: App, case: Case) -> Iterator[dict[str, Any]]:
 def _keys(app: App, case: Case, entries: Sequence[Mapping[str, Any]], face: str) -> dict[str, dict[str, dict[str, str]]]:
     """The keys of the case's number and of every probe, and of the candidates and leads that the named face is."""
     opened: dict[str, dict[str, dict[str, str]]] = {case.handle: {"number": {"key": part_key(case.key, "number").hex()}}}
-    own = _references(
-        app, {entry["collection"]["id"] for entry in entries if "collection" in entry and "faces" in entry["collection"]}, face
-    )
-    secrets = {}
+    owned = _handles(app, face) if face else []
+    secrets, own = {}, dict[str, list[str]]()
     for entry in entries:
         if entry["type"] == "look.intent" and (key := app.ledger.commitment_key(entry["audit_id"])):
             secrets[entry["audit_id"]] = key
+            own[entry["audit_id"]] = [face, *(one for one, since, until in owned if since < entry["seq"] < until)] if face else []
             probes = range(1, 1 + len(entry["probe"].get("commitments", [])))
             opened[entry["audit_id"]] = {f"probe {i}": {"key": part_key(key, f"probe {i}").hex()} for i in probes}
     for audit_id, part, value in _parts(entries):
-        for reference in own if audit_id in secrets else []:
+        for reference in own.get(audit_id, []):
             if hmac.compare_digest(commitment(secrets[audit_id], part, reference.encode()), value):
                 opened[audit_id][part] = {"key": part_key(secrets[audit_id], part).hex(), "of": reference}
     return opened
@@ -265,16 +265,19 @@ def _parts(entries: Sequence[Mapping[str, Any]]) -> Iterator[tuple[str, str, str
                 yield one["audit_id"], f"lead {one['rank']}", one["commitment"]
 
 
-def _references(app: App, collections: set[str], face: str) -> list[str]:
-    """What looks may have called a face: its id and, in a search of people, the handle of the person whose it is."""
-    found = [face] if face else []
-    for name in sorted(collections) if face else []:
-        try:
-            collection = app.collections.get(name)
-            for row in app.collections.faces(collection, [face]):
-                found += [app.subjects.get(collection, row.subject_id).handle] if row.subject_id else []
-        except NoSuch:
+def _handles(app: App, face: str) -> list[tuple[str, int, float]]:
+    """What searches of people may have called a face: the handle of each person whose it was, and between which entries."""
+    found: list[tuple[str, int, float]] = []
+    for line in app.ledger.entries():
+        if face.encode() not in line:
             continue
+        entry = json.loads(line)
+        given = entry.get("subjects", {}) if entry["type"] == "subjects.enrolled" else {}
+        if entry["type"] == "subject.associated":
+            given = {entry["subject"]: entry["face_ids"]}
+        elif entry["type"] == "subject.disassociated" and face in entry["face_ids"]:
+            found = [(one, since, min(until, entry["seq"])) for one, since, until in found]
+        found += [(handle, entry["seq"], math.inf) for handle, faces in given.items() if face in faces]
     return found
 
 
