@@ -60,9 +60,11 @@ class Case:
 
 @dataclass(slots=True)
 class Gallery:
-    """A collection's two logs of face ids, how many faces it has, and the pack that its tag names."""
+    """A collection's two logs of face ids, how many faces it has, and the pack that its tag names, where entries say all of its tags."""
 
     policy: Versions[str]
+    is_older: bool = False
+    """Of a release whose entries did not name the pack of a new collection's tag."""
     enrolled: FaceLog = field(default_factory=lambda: FaceLog(0, []))
     removed: FaceLog = field(default_factory=lambda: FaceLog(0, []))
     faces: Versions[int] = field(default_factory=lambda: Versions(0))
@@ -78,6 +80,15 @@ class Key:
     case: str
     declared: dict[str, Any]
     ends: float
+
+
+@dataclass(frozen=True, slots=True)
+class Served:
+    """What a server said at its start of the packs that it decides by, for as long as it runs: default, minimum, and each one's sha256."""
+
+    default: str
+    minimum: str
+    packs: frozenset[str]
 
 
 Suspension = tuple[str, str]
@@ -99,6 +110,9 @@ class History:
         self.cases = dict[str, Case]()
         self.keys = dict[str, Key]()
         self.galleries = dict[str, Gallery]()
+        self.served: Versions[tuple[Served | None, ...]] = Versions(())
+        """Of the servers that may be running, or ran last; None for one of a release that did not say. One that was killed says no end."""
+        self._running = 0
         self.set_back = -math.inf
         """Until when times may run backwards, because the clock was just set back."""
 
@@ -194,7 +208,7 @@ class History:
     def _commit(self, entry: Entry, _: float) -> str:
         """An older release's collection: its log begins anew with the faces that it has."""
         gallery, begun = self.galleries[entry["collection"]], entry["enrolled"]
-        had = gallery.faces.now
+        had, gallery.is_older = gallery.faces.now, True
         gallery.enrolled = FaceLog(begun["count"], [bytes.fromhex(one) for one in begun["subtrees"]])
         gallery.removed = FaceLog(0, [])
         if root_of(gallery.enrolled.subtrees).hex() != begun["root"] or len(gallery.enrolled.subtrees) != begun["count"].bit_count():
@@ -210,6 +224,18 @@ class History:
         gallery, face_ids = self.galleries[entry["collection"]], entry["face_ids"]
         gallery.removed.add(face_ids)
         gallery.faces.change(gallery.faces.now - len(face_ids), at)
+
+    def _serve(self, entry: Entry, at: float) -> None:
+        said = None
+        if all(name in entry for name in ("default_policy", "minimum_policy", "policies")):
+            packs = frozenset(one["sha256"] for one in entry["policies"])
+            said = Served(entry["default_policy"], entry["minimum_policy"], packs)
+        kept = self.served.now if self._running else ()
+        self._running += 1
+        self.served.change((*(one for one in kept if one != said), said), at)
+
+    def _stop(self, _: Entry, __: float) -> None:
+        self._running = max(self._running - 1, 0)
 
     def _turn_back(self, _: Entry, at: float) -> None:
         self.set_back = at + SLACK_S
@@ -235,5 +261,7 @@ _TAKES: Mapping[str, Callable[[History, Entry, float], Any]] = {
     "collection.committed": History._commit,
     "faces.enrolled": History._enrol,
     "faces.removed": History._remove,
+    "server.started": History._serve,
+    "server.stopped": History._stop,
     "clock.set.back": History._turn_back,
 }

@@ -15,8 +15,8 @@ from pathlib import Path
 from typing import Any
 
 from aboveboard.accountability.catalogue import AUTHORITIES, statement
-from aboveboard.accountability.history import SLACK_S, Entry, Gallery, History, seconds
-from aboveboard.accountability.packs import Pack, read_pack
+from aboveboard.accountability.history import SLACK_S, Entry, Gallery, History, Served, seconds
+from aboveboard.accountability.packs import Pack, moment, read_pack
 from aboveboard.accountability.policy import CASEWORK, LOOKS, WRITES, Asked, Decision, decide, judge_gallery, least_of_check
 from aboveboard.accountability.verify_ledger import ENTRIES, Report, open_note
 from aboveboard.biometrics.calibration import expected_false, fmr_at
@@ -135,6 +135,7 @@ class Replay:
             elif kind in ("server.started", "policy.loaded"):
                 for named in entry.get("policies", []):
                     self._pack(named, tell)
+                self._history.apply(entry, at)
             elif said := self._history.apply(entry, at):
                 tell(_KIND_OF.get(kind.partition(".")[0], "gallery"), said)
         except _WRONG as error:
@@ -169,6 +170,8 @@ class Replay:
         decided = None
         if pack is not None:
             self._tagged(pack, asked, collection, tell)
+            if entry["via"] != "cli":  # which decides by the settings of that call
+                self._served(pack, asked, collection, tell)
             decision = decide(pack, asked)
             if decision.is_allowed:
                 decided = pack, decision
@@ -278,6 +281,30 @@ class Replay:
             return
         if not any(self._is_as_strict(pack, one) for one in self._packs.values() if one.id in tags):
             tell("policy", f"it was decided by the pack {pack.id}, and {collection} stands under {tags[0]}")
+
+    def _served(self, pack: Pack, asked: Asked, collection: str, tell: Tell) -> None:
+        """Whether a server that ran then decides by a pack: by its default where no tag names another, and by the version in force."""
+        since = seconds(asked.at) - SLACK_S
+        servers = [one for served in self._history.served.since(since) for one in served]
+        gallery = self._history.galleries[collection] if collection else None
+        is_tagged = gallery is not None and (gallery.is_older or any(gallery.policy.since(since)))
+        if not servers or any(one is None or self._is_chosen(pack, asked.at, one, pack.id if is_tagged else "") for one in servers):
+            return
+        told = {f"{pack.id} {pack.version}" for one in servers if one for pack in self._in_force(one, one.default, asked.at)}
+        other = "a version that was in force" if is_tagged else " or ".join(sorted(told))
+        tell("policy", f"it was decided by the pack {pack.id} {pack.version}; by what the server said at its start it is {other}")
+
+    def _is_chosen(self, pack: Pack, at: str, served: Served, tag: str) -> bool:
+        """As `Policies.of` chooses, of the packs that the server named."""
+        usual = self._in_force(served, tag or served.default, at)
+        least = self._in_force(served, served.minimum, at)
+        return pack in usual or (pack in least and not any(self._is_as_strict(one, pack) for one in usual))
+
+    def _in_force(self, served: Served, name: str, at: str) -> list[Pack]:
+        """The version of a pack that came into force last; of two on one day either."""
+        found = [one for one in self._packs.values() if one.id == name and one.sha256 in served.packs and one.is_effective(at)]
+        starts = [moment(one.effective_from or "0001-01-02") for one in found]
+        return [one for one, start in zip(found, starts, strict=True) if start == max(starts)]
 
     def _is_as_strict(self, pack: Pack, other: Pack) -> bool:
         pair = pack.sha256, other.sha256
