@@ -122,9 +122,7 @@ class Invented:
         scope, target = self.rng.choice((("operator", "o2"), ("unit", "unit1"), ("collection", "a"), ("system", "")))
         self.suspended[len(self.lines)] = scope, target
         known = {"collection": target} if scope == "collection" else {}
-        self.write(
-            "suspension.made", suspension=len(self.lines), scope=scope, target="1" if known else target, by="o0", because="x", **known
-        )
+        self.write("suspension.made", suspension=len(self.lines), scope=scope, target=target, by="o0", because="x", **known)
 
     def open(self) -> None:
         handle = f"case{len(self.lines)}"
