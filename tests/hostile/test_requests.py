@@ -106,14 +106,18 @@ def with_close(data: bytes) -> bytes:
 
 
 def answers(said: bytes, of_head: bool = False) -> Iterator[tuple[int, dict[str, str], bytes]]:
-    """Status, headers and body of every answer in what a server said; an answer to HEAD has a length without a body."""
+    """Status, headers and body of every answer in what a server said.
+
+    An answer to HEAD has a length without a body, unless the request was so broken that nobody could know that it was one.
+    """
     while said:
         head, _, said = said.partition(b"\r\n\r\n")
         first, *rest = head.decode("latin-1").split("\r\n")
         found = re.fullmatch(r"HTTP/1\.[01] (\d{3}) .*", first)
         assert found, f"no HTTP answer: {head[:200]!r}"
         headers = {name.lower(): value.strip() for name, _, value in (line.partition(":") for line in rest)}
-        length = 0 if of_head else int(headers.get("content-length", len(said) if int(found[1]) >= 200 else 0))
+        has_no_body = of_head and (not said or said.startswith(b"HTTP/"))
+        length = 0 if has_no_body else int(headers.get("content-length", len(said) if int(found[1]) >= 200 else 0))
         content, said = said[:length], said[length:]
         yield int(found[1]), headers, content
 
