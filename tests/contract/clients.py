@@ -20,7 +20,8 @@ from botocore import xform_name
 from botocore.exceptions import ClientError
 from botocore.model import Shape
 from capo_rekognition.errors import ServiceError
-from kit import Server, b64, operation
+from judge import operation
+from kit import Server, b64
 
 REGION = "eu-central-1"
 HERE = Path(__file__).parent

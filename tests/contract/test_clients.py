@@ -16,7 +16,8 @@ import capo_rekognition
 import pytest
 from botocore import xform_name
 from clients import ALL, AwsCli, Capo, JavaScript, Refusal, environment
-from kit import faults, null_settings, operation, picture, serving
+from judge import faults, operation
+from kit import null_settings, picture, serving
 from moto.server import ThreadedMotoServer
 
 from aboveboard import errors

@@ -8,7 +8,8 @@ from typing import Any
 import pytest
 from botocore import xform_name
 from botocore.exceptions import ClientError
-from kit import b64, model, operation, picture
+from judge import model, operation
+from kit import b64, picture
 
 from aboveboard.rekognition.operations import offered
 
@@ -120,7 +121,7 @@ def collection(rekognition: Any, collection: str) -> str:
 
 @pytest.mark.parametrize(("name", "code"), documented())
 def test_each_documented_error_occurs(server, collection, name, code):
-    """The code, its HTTP status, AWS's body and the request id; boto3 makes its modelled exception of it (judged in kit.judge)."""
+    """The code, its HTTP status, AWS's body and the request id; boto3 makes its modelled exception of it (judged in judge.judge)."""
     reply = provoke(server, name, code, collection)
     assert reply.code == code
     assert reply.headers["x-amzn-errortype"] == code

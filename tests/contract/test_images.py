@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from kit import basis, canvas, encoded, model, picture
+from judge import model
+from kit import basis, canvas, encoded, picture
 
 from aboveboard.vision import null
 

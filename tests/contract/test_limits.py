@@ -8,7 +8,8 @@ from typing import Any
 
 import pytest
 from botocore.model import Shape
-from kit import b64, model, operation, picture
+from judge import model, operation
+from kit import b64, picture
 
 from aboveboard.rekognition.operations import offered
 

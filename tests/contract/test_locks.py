@@ -12,7 +12,8 @@ from concurrent.futures import ThreadPoolExecutor
 import pytest
 import sqlalchemy as sa
 from botocore.model import Shape
-from kit import assert_ledger_whole, b64, basis, model, operation, picture
+from judge import model, operation
+from kit import assert_ledger_whole, b64, basis, picture
 
 from aboveboard.accountability import looks as gates_looks
 from aboveboard.biometrics.calibration import Calibration

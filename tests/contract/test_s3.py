@@ -13,7 +13,8 @@ from types import SimpleNamespace
 
 import boto3
 import pytest
-from kit import b64, operation, picture
+from judge import operation
+from kit import b64, picture
 from moto.server import ThreadedMotoServer
 
 from aboveboard.errors import SampleUnreachable

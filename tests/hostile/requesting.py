@@ -14,7 +14,8 @@ from typing import Any
 
 from botocore.model import Shape
 from hypothesis import strategies as st
-from kit import b64, operation, picture
+from judge import operation
+from kit import b64, picture
 
 from aboveboard.rekognition.operations import offered
 

@@ -10,7 +10,8 @@ from collections.abc import Iterator
 
 import pytest
 from hypothesis import given, settings
-from kit import ServerProcess, assert_ledger_whole, b64, judge, null_settings, picture, process_serving
+from judge import judge
+from kit import ServerProcess, assert_ledger_whole, b64, null_settings, picture, process_serving
 from requesting import COLLECTIONS, NAMES, Request, filled, requests
 
 from aboveboard import bootstrap

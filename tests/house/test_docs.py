@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 import typer
-from kit import HANDSHAKE_CODES
+from judge import HANDSHAKE_CODES
 
 from aboveboard.accountability import rules
 from aboveboard.accountability.packs import Pack

@@ -13,7 +13,7 @@ import pytest
 from botocore.model import Shape
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from kit import faults, model, operation
+from judge import faults, model, operation
 
 from aboveboard.errors import BadRequest, SampleTooLarge
 from aboveboard.rekognition import codec

@@ -37,7 +37,7 @@ def page() -> Page:
 
 
 def row(rates: dict[str, object], threshold: object = EIGHTY) -> Row:
-    return Row({}, threshold, rates, {})  # type: ignore[arg-type]
+    return Row({}, threshold, rates, {})
 
 
 @pytest.mark.parametrize(

@@ -335,7 +335,7 @@ class Published:
 
     def __init__(self, folder: Path, book: Book, counted_lines: list[bytes] | None = None) -> None:
         lines = book.lines if counted_lines is None else counted_lines
-        keys = Checkpoints(None, Keyring.open(folder / "master.key", create=True), folder, is_own=True)  # type: ignore[arg-type]
+        keys = Checkpoints(None, Keyring.open(folder / "master.key", create=True), folder, is_own=True)
         counted = count(lines, MARCH)
         note = keys.sign(counted.size, counted.root).decode()
         self.report = document(counted, MARCH, "", note, {}, operators=False, collections=False)

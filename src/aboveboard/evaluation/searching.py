@@ -50,7 +50,7 @@ class Engine(Protocol):
 
     about: dict[str, Any]
 
-    def search(self, what: str, enrolled: Named, probed: Named, progress: Progress) -> Searched:
+    def search(self, what: str, /, enrolled: Named, probed: Named, progress: Progress) -> Searched:
         """Search with each photograph for the first `DEPTH` candidates whatever their similarity; `what` names the gallery."""
 
 
@@ -71,7 +71,7 @@ class InProcess:
             "measured_limit": models.calibration.measured_limit,
         }
 
-    def search(self, what: str, enrolled: Named, probed: Named, progress: Progress) -> Searched:  # noqa: ARG002
+    def search(self, _: str, /, enrolled: Named, probed: Named, progress: Progress) -> Searched:
         """The exact search over templates of the centre faces."""
         names = {id(sample): name for name, sample in (*enrolled.items(), *probed.items())}
         made = templates_of([*enrolled.values(), *probed.values()], self._models, progress=progress)
@@ -96,7 +96,7 @@ class AtEndpoint:
         self._client, self._folder, self._per_second, self._agree = client, folder, per_second, agree
         self.about: dict[str, Any] = {"endpoint": name}
 
-    def search(self, what: str, enrolled: Named, probed: Named, progress: Progress) -> Searched:
+    def search(self, what: str, /, enrolled: Named, probed: Named, progress: Progress) -> Searched:
         """A collection of its own, which is deleted again; asked for every candidate."""
         manifest = Manifest(_photographs(enrolled), _photographs(probed), None, {})
         asked = endpoint.Endpoint(self._client, self.about["endpoint"], manifest, per_second=self._per_second)
