@@ -46,6 +46,7 @@ tools: .venv/tools
 
 models: setup
 	$(BIN)/aboveboard models install
+	$(BIN)/aboveboard models install face-attributes
 	$(BIN)/aboveboard models install efficientnet-lite0
 	$(BIN)/aboveboard models photographs
 

@@ -258,7 +258,8 @@ class ServerProcess(Wire):
         self, data: Path, key: AccessKey | None = None, options: Sequence[str] = (), log: Path | None = None, **overrides: str
     ) -> None:
         environment = {
-            f"ABOVEBOARD_{name.upper()}": value for name, value in {"pack": "null", "label_pack": "null-labels", **overrides}.items()
+            f"ABOVEBOARD_{name.upper()}": value
+            for name, value in {"pack": "null", "label_pack": "null-labels", "attribute_pack": "null-attributes", **overrides}.items()
         }
         self.process = subprocess.Popen(
             [sys.executable, "-m", "aboveboard", "serve", "--port", "0", "--data", str(data), *options],
@@ -329,7 +330,8 @@ def b64(data: bytes) -> str:
 def null_settings(data: Path, **overrides: str) -> settings.Settings:
     """Settings of a deployment on the null pack, untouched by what this machine has set."""
     environment = {
-        f"ABOVEBOARD_{name.upper()}": value for name, value in {"pack": "null", "label_pack": "null-labels", **overrides}.items()
+        f"ABOVEBOARD_{name.upper()}": value
+        for name, value in {"pack": "null", "label_pack": "null-labels", "attribute_pack": "null-attributes", **overrides}.items()
     }
     return settings.load(data, {"HOME": str(data.parent / "home"), **environment})
 

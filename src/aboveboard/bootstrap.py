@@ -33,7 +33,7 @@ from aboveboard.storage.secrets import Keyring
 from aboveboard.storage.subjects import Subjects
 from aboveboard.storage.templates import Templates
 from aboveboard.vision.media import Room
-from aboveboard.vision.packs import Labels, PackFolder
+from aboveboard.vision.packs import Attributes, Labels, PackFolder
 
 
 def open_app(settings: Settings, *, check: bool = False) -> App:
@@ -49,6 +49,8 @@ def open_app(settings: Settings, *, check: bool = False) -> App:
         policies = Policies(settings.default_policy, settings.minimum_policy, settings.policies)
         if settings.label_pack:
             packs.label_card(settings.label_pack)
+        if settings.attribute_pack:
+            packs.attribute_card(settings.attribute_pack)
         if not packs.is_installed(settings.pack):
             raise Unavailable(f"the model pack '{settings.pack}' is not installed in {settings.models}; run: aboveboard models install")
     except NoSuch as error:
@@ -87,6 +89,7 @@ def open_app(settings: Settings, *, check: bool = False) -> App:
         Erasures(database),
         models,
         Labels(packs, settings.label_pack),
+        Attributes(packs, settings.attribute_pack),
         Room(settings.images_at_once or cores(), max(settings.pixels_at_once, settings.max_image_pixels)),
         operators,
         standing,

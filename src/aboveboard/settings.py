@@ -35,6 +35,9 @@ class Settings:
     models: Path = _setting(Path("models"), "Folder with the installed model packs; may be shared by many data folders.")
     photographs: Path = _setting(Path("photographs"), "Folder with the demo's public-domain photographs.")
     pack: str = _setting("yunet-sface", "Model pack in use; collections stay pinned to the version they were made with.")
+    attribute_pack: str = _setting(
+        "face-attributes", "Attribute pack that DetectFaces and IndexFaces tell attributes with, once it is installed; empty for none."
+    )
     label_pack: str = _setting("efficientnet-lite0", "Label pack that DetectLabels answers with, once it is installed; empty for none.")
     region: str = _setting("us-east-1", "AWS region written into ARNs and the printed environment; any region may call.")
     account: str = _setting("000000000000", "AWS account number written into ARNs.")

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from judge import model
 from kit import basis, canvas, encoded, picture
 
 from aboveboard.vision import null
@@ -43,30 +42,6 @@ def test_faces_come_largest_first(rekognition):
 def test_an_image_without_a_face_is_an_empty_answer(rekognition):
     """DetectFaces: 200 and an empty list."""
     assert rekognition.detect_faces(Image={"Bytes": picture()})["FaceDetails"] == []
-
-
-def test_attributes_that_are_not_assessed_are_named_in_a_header(rekognition):
-    """Nothing is made up: what DEFAULT lacks is named in x-aboveboard-not-assessed, and only what was asked for."""
-    everything = set(model().shape_for("Attribute").enum) - {"DEFAULT", "ALL"}
-
-    def asked(**members):
-        answer = rekognition.detect_faces(Image={"Bytes": picture(1)}, **members)
-        assert set(answer["FaceDetails"][0]) == {"BoundingBox", "Confidence", "Landmarks", "Pose", "Quality"}
-        named = basis(answer).get("not-assessed")
-        return set() if named is None else set(named.split(","))
-
-    assert asked() == asked(Attributes=["DEFAULT"]) == asked(Attributes=[]) == set()
-    assert asked(Attributes=["ALL"]) == asked(Attributes=["ALL", "DEFAULT"]) == asked(Attributes=["DEFAULT", "ALL"]) == everything
-    for name in everything:
-        assert asked(Attributes=[name]) == asked(Attributes=["DEFAULT", name]) == {name}
-
-
-def test_index_faces_names_them_too(rekognition, collection):
-    """DetectionAttributes of IndexFaces are treated as DetectFaces' Attributes."""
-    plain = rekognition.index_faces(CollectionId=collection, Image={"Bytes": picture(1)})
-    asked = rekognition.index_faces(CollectionId=collection, Image={"Bytes": picture(1)}, DetectionAttributes=["ALL"])
-    assert "not-assessed" not in basis(plain)
-    assert len(basis(asked)["not-assessed"].split(",")) == 12
 
 
 def test_detecting_needs_no_more_than_any_role_and_writes_no_entry(server):

@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib.util
 import re
 import shlex
+import sys
 import tomllib
 from dataclasses import fields
 from functools import lru_cache
@@ -21,7 +22,7 @@ from aboveboard.rekognition.codec import service_model
 from aboveboard.rekognition.errors import CODES
 from aboveboard.rekognition.operations import offered
 from aboveboard.settings import Settings
-from aboveboard.vision import packs, registry
+from aboveboard.vision import model_cards, registry
 
 ROOT = Path(__file__).parents[2]
 DOCUMENTS = sorted([ROOT / "README.md", ROOT / "CHANGELOG.md", *(ROOT / "docs").rglob("*.md")])
@@ -87,7 +88,11 @@ def anchors(file: Path) -> set[str]:
 def generator():
     spec = importlib.util.spec_from_file_location("generate_reference", ROOT / "tools" / "generate_reference.py")
     module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
+    sys.path.insert(0, str(ROOT / "tools"))
+    try:
+        spec.loader.exec_module(module)
+    finally:
+        sys.path.pop(0)
     return module
 
 
@@ -186,8 +191,9 @@ def test_the_reference_has_every_operation():
 def test_the_reference_has_every_policy_key_and_card_key():
     """Each with its table's name."""
     keys = {
-        "": [Pack, packs.Card], "detector.": [packs.DetectorCard], "recogniser.": [packs.RecogniserCard], "labeller.": [packs.LabellerCard],
-        "boxes.": [packs.BoxesCard], "sources.": [registry.Source],
+        "": [Pack, model_cards.Card, model_cards.AttributeCard], "detector.": [model_cards.DetectorCard],
+        "recogniser.": [model_cards.RecogniserCard], "labeller.": [model_cards.LabellerCard], "boxes.": [model_cards.BoxesCard],
+        "mesh.": [model_cards.MeshCard], "sources.": [registry.Source],
         "threshold.floors.": [rules.Floor], **{f"{name}.": [kind] for name, kind in generator().PACK_TABLES},
     }  # fmt: skip
     assert len(keys) > 15
@@ -214,13 +220,13 @@ def test_the_card_in_the_page_on_own_models_has_every_key():
     """It is a card that the program reads, with nothing left out."""
     text, labels = blocks(read("docs/bring-your-own-model.md"), "toml")
     raw = tomllib.loads(labels)
-    assert isinstance(packs.read_card(labels, "the page"), packs.LabelCard)
-    assert set(raw["labeller"]) == {field.name for field in fields(packs.LabellerCard)} - {"sources"}
-    assert set(raw["boxes"]) == {field.name for field in fields(packs.BoxesCard)} - {"sources"}
-    card = packs.read_card(text, "the page")
+    assert isinstance(model_cards.read_card(labels, "the page"), model_cards.LabelCard)
+    assert set(raw["labeller"]) == {field.name for field in fields(model_cards.LabellerCard)} - {"sources"}
+    assert set(raw["boxes"]) == {field.name for field in fields(model_cards.BoxesCard)} - {"sources"}
+    card = model_cards.read_card(text, "the page")
     raw = tomllib.loads(text)
-    assert set(raw) == {field.name for field in fields(packs.Card)}
-    assert set(raw["recogniser"]) == {field.name for field in fields(packs.RecogniserCard)}
+    assert set(raw) == {field.name for field in fields(model_cards.Card)}
+    assert set(raw["recogniser"]) == {field.name for field in fields(model_cards.RecogniserCard)}
     assert {key for source in raw["recogniser"]["sources"] for key in source} == {field.name for field in fields(registry.Source)}
     assert card.id == "mine"
 

@@ -41,7 +41,8 @@ from aboveboard.storage.collections import Collection, Collections
 from aboveboard.storage.database import now
 from aboveboard.storage.ledger import Ledger
 from aboveboard.storage.templates import Permit, Templates
-from aboveboard.vision.packs import Card, Models
+from aboveboard.vision.model_cards import Card
+from aboveboard.vision.packs import Models
 
 
 class Gate:

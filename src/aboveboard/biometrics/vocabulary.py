@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Final, Literal, get_args
 
 import numpy as np
 from numpy.typing import NDArray
@@ -54,6 +55,64 @@ class Quality:
 
 
 @dataclass(frozen=True, slots=True)
+class Judgement:
+    """Yes or no, and how sure (0-100) that what is said is right."""
+
+    value: bool
+    confidence: float
+
+
+@dataclass(frozen=True, slots=True)
+class Gender:
+    """What an annotator would most likely say of a picture, male or female, and how sure (0-100); nobody's gender identity."""
+
+    value: Literal["Male", "Female"]
+    confidence: float
+
+
+@dataclass(frozen=True, slots=True)
+class Gaze:
+    """Where the eyes look, in degrees against the camera; yaw and pitch as of a Pose. `confidence` (0-100): that eyes can be seen."""
+
+    yaw: float
+    pitch: float
+    confidence: float
+
+
+AttributeName = Literal[
+    "age_range", "beard", "emotions", "eye_direction", "eyeglasses", "eyes_open", "face_occluded", "gender", "mouth_open", "mustache",
+    "smile", "sunglasses",
+]  # fmt: skip
+ATTRIBUTES: Final[tuple[AttributeName, ...]] = get_args(AttributeName)
+
+
+EMOTIONS: Final = ("HAPPY", "SAD", "ANGRY", "CONFUSED", "DISGUSTED", "SURPRISED", "CALM", "FEAR")
+"""The names of expressions, in Amazon Rekognition's words."""
+
+
+@dataclass(frozen=True, slots=True)
+class Attributes:
+    """What is said of a face beside its box, landmarks, pose and quality; None where it was not asked for or is not assessed.
+
+    `age_range`: years, both ends included. `emotions`: names of expressions with confidences 0-100, the surest first; what a face looks
+    like, not what somebody feels.
+    """
+
+    age_range: tuple[int, int] | None = None
+    beard: Judgement | None = None
+    emotions: tuple[tuple[str, float], ...] | None = None
+    eye_direction: Gaze | None = None
+    eyeglasses: Judgement | None = None
+    eyes_open: Judgement | None = None
+    face_occluded: Judgement | None = None
+    gender: Gender | None = None
+    mouth_open: Judgement | None = None
+    mustache: Judgement | None = None
+    smile: Judgement | None = None
+    sunglasses: Judgement | None = None
+
+
+@dataclass(frozen=True, slots=True)
 class Face:
     """A face found in an image. `confidence` (0-100): certainty that the box holds a face; `size_px`: the box's shorter side."""
 
@@ -63,6 +122,7 @@ class Face:
     pose: Pose
     quality: Quality
     size_px: float
+    attributes: Attributes = Attributes()
 
 
 @dataclass(frozen=True, slots=True)

@@ -261,7 +261,8 @@ def operator_revoke(
 @models.command("list")
 def models_list(data: Data = None, as_json: Json = False) -> None:
     """List the model packs: which are installed, which is in use. --json prints one line each."""
-    from aboveboard.vision.packs import Card, PackFolder
+    from aboveboard.vision.model_cards import Card
+    from aboveboard.vision.packs import PackFolder
 
     settings = configuration.load(data)
     folder = PackFolder(settings.models)
@@ -269,7 +270,7 @@ def models_list(data: Data = None, as_json: Json = False) -> None:
     for pack in folder.ids():
         card = folder.card(pack)
         is_installed, calibration = folder.is_installed(pack), folder.calibration(pack)
-        is_in_use = pack in (settings.pack, settings.label_pack)
+        is_in_use = pack in (settings.pack, settings.label_pack, settings.attribute_pack)
         scale = Text("none", "yellow") if isinstance(card, Card) else Text("not needed", "dim")
         if as_json:
             show_json(
@@ -282,7 +283,7 @@ def models_list(data: Data = None, as_json: Json = False) -> None:
                     "limits": list(card.limits),
                     "is_installed": is_installed,
                     "is_in_use": is_in_use,
-                    "kind": "faces" if isinstance(card, Card) else "labels",
+                    "kind": card.kind.name,
                     "calibration": calibration.id if calibration else None,
                 }
             )

@@ -11,12 +11,13 @@ from typing import Literal
 import numpy as np
 
 from aboveboard.accountability.operators import Session
-from aboveboard.biometrics.vocabulary import Box, Face, Landmark, Template
+from aboveboard.biometrics.vocabulary import ATTRIBUTES, AttributeName, Box, Face, Landmark, Template
 from aboveboard.errors import BadRequest, NoFace
 from aboveboard.service import samples
 from aboveboard.service.app import App
 from aboveboard.service.samples import Sample
 from aboveboard.vision import measures, media
+from aboveboard.vision.attributes import Reading
 from aboveboard.vision.detector import LANDMARK_NAMES, Detection
 
 SMALLEST_SIDE = 80
@@ -47,6 +48,18 @@ BARS = {
 BARS["AUTO"] = BARS["LOW"]
 
 
+@dataclass(frozen=True, slots=True)
+class Details:
+    """What is wanted of each face beside box, five landmarks, pose and quality. `mesh`: all landmarks, and the pose of all of them."""
+
+    attributes: frozenset[AttributeName] = frozenset()
+    mesh: bool = False
+
+
+DEFAULT = Details()
+ALL = Details(frozenset(ATTRIBUTES), mesh=True)
+
+
 @dataclass(frozen=True)
 class Found:
     """A detected face and the upright image it lies in, both to be left behind with the block of `faces`: keep `face`.
@@ -56,6 +69,7 @@ class Found:
 
     image: media.Image
     detection: Detection
+    reading: Reading = Reading()
 
     @property
     def box(self) -> Box:
@@ -74,30 +88,32 @@ class Found:
         return Face(
             box=self.box,
             confidence=self.confidence,
-            landmarks=tuple(
-                Landmark(name, float(px) / width, float(py) / height) for name, (px, py) in zip(LANDMARK_NAMES, points, strict=True)
+            landmarks=(
+                *(Landmark(name, float(px) / width, float(py) / height) for name, (px, py) in zip(LANDMARK_NAMES, points, strict=True)),
+                *self.reading.landmarks,
             ),
-            pose=measures.pose(points),
+            pose=self.reading.pose or measures.pose(points),
             quality=measures.quality(self.image, self.detection.box),
             size_px=float(self.detection.box[2:].min()),
+            attributes=self.reading.attributes,
         )
 
 
-def detect(app: App, session: Session, sample: Sample) -> list[Face]:
+def detect(app: App, session: Session, sample: Sample, details: Details = DEFAULT) -> list[Face]:
     """The faces of a photograph, largest first, at most 100. Raises BadSample, or Refused for an operator without a role."""
     app.gate.authorise(session, "detect")
-    with faces(app, samples.read(app, session, "detect", sample)) as seen:
+    with faces(app, samples.read(app, session, "detect", sample), details) as seen:
         return [one.face for one in seen]
 
 
 @contextmanager
-def faces(app: App, data: bytes) -> Iterator[list[Found]]:
+def faces(app: App, data: bytes, details: Details = DEFAULT) -> Iterator[list[Found]]:
     """The faces of a photograph, largest first, at most 100: the first step of every verb that takes an image.
 
     The photograph takes room while the block runs (`media.Room`): leave it before the next one is opened and before waiting for anything.
     """
     with opened(app, data) as image:
-        yield found(app, image)
+        yield found(app, image, details)
 
 
 @contextmanager
@@ -110,10 +126,20 @@ def opened(app: App, data: bytes) -> Iterator[media.Image]:
         yield image
 
 
-def found(app: App, image: media.Image) -> list[Found]:
-    """The faces of an opened photograph, largest first, at most 100."""
-    detections = sorted(app.models.detector.detect(image), key=lambda one: -float(one.box[2] * one.box[3]))
-    return [Found(image, detection) for detection in detections[:MOST_FACES]]
+def found(app: App, image: media.Image, details: Details = DEFAULT) -> list[Found]:
+    """The faces of an opened photograph, largest first, at most 100, each with the wanted details that this deployment can tell."""
+    detections = sorted(app.models.detector.detect(image), key=lambda one: -float(one.box[2] * one.box[3]))[:MOST_FACES]
+    reader = app.attributes.reader() if details != DEFAULT else None
+    if reader is None:
+        return [Found(image, detection) for detection in detections]
+    readings = reader.read(image, detections, details.attributes, mesh=details.mesh)
+    return [Found(image, detection, reading) for detection, reading in zip(detections, readings, strict=True)]
+
+
+def not_assessed(app: App, details: Details) -> list[AttributeName]:
+    """Which of the wanted attributes this deployment cannot tell, in the order of ATTRIBUTES."""
+    reader = app.attributes.reader() if details.attributes else None
+    return [name for name in ATTRIBUTES if name in details.attributes and (reader is None or name not in reader.assessed)]
 
 
 def probe(app: App, data: bytes, bar: str, whose: str) -> tuple[Face, Template]:

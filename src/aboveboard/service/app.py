@@ -21,7 +21,7 @@ from aboveboard.storage.requests import Requests
 from aboveboard.storage.secrets import Keyring
 from aboveboard.storage.subjects import Subjects
 from aboveboard.vision.media import Room
-from aboveboard.vision.packs import Labels, Models
+from aboveboard.vision.packs import Attributes, Labels, Models
 
 
 @dataclass(frozen=True)
@@ -39,6 +39,7 @@ class App:
     erasures: Erasures
     models: Models
     labels: Labels
+    attributes: Attributes
     room: Room
     operators: Operators
     standing: Standing

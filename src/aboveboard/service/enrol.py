@@ -92,6 +92,7 @@ def index(
     external_image_id: str | None = None,
     most: int = analyse.MOST_FACES,
     bar: str = "AUTO",
+    details: analyse.Details = analyse.DEFAULT,
 ) -> Indexed:
     """Enrol the faces of a photograph. The same photograph under the same external id makes no second face.
 
@@ -101,11 +102,18 @@ def index(
     app.gate.authorise(session, "face.enrol", collection)
     must_agree(app.models.card, collection)
     data = samples.read(app, session, "face.enrol", sample, collection)
-    return store(app, session, collection_id, [prepare(app, collection, data, Label(external_image_id), most, bar)])[0]
+    return store(app, session, collection_id, [prepare(app, collection, data, Label(external_image_id), most, bar, details=details)])[0]
 
 
 def prepare(
-    app: App, collection: Collection, data: bytes, label: Label, most: int, bar: str, known: Container[str] | None = None
+    app: App,
+    collection: Collection,
+    data: bytes,
+    label: Label,
+    most: int,
+    bar: str,
+    known: Container[str] | None = None,
+    details: analyse.Details = analyse.DEFAULT,
 ) -> Prepared:
     """The templates of a photograph's faces; writes nothing, and may run in several threads.
 
@@ -116,7 +124,7 @@ def prepare(
     if known is not None and image_id in known:
         return Prepared(image_id, label, (), (), is_known=True)
     made: list[tuple[str, Face, Template]] = []
-    with analyse.faces(app, data if known is None else formats.readable(data, app.settings.max_image_pixels)) as found:
+    with analyse.faces(app, data if known is None else formats.readable(data, app.settings.max_image_pixels), details) as found:
         chosen, failed = _choose(found, most, bar) if label.subject is None else _only(found, bar)
         for one in chosen:
             try:

@@ -6,14 +6,30 @@ template is the board's cells less their mean, so that two boards of independent
 
 from __future__ import annotations
 
+from collections.abc import Collection, Sequence
+from typing import Any
+
 import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from aboveboard.biometrics.vocabulary import Vector
+from aboveboard.biometrics.vocabulary import (
+    ATTRIBUTES,
+    EMOTIONS,
+    AttributeName,
+    Attributes,
+    Gaze,
+    Gender,
+    Judgement,
+    Landmark,
+    Pose,
+    Vector,
+)
 from aboveboard.vision import colours
+from aboveboard.vision.attributes import Reading
 from aboveboard.vision.detector import Detection
 from aboveboard.vision.media import Image
+from aboveboard.vision.mesh import LANDMARKS
 
 CELLS = 8
 _POINTS = np.array([[0.3, 0.4], [0.7, 0.4], [0.5, 0.6], [0.35, 0.8], [0.65, 0.8]], np.float32)
@@ -66,6 +82,40 @@ class NullRecogniser:
         length = float(np.linalg.norm(cells))
         # A plain board has no identity; what remains of it is rounding.
         return np.asarray(cells / length if length > 1e-6 else np.zeros_like(cells), np.float32)
+
+
+class NullAttributes:
+    """Reads attributes off the board: each has a row of cells of its own, and is there where that is brighter than the board."""
+
+    assessed = frozenset(ATTRIBUTES)
+
+    def read(self, image: Image, found: Sequence[Detection], wanted: Collection[AttributeName], *, mesh: bool) -> list[Reading]:
+        return [self._read(image, one, wanted, mesh=mesh) for one in found]
+
+    def _read(self, image: Image, one: Detection, wanted: Collection[AttributeName], *, mesh: bool) -> Reading:
+        rows = NullRecogniser().features(image, one.points).reshape(CELLS, CELLS).mean(axis=1).astype(float) * 10
+        said: dict[str, Any] = {}
+        for name in wanted:
+            level = float(rows[ATTRIBUTES.index(name) % CELLS])
+            sure = 50 + 50 * min(abs(level), 1.0)
+            match name:
+                case "age_range":
+                    middle = round(40 + 20 * max(-1.0, min(1.0, level)))
+                    said[name] = (middle - 5, middle + 5)
+                case "gender":
+                    said[name] = Gender("Male" if level > 0 else "Female", sure)
+                case "emotions":
+                    shares = np.exp(np.clip(rows, -20, 20))
+                    said[name] = tuple(sorted(zip(EMOTIONS, (100 * shares / shares.sum()).tolist(), strict=True), key=lambda one: -one[1]))
+                case "eye_direction":
+                    said[name] = Gaze(30 * max(-1.0, min(1.0, level)), 0.0, sure)
+                case _:
+                    said[name] = Judgement(level > 0, sure)
+        if not mesh:
+            return Reading(Attributes(**said))
+        height, width = image.shape[:2]
+        x, y = (one.box[:2] + one.box[2:] / 2).tolist()
+        return Reading(Attributes(**said), tuple(Landmark(name, x / width, y / height) for name in LANDMARKS), Pose(0.0, 0.0, 0.0))
 
 
 class NullLabeller:

@@ -2,130 +2,25 @@
 
 from __future__ import annotations
 
-import re
 import threading
 from dataclasses import dataclass
 from importlib import resources
 from pathlib import Path
-from typing import Literal, TypeVar
+from typing import TypeVar
 
 import numpy as np
 
-from aboveboard import strict
 from aboveboard.biometrics.calibration import Calibration
 from aboveboard.errors import BadRequest, NoSuch, Refused, Unavailable
-from aboveboard.vision import conversion, null, registry, session
+from aboveboard.vision import attributes, conversion, null, registry, session
+from aboveboard.vision.attributes import AttributeReader
 from aboveboard.vision.boxes import BoxDetector
 from aboveboard.vision.detector import Detector, YuNet
 from aboveboard.vision.labelling import Classifier, Labeller, Taxonomy, read_taxonomy
+from aboveboard.vision.model_cards import AnyCard, AttributeCard, Card, LabelCard, MeshCard, NetCard, beside, read_card
 from aboveboard.vision.recogniser import Embedder, Recogniser
 
-
-@dataclass(frozen=True)
-class DetectorCard:
-    """Which detector, in which file."""
-
-    architecture: Literal["yunet", "null"]
-    file: str = ""
-    sha256: str = ""
-    sources: tuple[registry.Source, ...] = ()
-
-
-@dataclass(frozen=True)
-class RecogniserCard:
-    """Which recogniser, in which file, and what goes in and comes out: see vision.recogniser.Embedder."""
-
-    architecture: Literal["embedding", "null"]
-    dimensions: int
-    file: str = ""
-    sha256: str = ""
-    size: int = 112
-    colour: Literal["RGB", "BGR"] = "RGB"
-    mean: float = 0.0
-    scale: float = 1.0
-    rewrite: tuple[Literal["prelu"], ...] = ()
-    sources: tuple[registry.Source, ...] = ()
-
-
-@dataclass(frozen=True)
-class LabellerCard:
-    """Which classifier, in which file, what goes in and comes out (see vision.labelling.Classifier), and the names of its classes."""
-
-    architecture: Literal["efficientnet-lite0", "classifier", "null"]
-    taxonomy: str
-    file: str = ""
-    sha256: str = ""
-    size: int = 224
-    colour: Literal["RGB", "BGR"] = "RGB"
-    mean: tuple[float, float, float] = (0.0, 0.0, 0.0)
-    deviation: tuple[float, float, float] = (1.0, 1.0, 1.0)
-    crop: float = 1.0
-    output: Literal["logits", "probabilities"] = "logits"
-    temperature: float = 1.0
-    sources: tuple[registry.Source, ...] = ()
-
-
-@dataclass(frozen=True)
-class BoxesCard:
-    """Which box detector, in which file, what goes in and comes out (see vision.boxes.BoxDetector), and the label of each class."""
-
-    architecture: Literal["boxes"]
-    labels: tuple[str, ...]
-    file: str
-    sha256: str
-    size: int = 416
-    colour: Literal["RGB", "BGR"] = "RGB"
-    mean: tuple[float, float, float] = (0.0, 0.0, 0.0)
-    deviation: tuple[float, float, float] = (1.0, 1.0, 1.0)
-    least: float = 0.3
-    overlap: float = 0.45
-    sources: tuple[registry.Source, ...] = ()
-
-
-@dataclass(frozen=True)
-class _About:
-    """What every pack's card says. `model_version` is digits and dots: the API's FaceModelVersion or LabelModelVersion."""
-
-    id: str
-    name: str
-    model_version: str
-    licence: str
-    training_data: str
-    limits: tuple[str, ...]
-
-
-@dataclass(frozen=True)
-class Card(_About):
-    """A face pack's card. `calibration` names a file beside the card."""
-
-    detector: DetectorCard
-    recogniser: RecogniserCard
-    calibration: str = ""
-
-    @property
-    def model(self) -> str:
-        """What makes its templates: the pack and the first digits of its recogniser's sha256."""
-        return f"{self.id} {self.recogniser.sha256[:16]}".strip()
-
-    @property
-    def files(self) -> tuple[DetectorCard | RecogniserCard, ...]:
-        return tuple(part for part in (self.detector, self.recogniser) if part.file)
-
-
-@dataclass(frozen=True)
-class LabelCard(_About):
-    """A label pack's card: its taxonomy is a file beside the card, or one that ships with Aboveboard."""
-
-    labeller: LabellerCard
-    boxes: BoxesCard | None = None
-
-    @property
-    def files(self) -> tuple[LabellerCard | BoxesCard, ...]:
-        return tuple(part for part in (self.labeller, self.boxes) if part is not None and part.file)
-
-
-AnyCard = Card | LabelCard
-C = TypeVar("C", Card, LabelCard)
+C = TypeVar("C", Card, LabelCard, AttributeCard)
 
 
 @dataclass(frozen=True)
@@ -148,40 +43,6 @@ class LabelModels:
     boxes: BoxDetector | None
 
 
-def read_card(text: str, where: str) -> AnyCard:
-    """A card from TOML: a label pack's if it has a labeller, else a face pack's.
-
-    An unknown or missing key, or a version that is not digits and dots, raises BadRequest naming it.
-    """
-    raw = strict.parse(text, where)
-    card: AnyCard = strict.table(LabelCard, raw, where) if "labeller" in raw else strict.table(Card, raw, where)
-    if not card.model_version or set(card.model_version) - set("0123456789."):
-        raise BadRequest(f"{where}: model_version must be digits and dots, as the API demands, not '{card.model_version}'")
-    names = [card.id, *(name for name in _beside(card) if name), *(part.file for part in card.files)]
-    for name in names:
-        if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}", name) or name in ("card.toml", "calibration.json"):
-            raise BadRequest(f"{where}: '{name}' must be a plain name of letters, digits, '.', '_' and '-', without a folder")
-    if len(set(names)) < len(names):
-        raise BadRequest(f"{where}: the pack's id and its files must have different names")
-    if isinstance(card, LabelCard):
-        _check_input(card.labeller, where)
-        if card.boxes is not None:
-            _check_input(card.boxes, where)
-    return card
-
-
-def _beside(card: AnyCard) -> tuple[str, ...]:
-    """Files beside the card that are no models."""
-    return (card.labeller.taxonomy,) if isinstance(card, LabelCard) else (card.calibration,)
-
-
-def _check_input(part: LabellerCard | BoxesCard, where: str) -> None:
-    if min(part.deviation) <= 0 or not 0 < part.size <= 4096:
-        raise BadRequest(f"{where}: deviation must be above 0, size 1 to 4096")
-    if isinstance(part, LabellerCard) and not (0 < part.crop <= 1 and part.temperature > 0):
-        raise BadRequest(f"{where}: of the labeller crop must be above 0 and at most 1, temperature above 0")
-
-
 class PackFolder:
     """The installed packs in one folder, each in a subfolder of its id, and the cards that ship with Aboveboard."""
 
@@ -194,17 +55,22 @@ class PackFolder:
         return sorted(shipped | {card.parent.name for card in self.folder.glob("*/card.toml")})
 
     def face_card(self, pack: str) -> Card:
-        """As `card`, of a face pack; raises BadRequest for a label pack."""
-        return self._of(Card, pack, "a label pack, no face pack; the setting 'label_pack' takes it")
+        """As `card`, of a face pack; raises BadRequest for another kind."""
+        return self._of(Card, pack)
 
     def label_card(self, pack: str) -> LabelCard:
-        """As `card`, of a label pack; raises BadRequest for a face pack."""
-        return self._of(LabelCard, pack, "a face pack, no label pack; the setting 'pack' takes it")
+        """As `card`, of a label pack; raises BadRequest for another kind."""
+        return self._of(LabelCard, pack)
 
-    def _of(self, kind: type[C], pack: str, otherwise: str) -> C:
+    def attribute_card(self, pack: str) -> AttributeCard:
+        """As `card`, of an attribute pack; raises BadRequest for another kind."""
+        return self._of(AttributeCard, pack)
+
+    def _of(self, kind: type[C], pack: str) -> C:
         card = self.card(pack)
         if not isinstance(card, kind):
-            raise BadRequest(f"'{pack}' is {otherwise}")
+            own, asked = card.kind, kind.kind
+            raise BadRequest(f"'{pack}' is {own.article} {own.name} pack, no {asked.name} pack; the setting '{own.setting}' takes it")
         return card
 
     def card(self, pack: str) -> AnyCard:
@@ -239,8 +105,8 @@ class PackFolder:
             card = self._shipped_card_for(folder)
         contents = {part.file: session.verified_bytes(folder / part.file, part.sha256) for part in card.files}
         if own.is_file():
-            for name in _beside(card):
-                if name and (isinstance(card, Card) or not (_shipped("taxonomies") / name).is_file()):
+            for name in beside(card):
+                if name and (isinstance(card, Card) or not any((_shipped(folder) / name).is_file() for folder in ("taxonomies", "fitted"))):
                     contents[name] = _checked_beside(folder / name, card)
             contents["card.toml"] = own.read_bytes()
         for name, data in contents.items():
@@ -257,7 +123,7 @@ class PackFolder:
     def calibration(self, pack: str) -> Calibration | None:
         """The pack's calibration: one made here (calibration.json in its folder) before the one that its card names."""
         card = self.card(pack)
-        if isinstance(card, LabelCard):
+        if not isinstance(card, Card):
             return None
         candidates = [self.folder / pack / "calibration.json"]
         if card.calibration:
@@ -288,6 +154,22 @@ class PackFolder:
             raise Unavailable(f"the taxonomy {part.taxonomy} of the pack '{pack}' is missing; install the pack again")
         taxonomy = read_taxonomy(file.read_text(encoding="utf-8"), file.name)
         return LabelModels(card, self._labeller(card, taxonomy.classes), taxonomy, self._boxes(card, taxonomy))
+
+    def load_attributes(self, pack: str) -> AttributeReader:
+        """Open an attribute pack's models; raises as `load`."""
+        card = self.attribute_card(pack)
+        if card.mesh.architecture == "null":
+            return null.NullAttributes()
+        places = (self.folder / card.id / card.fitted, _shipped("fitted") / card.fitted)
+        file = next((file for file in places if card.fitted and file.is_file()), None)
+        if file is None:
+            raise Unavailable(f"the file {card.fitted or 'fitted'} of the pack '{pack}' is missing; install the pack again")
+        fitted = attributes.read_fitted(file.read_text(encoding="utf-8"), file.name)
+        nets = {name: self._net(card, part) for name, part in card.nets.items()}
+        return attributes.NetReader(self._net(card, card.mesh), nets, fitted)
+
+    def _net(self, card: AttributeCard, part: MeshCard | NetCard) -> bytes:
+        return session.verified_bytes(self.folder / card.id / part.file, part.sha256)
 
     def _boxes(self, card: LabelCard, taxonomy: Taxonomy) -> BoxDetector | None:
         part = card.boxes
@@ -368,14 +250,33 @@ class Labels:
             return self._loaded
 
 
+class Attributes:
+    """The attribute pack of a deployment, loaded when somebody first asks for attributes."""
+
+    def __init__(self, packs: PackFolder, pack: str) -> None:
+        self._packs, self._pack = packs, pack
+        self._loaded: AttributeReader | None = None
+        self._lock = threading.Lock()
+
+    def reader(self) -> AttributeReader | None:
+        """The loaded pack; None where the deployment has none: then no attribute is assessed."""
+        with self._lock:
+            if self._loaded is None and self._pack and self._packs.is_installed(self._pack):
+                self._loaded = self._packs.load_attributes(self._pack)
+            return self._loaded
+
+
 def _checked_beside(file: Path, card: AnyCard) -> bytes:
-    """A calibration or taxonomy that goes with a card; raises BadRequest with its fault."""
+    """A calibration, taxonomy or fit that goes with a card; raises BadRequest with its fault."""
     try:
         text = file.read_text(encoding="utf-8")
-        if isinstance(card, Card):
-            _matching(Calibration.from_json(text), card)
-        else:
-            read_taxonomy(text, file.name)
+        match card:
+            case Card():
+                _matching(Calibration.from_json(text), card)
+            case LabelCard():
+                read_taxonomy(text, file.name)
+            case AttributeCard():
+                attributes.read_fitted(text, file.name)
     except (OSError, ValueError) as error:
         raise BadRequest(f"{file}: {error}") from error
     return text.encode()

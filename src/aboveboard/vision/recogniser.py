@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -53,16 +54,22 @@ class Embedder:
 
 
 def align(image: Image, points: NDArray[np.float32], size: int) -> Image:
-    """The face as an upright square crop of `size` px: similarity transform onto ARCFACE_POINTS, bilinear.
+    """The face as an upright square crop of `size` px: similarity transform onto ARCFACE_POINTS, bilinear."""
+    target = ARCFACE_POINTS * (size / 112)
+    return crop(image, points, size, lambda exact: similarity_transform(exact, target))
+
+
+def crop(image: Image, points: NDArray[np.float32], size: int, transform_of: Callable[[NDArray[np.float64]], NDArray[np.float64]]) -> Image:
+    """A square of `size` px around a face, by the 2 x 3 transform that its points ask for, bilinear.
 
     A face much larger than the crop is first brought down by area averaging, or bilinear sampling would skip most of its pixels.
     """
-    exact, target = points.astype(np.float64), ARCFACE_POINTS * (size / 112)
-    transform = similarity_transform(exact, target)
+    exact = points.astype(np.float64)
+    transform = transform_of(exact)
     scale = float(np.hypot(transform[0, 0], transform[1, 0]))
     if scale < 0.5:
         image, exact = _shrunk(image, exact, scale)
-        transform = similarity_transform(exact, target)
+        transform = transform_of(exact)
     return np.asarray(cv2.warpAffine(image, transform, (size, size), flags=cv2.INTER_LINEAR), np.uint8)
 
 

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import cast
 
 from aboveboard.accountability.operators import Session
-from aboveboard.biometrics.vocabulary import Box, Face
+from aboveboard.biometrics.vocabulary import ATTRIBUTES, Box, Face
 from aboveboard.errors import BadRequest
 from aboveboard.rekognition import shapes
 from aboveboard.rekognition.operations import Answer, basis_headers, candidates_headers, operation
@@ -24,17 +24,14 @@ REASONS: Mapping[analyse.Shortcoming, shapes.Reason] = {
     "crowded": "EXCEEDS_MAX_FACES",
     "no_template": "LOW_FACE_QUALITY",
 }
-NOT_YET_ASSESSED = (
-    "AGE_RANGE", "BEARD", "EMOTIONS", "EYE_DIRECTION", "EYEGLASSES", "EYES_OPEN", "FACE_OCCLUDED",
-    "GENDER", "MOUTH_OPEN", "MUSTACHE", "SMILE", "SUNGLASSES",
-)  # fmt: skip
 
 
 @operation("DetectFaces")
 def detect_faces(app: App, session: Session, request: shapes.DetectFacesRequest) -> Answer:
-    found = analyse.detect(app, session, sample(request["Image"]))
+    details = _details(request.get("Attributes", []))
+    found = analyse.detect(app, session, sample(request["Image"]), details)
     body: shapes.DetectFacesResponse = {"FaceDetails": [face_detail(one) for one in found]}
-    return Answer(body, _not_assessed(request.get("Attributes", [])))
+    return Answer(body, _not_assessed(app, details))
 
 
 @operation("CompareFaces")
@@ -59,6 +56,7 @@ def compare_faces(app: App, session: Session, request: shapes.CompareFacesReques
 def index_faces(app: App, session: Session, request: shapes.IndexFacesRequest) -> Answer:
     external = request.get("ExternalImageId")
     most = min(request.get("MaxFaces", analyse.MOST_FACES), analyse.MOST_FACES)
+    details = _details(request.get("DetectionAttributes", []))
     indexed = enrol.index(
         app,
         session,
@@ -67,6 +65,7 @@ def index_faces(app: App, session: Session, request: shapes.IndexFacesRequest) -
         external,
         most,
         request.get("QualityFilter", "AUTO"),
+        details,
     )
     body: shapes.IndexFacesResponse = {
         "FaceRecords": [
@@ -82,7 +81,7 @@ def index_faces(app: App, session: Session, request: shapes.IndexFacesRequest) -
         ],
         "FaceModelVersion": indexed.model_version,
     }
-    return Answer(body, _not_assessed(request.get("DetectionAttributes", [])))
+    return Answer(body, _not_assessed(app, details))
 
 
 @operation("SearchFacesByImage")
@@ -131,14 +130,31 @@ def sample(image: shapes.Image) -> Sample:
 
 
 def face_detail(face: Face) -> shapes.FaceDetail:
-    """A face with the DEFAULT attributes."""
-    return {
+    """A face with the DEFAULT attributes and those that were read of it."""
+    detail: shapes.FaceDetail = {
         "BoundingBox": box(face.box),
         "Landmarks": [{"Type": cast("shapes.LandmarkType", mark.name), "X": mark.x, "Y": mark.y} for mark in face.landmarks],
         "Pose": {"Roll": face.pose.roll, "Yaw": face.pose.yaw, "Pitch": face.pose.pitch},
         "Quality": {"Brightness": face.quality.brightness, "Sharpness": face.quality.sharpness},
         "Confidence": face.confidence,
     }
+    said = face.attributes
+    judgements = {
+        "Smile": said.smile, "Eyeglasses": said.eyeglasses, "Sunglasses": said.sunglasses, "Beard": said.beard, "Mustache": said.mustache,
+        "EyesOpen": said.eyes_open, "MouthOpen": said.mouth_open, "FaceOccluded": said.face_occluded,
+    }  # fmt: skip
+    told = {name: {"Value": one.value, "Confidence": one.confidence} for name, one in judgements.items() if one is not None}
+    detail.update(cast("shapes.FaceDetail", told))
+    if said.age_range is not None:
+        detail["AgeRange"] = {"Low": said.age_range[0], "High": said.age_range[1]}
+    if said.gender is not None:
+        detail["Gender"] = {"Value": said.gender.value, "Confidence": said.gender.confidence}
+    if said.emotions is not None:
+        detail["Emotions"] = [{"Type": cast("shapes.EmotionName", name), "Confidence": sure} for name, sure in said.emotions]
+    if said.eye_direction is not None:
+        gaze = said.eye_direction
+        detail["EyeDirection"] = {"Yaw": gaze.yaw, "Pitch": gaze.pitch, "Confidence": gaze.confidence}
+    return detail
 
 
 def _compared_face(face: Face) -> shapes.ComparedFace:
@@ -185,7 +201,14 @@ def _face_matches(app: App, searched: identify.Searched) -> list[shapes.FaceMatc
     return [{"Similarity": candidate.similarity, "Face": stored_face(row, version)} for candidate, row in searched.rows]
 
 
-def _not_assessed(attributes: list[shapes.Attribute]) -> dict[str, str]:
+def _details(attributes: Sequence[shapes.Attribute]) -> analyse.Details:
+    """What a request asks for beside DEFAULT, which is always answered."""
+    if "ALL" in attributes:
+        return analyse.ALL
+    return analyse.Details(frozenset(name for name in ATTRIBUTES if name.upper() in attributes))
+
+
+def _not_assessed(app: App, details: analyse.Details) -> dict[str, str]:
     """AWS's model cannot say 'not assessed', so a header does."""
-    asked = NOT_YET_ASSESSED if "ALL" in attributes else [name for name in NOT_YET_ASSESSED if name in attributes]
-    return {"x-aboveboard-not-assessed": ",".join(asked)} if asked else {}
+    missing = analyse.not_assessed(app, details)
+    return {"x-aboveboard-not-assessed": ",".join(name.upper() for name in missing)} if missing else {}
