@@ -55,6 +55,25 @@ def side_by_side(left: Image, right: Image) -> Image:
     return np.ascontiguousarray(np.hstack([parts[0], line, parts[1]]), np.uint8)
 
 
+def beside(image: Image, blocks: Sequence[Sequence[str]]) -> Image:
+    """The picture with a dark panel on its right that holds the blocks of lines, in as many columns as they need."""
+    lines = [line for block in blocks for line in (*block, "")][:-1]
+    if not lines:
+        return image
+    height = image.shape[0]
+    size = max(0.5, min(0.9, height / 1100))
+    step = round(34 * size)
+    rows = max(1, (height - step) // step)
+    parts = [lines[first : first + rows] for first in range(0, len(lines), rows)]
+    widths = [max(cv2.getTextSize(line, _FONT, size, 1)[0][0] for line in part) + step for part in parts]
+    panel = np.full((height, sum(widths), 3), 20, np.uint8)
+    for left, part in zip(np.cumsum([0, *widths]).tolist(), parts, strict=False):
+        for i, line in enumerate(part, 1):
+            colour = PLAIN if line[:1].isdigit() else (235, 235, 235)
+            cv2.putText(panel, line, (left + step // 2, i * step), _FONT, size, colour, 1, cv2.LINE_AA)
+    return np.ascontiguousarray(np.hstack([image, panel]), np.uint8)
+
+
 def save(image: Image, file: Path) -> None:
     """Write a picture, whole or not at all, in the format of the file's suffix."""
     _, data = cv2.imencode(file.suffix.lower(), image)

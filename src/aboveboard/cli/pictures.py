@@ -13,7 +13,7 @@ from rich.table import Table
 from rich.text import Text
 
 from aboveboard.biometrics.vocabulary import Box, Candidate, Candidates, Face
-from aboveboard.cli import basis, casework
+from aboveboard.cli import attributes, basis, casework
 from aboveboard.cli.casework import ProbeEdits, ProbeKind, Reason
 from aboveboard.cli.common import (
     DONE,
@@ -71,24 +71,36 @@ SHORTCOMINGS = {
 WITHHELD = "withheld until reviewed"
 
 
-def detect(paths: Pictures, data: Data = None, operator: OperatorName = "", as_json: Json = False, draw: Draw = None) -> None:
-    """Find the faces of photographs: boxes, landmarks, pose, quality.
+def detect(
+    paths: Pictures,
+    names: Annotated[
+        str, typer.Option("--attributes", metavar="NAMES", help="Attributes to tell: all, none, or names with commas between them.")
+    ] = "all",
+    data: Data = None,
+    operator: OperatorName = "",
+    as_json: Json = False,
+    draw: Draw = None,
+) -> None:
+    """Find the faces of photographs: boxes, landmarks, pose, quality, and attributes where an attribute pack is installed.
 
     Exit code 0 where a face was found, 1 where none was, 4 where no photograph could be used.
     --json prints one line per photograph.
     """
     photographs, _ = gather(paths)
     check_drawing(draw, photographs)
+    details = attributes.wanted(names)
     app, session = open_as(data, operator)
     from aboveboard.service import analyse
 
+    if missing := analyse.not_assessed(app, details):
+        typer.echo(f"note: not told here: {', '.join(missing)}{_mend(app)}", err=True)
     several = len(photographs) > 1
     overview = columns("photograph", "faces", "largest face")
     faces_found, readable = 0, 0
     with counted("detecting", len(photographs)) as done:
         for i, photograph in enumerate(photographs, 1):
             with taken(photograph, as_json) as content:
-                found = analyse.detect(app, session, content(app))
+                found = analyse.detect(app, session, content(app), details)
                 readable += 1
                 faces_found += len(found)
                 faces = [(face, analyse.shortcoming(face, "AUTO")) for face in found]
@@ -98,15 +110,14 @@ def detect(paths: Pictures, data: Data = None, operator: OperatorName = "", as_j
                 elif several:
                     overview.add_row(printable(photograph.name), str(len(faces)), f"{faces[0][0].size_px:.0f} px" if faces else "")
                 else:
-                    out().print(_faces_table([(face, "" if lack is None else SHORTCOMINGS[lack]) for face, lack in faces]))
+                    for table in (
+                        _faces_table([(face, "" if lack is None else SHORTCOMINGS[lack]) for face, lack in faces]),
+                        *attributes.tables(found),
+                    ):
+                        out().print(table)
                 if draw:
-                    save(
-                        app,
-                        photograph,
-                        draw,
-                        several,
-                        [(face, (f"{i} {face.size_px:.0f} px",), None) for i, face in enumerate(found, 1)],
-                    )
+                    marks = [(face, (str(i),), None) for i, face in enumerate(found, 1)]
+                    save(app, photograph, draw, several, marks, [attributes.lines(i, face) for i, face in enumerate(found, 1)])
             done(i)
     if several and not as_json:
         out().print(overview)
@@ -287,6 +298,14 @@ def taken(photograph: Photograph, as_json: bool, faceless: list[str] | None = No
             show_json({"photograph": printable(photograph.name), "error": error.message})
 
 
+def _mend(app: App) -> str:
+    """How to have attributes told, where nothing tells any."""
+    pack = app.settings.attribute_pack
+    if app.attributes.reader() is not None:
+        return ""
+    return f"; run: aboveboard models install {pack}" if pack else "; the setting 'attribute_pack' names no pack"
+
+
 def _single(path: Path) -> Photograph:
     if not path.is_file():
         raise BadRequest(f"there is no photograph {path}")
@@ -302,6 +321,7 @@ def face_json(face: Face) -> dict[str, Any]:
         "pose": {"roll": face.pose.roll, "yaw": face.pose.yaw, "pitch": face.pose.pitch},
         "quality": {"brightness": face.quality.brightness, "sharpness": face.quality.sharpness},
         "size_px": face.size_px,
+        "attributes": attributes.as_json(face.attributes),
     }
 
 
@@ -417,12 +437,18 @@ def _target(draw: Path, photograph: Photograph, several: bool) -> Path:
 
 
 def save(
-    app: App, photograph: Photograph, draw: Path, several: bool, marks: Sequence[tuple[Face, tuple[str, ...], tuple[int, int, int] | None]]
+    app: App,
+    photograph: Photograph,
+    draw: Path,
+    several: bool,
+    marks: Sequence[tuple[Face, tuple[str, ...], tuple[int, int, int] | None]],
+    blocks: Sequence[Sequence[str]] = (),
 ) -> None:
-    """Draw into `draw`, or, for several photographs, into the same place below the folder `draw`."""
+    """Draw into `draw`, or, for several photographs, into the same place below the folder `draw`; blocks of lines beside the picture."""
     from aboveboard.cli import drawing
     from aboveboard.vision import media
 
     file = _target(draw, photograph, several)
     image = media.decode(photograph.read(app), app.settings.max_image_pixels)
-    drawing.save(drawing.draw(image, [drawing.Mark(face, lines, colour or drawing.PLAIN) for face, lines, colour in marks]), file)
+    drawn = drawing.draw(image, [drawing.Mark(face, lines, colour or drawing.PLAIN) for face, lines, colour in marks])
+    drawing.save(drawing.beside(drawn, blocks), file)
