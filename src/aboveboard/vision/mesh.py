@@ -60,9 +60,9 @@ _EYES: Final = ((33, 133, 468), (362, 263, 473))
 """Corners at the viewer's left and right, and the iris's centre, of both eyes."""
 _EYEBALL: Final = 0.42
 """An eyeball's radius (12 mm) to the distance between an eye's corners (28.5 mm, of an iris of 11.7 mm)."""
-_RESTING: Final = 0.053
-"""How far above the line between its corners the iris of an eye lies that looks straight ahead, to their distance: the median of 698
-official portraits (benchmarks/attributes.py)."""
+_RESTING: Final = 0.064
+"""How far above the line between its corners an iris rests, to their distance: with it the median gaze of 698 official portraits is level
+(benchmarks/face_mesh.py)."""
 
 
 @dataclass(frozen=True)
