@@ -53,11 +53,16 @@ class Embedder:
 
 
 def align(image: Image, points: NDArray[np.float32], size: int) -> Image:
-    """The face as an upright square crop of `size` px: similarity transform onto ARCFACE_POINTS, bilinear.
+    """The face as an upright square crop of `size` px: similarity transform of the five landmarks onto ARCFACE_POINTS, bilinear."""
+    return align_to(image, points, ARCFACE_POINTS * (size / 112), size)
 
-    A face much larger than the crop is first brought down by area averaging, or bilinear sampling would skip most of its pixels.
+
+def align_to(image: Image, points: NDArray[np.float32], target: NDArray[np.float64], size: int) -> Image:
+    """A square crop of `size` px in which n points of the image (n, 2) lie as near to `target` (n, 2) as a similarity brings them.
+
+    Bilinear; a face much larger than the crop is first brought down by area averaging, or bilinear sampling would skip most of its pixels.
     """
-    exact, target = points.astype(np.float64), ARCFACE_POINTS * (size / 112)
+    exact = points.astype(np.float64)
     transform = similarity_transform(exact, target)
     scale = float(np.hypot(transform[0, 0], transform[1, 0]))
     if scale < 0.5:
