@@ -57,7 +57,8 @@ def steadiness(mesher: Mesher, portraits: Sequence[tuple[media.Image, Detection]
     near = int((np.hypot(found[:, 6], found[:, 7]) <= 15).sum())
     low, high = wilson(near, len(found))
     share = f"{100 * near / len(found):.1f} % ({100 * low:.1f} to {100 * high:.1f})"
-    note = f"congress-a: {len(found)} portraits; of {share} the gaze is within 15 degrees of the camera. The median gaze has a pitch of {np.median(found[:, 7]):.1f}."
+    note = f"congress-a: {len(found)} portraits; of {share} the gaze is within 15 degrees of the camera. "
+    note += f"The median gaze has a pitch of {np.median(found[:, 7]):.1f}."
     write("face-mesh", ["degrees", "median", "90 % within"], table, note, "how-good.md")
 
 

@@ -54,8 +54,12 @@ class Embedder:
 
 
 def align(image: Image, points: NDArray[np.float32], size: int) -> Image:
-    """The face as an upright square crop of `size` px: similarity transform onto ARCFACE_POINTS, bilinear."""
-    target = ARCFACE_POINTS * (size / 112)
+    """The face as an upright square crop of `size` px: similarity transform of the five landmarks onto ARCFACE_POINTS, bilinear."""
+    return align_to(image, points, ARCFACE_POINTS * (size / 112), size)
+
+
+def align_to(image: Image, points: NDArray[np.float32], target: NDArray[np.float64], size: int) -> Image:
+    """A square crop of `size` px in which n points of the image (n, 2) lie as near to `target` (n, 2) as a similarity brings them."""
     return crop(image, points, size, lambda exact: similarity_transform(exact, target))
 
 

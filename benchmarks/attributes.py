@@ -1,0 +1,213 @@
+"""How good age, gender and expression are, and the numbers that ship with them: python benchmarks/attributes.py DATA MODELS.
+
+DATA holds the folders utkface-a (photographs and labels.csv: file, age, gender, race) and lfw-a (a folder of photographs a person);
+MODELS the files of the attribute pack. Every figure is of people whom the fit has not seen (five folds); what ships is fitted on all. Race is
+read here, for the tables, and nowhere else.
+"""
+
+from __future__ import annotations
+
+import csv
+import json
+import statistics
+import sys
+import time
+from collections.abc import Callable
+from itertools import pairwise
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from report import write
+from scipy import optimize
+
+from aboveboard import settings
+from aboveboard.evaluation.rates import wilson
+from aboveboard.vision import media, session
+from aboveboard.vision.demographics import AGE_SIZE, AgeFit, AgeGender, GenderFit, age_ranges, chance_male, chip, moments
+from aboveboard.vision.detector import Detection, Detector
+from aboveboard.vision.packs import PackFolder
+
+FOLDS, SEED, COVERAGE = 5, 20260101, 0.8
+AGE_EDGES = (18, 30, 40, 50, 60, 70, 120)
+CONFIDENCE_EDGES = (50, 70, 80, 90, 95, 97, 98, 99, 100)
+FITTED = Path(__file__).parent.parent / "src" / "aboveboard" / "vision" / "fitted" / "face-attributes.json"
+SHA256 = {
+    "age-v1.onnx": "4f9f0075200bd8ea6cd65ae6e6893cf820c513169382c08e82e533158358ed1c",
+    "gender-v1.onnx": "d4c4116cf720cde18de28a09071d8e1826bcff7935ef3470052163f3f6b5d734",
+}
+Array = NDArray[np.float64]
+Bools = NDArray[np.bool_]
+
+
+def counted(detector: Detector, image: media.Image) -> Detection | None:
+    """The face that counts: the greatest area - 2 x (distance from the centre in px) squared."""
+    middle = np.array([image.shape[1], image.shape[0]]) / 2
+    found = detector.detect(image)
+    return max(found, key=lambda one: one.box[2] * one.box[3] - 2 * ((one.box[:2] + one.box[2:] / 2 - middle) ** 2).sum(), default=None)
+
+
+def folds(count: int) -> list[NDArray[np.int64]]:
+    return np.array_split(np.random.default_rng(SEED).permutation(count), FOLDS)
+
+
+def share(good: int, trials: int) -> str:
+    low, high = wilson(good, trials)
+    return f"{100 * good / trials:.1f} % ({100 * low:.1f} to {100 * high:.1f})"
+
+
+def line(features: Array, truth: Array, quantile: float) -> Array:
+    """The weights whose sum with the features has `quantile` of the truths below it: least pinball loss, by linear programming."""
+    rows, columns = features.shape
+    costs = np.concatenate([np.zeros(columns), np.full(rows, quantile), np.full(rows, 1 - quantile)])
+    equal = np.hstack([features, np.eye(rows), -np.eye(rows)])
+    bounds = [(None, None)] * columns + [(0, None)] * (2 * rows)
+    return np.asarray(optimize.linprog(costs, A_eq=equal, b_eq=truth, bounds=bounds, method="highs").x[:columns])
+
+
+def fit_age(ages: Array, truth: Array, provenance: str = "") -> AgeFit:
+    """Quantile lines on all, the margin from people that lines of their own have not seen."""
+    features, tails = moments(ages), ((1 - COVERAGE) / 2, (1 + COVERAGE) / 2)
+    outside = np.empty(len(truth))
+    for fold in folds(len(truth)):
+        rest = np.setdiff1d(np.arange(len(truth)), fold)
+        low, high = (features[fold] @ line(features[rest], truth[rest], tail) for tail in tails)
+        outside[fold] = np.maximum(low - truth[fold], truth[fold] - high)
+    rank = min(1.0, np.ceil((len(truth) + 1) * COVERAGE) / len(truth))
+    # Ends are rounded to whole years, which holds half a year more on each side.
+    margin = float(np.quantile(outside, rank, method="higher")) - 0.5
+    low, high = (tuple(round(float(weight), 4) for weight in line(features, truth, tail)) for tail in tails)
+    return AgeFit(low, high, round(margin, 3), provenance)  # type: ignore[arg-type]
+
+
+def fit_gender(logits: Array, male: Bools, provenance: str = "") -> GenderFit:
+    """The slope and the lapse with the greatest likelihood."""
+
+    def loss(weights: Array) -> float:
+        chance = chance_male(logits, GenderFit(*weights))
+        return -float(np.log(np.where(male, chance, 1 - chance)).mean())
+
+    slope, lapse = optimize.minimize(loss, np.array([1.0, 0.02]), bounds=[(0.01, 10), (1e-4, 0.5)]).x
+    return GenderFit(round(float(slope), 4), round(float(lapse), 4), provenance)
+
+
+def gender_tables(logits: Array, male: Bools, race: NDArray[np.str_]) -> None:
+    scores, decided = np.empty(len(male)), np.empty(len(male), bool)
+    for fold in folds(len(male)):
+        rest = np.setdiff1d(np.arange(len(male)), fold)
+        fit = fit_gender(logits[rest], male[rest])
+        chance = chance_male(logits[fold], fit)
+        decided[fold], scores[fold] = chance > 0.5, 100 * np.maximum(chance, 1 - chance)
+    right = decided == male
+    kinds = {"all": np.ones(len(male), bool), "women": ~male, "men": male}
+    for name in sorted(set(race)):
+        kinds |= {f"{name} women": ~male & (race == name), f"{name} men": male & (race == name)}
+    rows = [[name, f"{kind.sum():,}", share(int(right[kind].sum()), int(kind.sum()))] for name, kind in kinds.items()]
+    cells = [float(right[kind].mean()) for name, kind in kinds.items() if " " in name]
+    note = (
+        f"utkface-a, adults, one photograph a person, labels of annotators; Wilson's 95 % intervals. Best and worst cell lie"
+        f" {100 * (max(cells) - min(cells)):.1f} points apart."
+    )
+    write("gender", ["people", "n", "as labelled"], rows, note, "how-good.md")
+    rows = []
+    for low, high in pairwise(CONFIDENCE_EDGES):
+        chosen = (scores >= low) & ((scores < high) | (high == 100))
+        if chosen.any():
+            rows.append(
+                [
+                    f"{low:g} to {high:g}",
+                    f"{chosen.sum():,}",
+                    f"{scores[chosen].mean():.1f}",
+                    share(int(right[chosen].sum()), int(chosen.sum())),
+                ]
+            )
+    write("gender-reliability", ["confidence", "faces", "their mean", "as labelled"], rows, "utkface-a, cross-fitted.", "how-good.md")
+
+
+def age_table(ages: Array, truth: Array, male: Bools, race: NDArray[np.str_]) -> None:
+    low, high = np.empty(len(truth), np.int64), np.empty(len(truth), np.int64)
+    for fold in folds(len(truth)):
+        rest = np.setdiff1d(np.arange(len(truth)), fold)
+        low[fold], high[fold] = age_ranges(ages[fold], fit_age(ages[rest], truth[rest]))
+    error, held, width = moments(ages)[:, 1] - truth, (low <= truth) & (truth <= high), high - low
+    kinds = {"all": np.ones(len(truth), bool), "women": ~male, "men": male}
+    kinds |= {str(name): race == name for name in sorted(set(race))}
+    kinds |= {
+        f"{first} to {end - 1}" if end < 120 else f"{first} and over": (truth >= first) & (truth < end)
+        for first, end in pairwise(AGE_EDGES)
+    }
+    rows = []
+    for name, kind in kinds.items():
+        count, off = int(kind.sum()), np.abs(error[kind])
+        around = 1.96 * float(off.std(ddof=1)) / np.sqrt(count)
+        rows.append(
+            [name, f"{count:,}", f"{off.mean():.1f} ({off.mean() - around:.1f} to {off.mean() + around:.1f})", f"{error[kind].mean():+.1f}",
+             share(int(held[kind].sum()), count), f"{width[kind].mean():.1f}"]
+        )  # fmt: skip
+    note = (
+        f"utkface-a, as above; normal and Wilson's 95 % intervals. Half of the ranges span {np.median(width):.0f} years or less,"
+        f" the widest {width.max()}. The raw 10 to 90 % of the network's own probabilities hold {raw_coverage(ages, truth)}."
+    )
+    write("age", ["people", "n", "mean absolute error, years", "mean error", "age in AgeRange", "mean width"], rows, note, "how-good.md")
+
+
+def raw_coverage(ages: Array, truth: Array) -> str:
+    reached = ages.cumsum(axis=1)
+    low, high = (reached < 0.1).sum(axis=1), (reached < 0.9).sum(axis=1)
+    return share(int(((low <= truth) & (truth <= high)).sum()), len(truth))
+
+
+def milliseconds(work: Callable[[], Any]) -> float:
+    times = []
+    for _ in range(60):
+        start = time.process_time()
+        work()
+        times.append(time.process_time() - start)
+    return 1e3 * statistics.median(times[10:])
+
+
+def opened(models: Path, name: str) -> Any:
+    graph = session.parse(session.verified_bytes(models / name, SHA256[name]))
+    session.drop_denormals(graph)
+    return session.open_session(graph)
+
+
+def keep(fits: dict[str, Any]) -> None:
+    """Put the fits of these attributes into the file that ships; other attributes' stay."""
+    held = json.loads(FITTED.read_text()) if FITTED.exists() else {}
+    held |= {name: dict(vars(fit)) for name, fit in fits.items()}
+    FITTED.parent.mkdir(exist_ok=True)
+    FITTED.write_text(json.dumps(held, indent=1, sort_keys=True) + "\n")
+
+
+def demographics(data: Path, models: Path, detector: Detector) -> None:
+    nets = AgeGender(opened(models, "age-v1.onnx"), opened(models, "gender-v1.onnx"), AgeFit((0, 1, 0), (0, 1, 0), 0), GenderFit(1, 0.01))
+    with (data / "utkface-a" / "labels.csv").open() as file:
+        labels = list(csv.DictReader(file))
+    chips, rows, first = [], [], None
+    for row in labels:
+        image = media.decode((data / "utkface-a" / row["file"]).read_bytes(), 10**8)
+        if (face := counted(detector, image)) is not None:
+            chips.append(chip(image, face.points, AGE_SIZE))
+            rows.append(row)
+            first = first or (image, face.points)
+    assert first is not None
+    ages, logits = nets.raw(chips)
+    truth, male = np.array([float(row["age"]) for row in rows]), np.array([row["gender"] == "male" for row in rows])
+    race = np.array([row["race"] for row in rows])
+    print(f"{len(labels)} photographs, {len(rows)} with a face")
+    gender_tables(logits, male, race)
+    age_table(ages, truth, male, race)
+    where = f"utkface-a, {len(rows)} adults of 18 and over, python benchmarks/attributes.py, seed {SEED}"
+    keep({"age": fit_age(ages, truth, where), "gender": fit_gender(logits, male, where)})
+    print(f"age and gender of a face: {milliseconds(lambda: nets.run(first[0], [first[1]])):.2f} ms of CPU")
+
+
+def main(data: Path, models: Path) -> None:
+    detector = PackFolder(settings.load().models).load("yunet-sface").detector
+    demographics(data, models, detector)
+
+
+if __name__ == "__main__":
+    main(Path(sys.argv[1]), Path(sys.argv[2]))

@@ -1,0 +1,158 @@
+"""Guess the age and the gender that annotators would give a face in a picture: two small networks over one aligned crop."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Final
+
+import cv2
+import numpy as np
+import onnxruntime
+from numpy.typing import NDArray
+
+from aboveboard import strict
+from aboveboard.errors import BadRequest
+from aboveboard.vision.media import Image
+from aboveboard.vision.recogniser import align_to
+
+DLIB_POINTS: Final = np.array([[0.85957, 0.21350], [0.64606, 0.22897], [0.12058, 0.21373], [0.33409, 0.22906], [0.49011, 0.62780]])
+"""Where dlib's chips have the outer and inner corner of the eye on the right, of the eye on the left, and the base of the nose, in a
+square of side 1 without padding (get_face_chip_details in dlib's image_transforms/interpolation.h)."""
+
+DETECTOR_POINTS: Final = np.array([[0.2233, 0.2045], [0.7586, 0.2045], [0.4910, 0.4952], [0.2662, 0.7486], [0.7158, 0.7486]])
+"""Where the detector's five landmarks lie in those chips: their mean over the chips that dlib 20.0.1 makes of utkface-a, made symmetric."""
+
+PADDING: Final = 0.2
+MEAN: Final = np.array([122.782, 117.001, 104.298], np.float32)
+AGE_SIZE, GENDER_SIZE, BATCH = 64, 32, 8
+AGES: Final = np.array([0.25, *range(1, 81)])
+
+
+@dataclass(frozen=True)
+class AgeFit:
+    """What makes an interval of the network's 81 probabilities: see `age_ranges`. `margin` in years."""
+
+    low: tuple[float, float, float]
+    high: tuple[float, float, float]
+    margin: float
+    provenance: str = ""
+
+
+@dataclass(frozen=True)
+class GenderFit:
+    """One for all people: P(male) = lapse / 2 + (1 - lapse) / (1 + exp(-slope x logit)).
+
+    Platt scaling (Platt 1999) with the network's own threshold, and a share of faces of which the network, however sure, knows nothing.
+    """
+
+    slope: float
+    lapse: float
+    provenance: str = ""
+
+
+def read_fits(text: str, where: str) -> tuple[AgeFit, GenderFit]:
+    """The fits in the JSON document `text`, under "age" and "gender"; raises BadRequest naming `where` and what is wrong."""
+    try:
+        held = json.loads(text)
+        parts = held["age"], held["gender"]
+    except (ValueError, KeyError, TypeError) as error:
+        raise BadRequest(f"{where} holds no fits of age and gender ({error}); write it with benchmarks/attributes.py") from error
+    return strict.table(AgeFit, parts[0], f"{where} age"), strict.table(GenderFit, parts[1], f"{where} gender")
+
+
+@dataclass(frozen=True, slots=True)
+class Demographics:
+    """Of one face: the expected age in years, a range of whole years fitted to hold the true age of 80 % of people, and the gender that
+    annotators would see, with its confidence (50-100)."""
+
+    age: float
+    age_range: tuple[int, int]
+    is_male: bool
+    gender_confidence: float
+
+
+def chip(image: Image, points: NDArray[np.float32], size: int) -> Image:
+    """The face's square crop of `size` px as dlib's get_face_chip makes it with padding 0.2, from the detector's five landmarks in px."""
+    return align_to(image, points, (PADDING + DETECTOR_POINTS) / (2 * PADDING + 1) * size, size)
+
+
+@dataclass(frozen=True)
+class AgeGender:
+    """dlib's age predictor (ResNet-10) and gender classifier of Cydral, as ONNX graphs.
+
+    Input of both (N, 3, size, size) float32, (RGB - MEAN) / 256; output of the first (N, 81), probabilities of the years 0-80, of the
+    second (N, 2), of female and male. Each face is looked at as it is and mirrored, and the two are averaged.
+    """
+
+    age: onnxruntime.InferenceSession
+    gender: onnxruntime.InferenceSession
+    age_fit: AgeFit
+    gender_fit: GenderFit
+
+    def __post_init__(self) -> None:
+        """A model that is not the one that its name says is found now, not by the first photograph."""
+        for name, opened, size, classes in (("age", self.age, AGE_SIZE, len(AGES)), ("gender", self.gender, GENDER_SIZE, 2)):
+            try:
+                found = _run(opened, np.zeros((1, size, size, 3), np.uint8)).shape
+            except Exception as error:  # onnxruntime's own errors share no base class but this
+                raise BadRequest(
+                    f"the {name} network does not take a face of {size} x {size} px; name dlib's {name}-v1 in the card"
+                ) from error
+            if found != (1, classes):
+                raise BadRequest(f"the {name} network answers {found}, not (1, {classes}); name dlib's {name}-v1 in the card")
+
+    def run(self, image: Image, points: Sequence[NDArray[np.float32]]) -> list[Demographics]:
+        """What each face says, of the detector's five landmarks (5, 2) in pixels of an upright BGR image."""
+        return self.judged(*self.raw([chip(image, each, AGE_SIZE) for each in points])) if len(points) else []
+
+    def raw(self, chips: Sequence[Image]) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+        """Of chips of 64 px: the probabilities of the ages (n, 81), and the logits of male against female (n,), before any fit."""
+        ages, logits = [], []
+        for first in range(0, len(chips), BATCH):
+            large = np.stack(chips[first : first + BATCH])
+            small = np.stack([cv2.resize(each, (GENDER_SIZE, GENDER_SIZE), interpolation=cv2.INTER_AREA) for each in large])
+            ages.append(np.mean([_run(self.age, large), _run(self.age, large[:, :, ::-1])], axis=0))
+            shares = np.log(np.clip([_run(self.gender, small), _run(self.gender, small[:, :, ::-1])], 1e-9, 1.0))
+            logits.append((shares[..., 1] - shares[..., 0]).mean(axis=0))
+        return np.concatenate(ages), np.concatenate(logits)
+
+    def judged(self, ages: NDArray[np.float64], logits: NDArray[np.float64]) -> list[Demographics]:
+        """What `raw` means under the two fits."""
+        male = chance_male(logits, self.gender_fit)
+        lows, highs = age_ranges(ages, self.age_fit)
+        return [
+            Demographics(float(age), (int(low), int(high)), bool(share > 0.5), float(100 * max(share, 1 - share)))
+            for age, low, high, share in zip(ages @ AGES, lows, highs, male, strict=True)
+        ]
+
+
+def chance_male(logits: NDArray[np.float64], fit: GenderFit) -> NDArray[np.float64]:
+    """The chance (n,), 0-1, that annotators call a face of this logit male."""
+    return np.asarray(fit.lapse / 2 + (1 - fit.lapse) / (1 + np.exp(-fit.slope * logits)))
+
+
+def age_ranges(ages: NDArray[np.float64], fit: AgeFit) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    """Lowest and highest whole years (n,) of probabilities (n, 81), 0-100.
+
+    Conformalised quantile regression (Romano et al. 2019): both ends are linear in the mean and the standard deviation of the network's
+    ages, fitted as the 10 % and 90 % quantiles of true ages, and moved apart by the margin that holds 80 % of people that the lines were
+    not fitted on.
+    """
+    features = moments(ages)
+    low, high = features @ np.array(fit.low) - fit.margin, features @ np.array(fit.high) + fit.margin
+    whole_low = np.clip(np.rint(np.minimum(low, high)), 0, 100).astype(np.int64)
+    return whole_low, np.clip(np.rint(np.maximum(low, high)), whole_low, 100).astype(np.int64)
+
+
+def moments(ages: NDArray[np.float64]) -> NDArray[np.float64]:
+    """1, mean and standard deviation (n, 3) of the ages that probabilities (n, 81) mean."""
+    mean = ages @ AGES
+    spread = np.sqrt(np.maximum(ages @ AGES**2 - mean**2, 0))
+    return np.stack([np.ones(len(mean)), mean, spread], axis=1)
+
+
+def _run(session: onnxruntime.InferenceSession, chips: NDArray[np.uint8]) -> NDArray[np.float64]:
+    blob = np.ascontiguousarray(((chips[..., ::-1].astype(np.float32) - MEAN) / np.float32(256)).transpose(0, 3, 1, 2))
+    return np.asarray(session.run(None, {session.get_inputs()[0].name: blob})[0], np.float64)
