@@ -1,0 +1,406 @@
+"""Fit and measure what regions of the mesh say of a face: python benchmarks/face_regions.py DATA.
+
+DATA holds the folders lfw-a, utkface-a, congress-a and objects-a; the labels are labels/face-attributes.csv (labels/README.md says how
+they were made). Writes src/aboveboard/vision/fitted/face-regions.json, fitted on all labels, and the tables of docs/how-good.md, where
+each face is judged by models that were fitted without it.
+"""
+
+from __future__ import annotations
+
+import csv
+import json
+import math
+import sys
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+from report import write
+from scipy import optimize, stats
+
+from aboveboard import settings
+from aboveboard.evaluation.rates import wilson
+from aboveboard.vision import media, regions
+from aboveboard.vision.packs import PackFolder
+
+FOLDS, SEED, MARGIN = 5, 20261123, 0.15
+PENALTY = {"eyewear": 3e-5, "dark_lenses": 3e-5, "beard": 1e-4, "mustache": 1e-4, "covered": 1e-3}
+"""Of the squared weights; chosen on the enriched faces, by the likelihood of those left out."""
+STRANGERS, PATCHES = 1500, 150
+"""Faces without labels on which covers are drawn, and photographs of objects that covers are cut from."""
+LEAST_J, LEAST_LOWER = 0.5, 0.3
+"""Decided before anything was measured: Youden's J and its lower bound that a judgement needs to be given."""
+FITTED = Path(regions.__file__).parent / "fitted" / "face-regions.json"
+LABELS = Path(__file__).parent / "labels"
+NAMES = ("eyeglasses", "sunglasses", "face_occluded", "beard", "mustache", "smile", "eyes_open", "mouth_open")
+HELD_TO_THE_RULE = NAMES[:5]
+Array = NDArray[np.float64]
+
+
+@dataclass
+class Face:
+    """A labelled face and what the mesh says of it; `truth` is 1, 0 or NaN where the label is "unclear"."""
+
+    row: dict[str, str]
+    crop: media.Image
+    points: regions.Array
+    blendshapes: dict[str, float]
+    truth: dict[str, float] = field(default_factory=dict)
+
+
+def looker() -> Callable[[Path], tuple[media.Image, regions.Array, dict[str, float]] | None]:
+    """What finds the face that counts in a photograph (as benchmarks of verification do) and lays the mesh on it."""
+    folder = PackFolder(settings.load().models)
+    detector, mesh = folder.load("yunet-sface").detector, folder.load_attributes("face-attributes").mesh
+
+    def look(file: Path) -> tuple[media.Image, regions.Array, dict[str, float]] | None:
+        image = media.decode(file.read_bytes(), 10**8)
+        middle = np.array([image.shape[1], image.shape[0]]) / 2
+
+        def counts(box: NDArray[np.float32]) -> float:
+            apart = box[:2] + box[2:] / 2 - middle
+            return float(box[2] * box[3] - 2 * apart @ apart)
+
+        found = max(detector.detect(image), key=lambda face: counts(face.box), default=None)
+        if found is None:
+            return None
+        meshed = mesh.points(image, found.points)
+        return meshed.crop, meshed.in_crop, meshed.blendshapes
+
+    return look
+
+
+def labelled(data: Path, look: Callable[[Path], Any]) -> list[Face]:
+    with (LABELS / "face-attributes.csv").open(newline="") as file:
+        rows = list(csv.DictReader(file))
+    words = {"yes": 1.0, "no": 0.0, "unclear": math.nan}
+    return [Face(row, *look(data / row["set"] / row["photograph"]), {name: words[row[name]] for name in NAMES}) for row in rows]
+
+
+def mean_shape(points: Array) -> tuple[Array, list[int]]:
+    """The symmetrical mean of (faces, 468, 2) meshes, in pixels of the spread, and the indices of its rim."""
+    shape = points[0]
+    for _ in range(4):
+        target = (shape - shape.mean(axis=0)) @ [1, 1j]
+        lying = []
+        for face in points:
+            z = (face - face.mean(axis=0)) @ [1, 1j]
+            turned = z * np.vdot(z, target) / np.vdot(z, z).real
+            lying.append(np.column_stack([turned.real, turned.imag]))
+        shape = np.median(lying, axis=0)
+    flipped = shape * [-1, 1]
+    _, partner = optimize.linear_sum_assignment(np.linalg.norm(shape[:, None] - flipped[None], axis=-1))
+    shape = (shape + shape[partner] * [-1, 1]) / 2
+    hull = cv2.convexHull(shape.astype(np.float32), returnPoints=False).ravel()
+    rim = sorted({*hull.tolist(), *partner[hull].tolist()})
+    outer = np.concatenate([shape, shape[rim] + MARGIN * (shape[rim] - shape.mean(axis=0))])
+    low, high = outer.min(axis=0), outer.max(axis=0)
+    scale = min((regions.WIDTH - 1) / (high - low)[0], (regions.HEIGHT - 1) / (high - low)[1])
+    return (shape - (low + high) / 2) * scale + [(regions.WIDTH - 1) / 2, (regions.HEIGHT - 1) / 2], [int(i) for i in rim]
+
+
+def covers(spread: media.Image, patches: list[media.Image], rng: np.random.Generator) -> Iterator[tuple[media.Image, int]]:
+    """The face as it is (0), with mouth and nose or one half covered (1), and sometimes with something harmless at its edge (0)."""
+
+    def covered(centre: tuple[float, float], half: tuple[float, float]) -> media.Image:
+        turns = np.sort(rng.uniform(0, 2 * np.pi, 9))
+        outline = np.column_stack([np.cos(turns), np.sin(turns)]) * rng.uniform(0.7, 1.15, (9, 1))
+        if rng.random() < 0.6:
+            outline = np.column_stack([np.cos(np.linspace(0, 2 * np.pi, 24)), np.sin(np.linspace(0, 2 * np.pi, 24))])
+        mask = np.zeros(spread.shape[:2], np.float32)
+        cv2.fillPoly(mask, [(outline * half + centre).astype(np.int32)], 1.0)
+        mask = cv2.GaussianBlur(mask, (0, 0), rng.uniform(0.4, 1.6))[..., None]
+        return np.asarray((spread * (1 - mask) + cover() * mask).clip(0, 255), np.uint8)
+
+    def cover() -> Array:
+        kind, side = rng.random(), int(rng.integers(18, 34))
+        if kind < 0.4:
+            source = patches[rng.integers(len(patches))]
+            side = int(min(source.shape[:2]) * rng.uniform(0.2, 0.9))
+            top, left = rng.integers(source.shape[0] - side), rng.integers(source.shape[1] - side)
+        elif kind < 0.75:  # skin, as of a hand
+            source, top, left = spread, int(rng.integers(14, 30)), int(rng.integers(35, 60))
+        else:
+            source, top, left = np.full((64, 64, 3), rng.integers(0, 255, 3), np.uint8), 0, 0
+        piece = cv2.resize(np.ascontiguousarray(source[top : top + side, left : left + side]), spread.shape[1::-1]).astype(np.float64)
+        if 0.4 <= kind < 0.7:  # fingers
+            down, across = np.mgrid[: spread.shape[0], : spread.shape[1]]
+            turn, width = rng.uniform(0, np.pi), rng.uniform(10, 18)
+            waves = np.abs(np.sin((across * np.cos(turn) + down * np.sin(turn)) * np.pi / width))
+            piece *= (0.6 + 0.4 * np.minimum(1, 3 * waves))[..., None]
+        return np.asarray(piece * rng.uniform(0.6, 1.2))
+
+    yield spread, 0
+    if rng.random() < 0.75:
+        yield covered((64 + rng.normal(0, 6), 109 + rng.normal(0, 8)), (rng.uniform(20, 55), rng.uniform(13, 34))), 1
+    else:
+        yield covered((rng.choice([18, 110]), 80 + rng.normal(0, 5)), (rng.uniform(30, 48), rng.uniform(40, 75))), 1
+    if rng.random() < 0.6:
+        edge = [(64 + rng.normal(0, 25), 142), (rng.choice([2, 126]), 90 + rng.normal(0, 20)), (64 + rng.normal(0, 30), 6)]
+        yield covered(edge[rng.integers(3)], (rng.uniform(8, 20), rng.uniform(8, 16))), 0
+
+
+def logistic(x: Array, y: Array, penalty: float, weight: Array | None = None) -> Array:
+    """Weights and bias of the penalised logistic regression."""
+    share = np.ones(len(y)) / len(y) if weight is None else weight / weight.sum()
+
+    def loss(w: Array) -> tuple[float, Array]:
+        z = x @ w[:-1] + w[-1]
+        rest = share * (1 / (1 + np.exp(-z)) - y)
+        value = float(share @ (np.logaddexp(0, z) - y * z) + penalty / 2 * w[:-1] @ w[:-1])
+        return value, np.append(x.T @ rest + penalty * w[:-1], rest.sum())
+
+    found = optimize.minimize(loss, np.zeros(x.shape[1] + 1), jac=True, method="L-BFGS-B", options={"maxiter": 400})
+    return np.asarray(found.x)
+
+
+def linear(name: str, seen: Array, y: Array) -> tuple[Array, float]:
+    """Weights over the model's window and the bias, from faces and their mirror images."""
+    window = (slice(None), *regions.WINDOWS[name])
+    both = np.concatenate([seen, regions.mirrored(seen)])[window]
+    middle, spread = both.mean(axis=0), both.std(axis=0) + 0.02
+    unit = math.sqrt(middle.size)
+    x = ((both - middle) / spread / unit).reshape(len(both), -1)
+    w = logistic(x, np.concatenate([y, y]), PENALTY[name])
+    weights = w[:-1].reshape(middle.shape) / spread / unit
+    weights = (weights + regions.mirrored(weights)) / 2
+    return weights, float(w[-1] - (weights * middle).sum())
+
+
+def truths(faces: list[Face]) -> dict[str, Array]:
+    """What each linear model is to say of each face; NaN where it learns nothing from it."""
+    of = {name: np.array([face.truth[name] for face in faces]) for name in NAMES}
+    worn = np.fmax(of["eyeglasses"], of["sunglasses"])
+    sure = np.isfinite(of["sunglasses"])
+    return {
+        "eyewear": worn,
+        "dark_lenses": np.where(worn == 1, of["sunglasses"], np.nan),
+        "beard": of["beard"],
+        "mustache": of["mustache"],
+        "covered": np.where(sure & (of["sunglasses"] == 0), of["face_occluded"], np.nan),
+    }
+
+
+def calibrated(scores: Array, y: Array, weight: Array) -> Array:
+    """Slope and offset that make probabilities of scores (Platt 1999), with his priors against certainty."""
+    known = np.isfinite(y)
+    s, t, w = scores[known], y[known], weight[known]
+    yes, no = t.sum(), (1 - t).sum()
+    return logistic(s[:, None], np.where(t == 1, (yes + 1) / (yes + 2), 1 / (no + 2)), 1e-6, w)
+
+
+def out_of_fold(fold: NDArray[np.int64], fit: Callable[[NDArray[np.bool_]], Callable[[NDArray[np.bool_]], Array]]) -> Array:
+    """Each face's score by what was fitted on the other folds."""
+    scores = np.empty(len(fold))
+    for k in range(FOLDS):
+        scores[fold == k] = fit(fold != k)(fold == k)
+    return scores
+
+
+def fitted_and_crossed(faces: list[Face], seen: Array, strange: tuple[Array, Array]) -> tuple[dict[str, Any], dict[str, Array]]:
+    """The models, fitted on all labels, and every face's probabilities by models fitted without it."""
+    fold = np.random.default_rng(SEED).permutation(len(faces)) % FOLDS
+    chance = sum(face.row["sampled"] == "random" for face in faces) / (len(faces) + STRANGERS)
+    weight = np.array([1.0 if face.row["sampled"] == "random" else chance for face in faces])
+    # A face that was picked stands for itself alone, one that was drawn for many: otherwise the rare would seem frequent.
+    models: dict[str, Any] = {}
+    crossed: dict[str, Array] = {}
+    strangers = linear("covered", *strange)
+
+    def probability(raw: Array, y: Array) -> tuple[Array, Array]:
+        def platt(train: NDArray[np.bool_]) -> Callable[[NDArray[np.bool_]], Array]:
+            a, b = calibrated(raw[train], y[train], weight[train])
+            return lambda held: 1 / (1 + np.exp(-(a * raw[held] + b)))
+
+        return out_of_fold(fold, platt), calibrated(raw, y, weight)
+
+    for name, y in truths(faces).items():
+        window = (slice(None), *regions.WINDOWS[name])
+
+        def fit(train: NDArray[np.bool_], name: str = name, y: Array = y, window: Any = window) -> Callable[[NDArray[np.bool_]], Array]:
+            known = train & np.isfinite(y)
+            w, bias = strangers if name == "covered" else linear(name, seen[known], y[known])
+            return lambda held: np.asarray((seen[held][window] * w).sum(axis=(1, 2, 3)) + bias)
+
+        crossed[name], (a, b) = probability(out_of_fold(fold, fit), y)
+        known = np.isfinite(y)
+        w, bias = strangers if name == "covered" else linear(name, seen[known], y[known])
+        models[name] = {"bias": round(float(a * bias + b), 5), "weights": [float(f"{value:.4g}") for value in (a * w).ravel()]}
+    measures = [regions.expressions(face.points, face.blendshapes) for face in faces]
+    expressions = {}
+    for name in NAMES[5:]:
+        y = np.array([face.truth[name] for face in faces])
+        raw = np.array([each[name][0] for each in measures])
+        crossed[name], (a, b) = probability(raw, y)
+        expressions[name] = {"weights": [round(float(a), 4), round(float(b), 4)]}
+    sun = crossed["eyewear"] * crossed["dark_lenses"]
+    crossed |= {"eyeglasses": crossed["eyewear"] - sun, "sunglasses": sun, "face_occluded": 1 - (1 - sun) * (1 - crossed["covered"])}
+    return {"models": models, "expressions": expressions}, crossed
+
+
+@dataclass(frozen=True)
+class Measured:
+    """Judgements of one attribute on some faces; `rare` is what is to be found: yes, but "eyes closed" of eyes_open."""
+
+    truth: Array
+    probability: Array
+
+    @property
+    def counts(self) -> tuple[int, int, int, int]:
+        """Found, missed, false and rightly not."""
+        says = self.probability >= 0.5
+        return tuple(int((self.truth[says == a] == b).sum()) for a, b in ((1, 1), (0, 1), (1, 0), (0, 0)))  # type: ignore[return-value]
+
+    @property
+    def auc(self) -> float:
+        yes = int(self.truth.sum())
+        return float((stats.rankdata(self.probability)[self.truth == 1].sum() - yes * (yes + 1) / 2) / (yes * (len(self.truth) - yes)))
+
+    @property
+    def youden(self) -> tuple[float, float, float]:
+        """J with its 95 % interval (Newcombe 1998, of the difference of two independent shares)."""
+        found, missed, false, rest = self.counts
+        hit, alarm = found / (found + missed), false / (false + rest)
+        (hit_low, hit_high), (alarm_low, alarm_high) = wilson(found, found + missed), wilson(false, false + rest)
+        j = hit - alarm
+        return j, j - math.hypot(hit - hit_low, alarm_high - alarm), j + math.hypot(hit_high - hit, alarm - alarm_low)
+
+    @property
+    def keeps_the_rule(self) -> bool:
+        found, _, false, _ = self.counts
+        j, low, _ = self.youden
+        return j >= LEAST_J and low > LEAST_LOWER and found > false
+
+
+def of(name: str, faces: list[Face], crossed: dict[str, Array], chosen: Callable[[Face], bool]) -> Measured:
+    take = np.array([chosen(face) and math.isfinite(face.truth[name]) for face in faces])
+    truth, probability = np.array([face.truth[name] for face in faces])[take], crossed[name][take]
+    return Measured(1 - truth, 1 - probability) if name == "eyes_open" else Measured(truth, probability)
+
+
+def share(good: int, trials: int) -> str:
+    if not trials:
+        return "-"
+    low, high = wilson(good, trials)
+    return f"{100 * good / trials:.1f} % ({100 * low:.1f} to {100 * high:.1f}), {good}/{trials}"
+
+
+def tables(faces: list[Face], crossed: dict[str, Array]) -> set[str]:
+    """Write the tables; returns the names of attributes that the rule keeps back."""
+    drawn = [face for face in faces if face.row["sampled"] == "random"]
+    withheld = set()
+    rows, rare = [], []
+    for name in NAMES:
+        one = of(name, faces, crossed, lambda face: face.row["sampled"] == "random")
+        found, missed, false, rest = one.counts
+        n = found + missed + false + rest
+        j, low, high = one.youden
+        if name in HELD_TO_THE_RULE and not one.keeps_the_rule:
+            withheld.add(name)
+        label = f"`{name}`" + (": closed" if name == "eyes_open" else "")
+        rows.append(
+            [label, f"{found + missed} of {n}, {len(drawn) - n} unclear", share(found + rest, n), f"{100 * max(found + missed, n - found - missed) / n:.1f} %",
+             share(found, found + missed), share(found, found + false), f"{one.auc:.3f}", f"{j:.2f} ({low:.2f} to {high:.2f})"]
+        )  # fmt: skip
+        every = of(name, faces, crossed, lambda _: True)
+        found, missed, false, rest = every.counts
+        rare.append([label, str(found + missed), share(found, found + missed), share(false, false + rest), f"{every.auc:.3f}"])
+    note = f"{len(drawn)} faces drawn at random (half LFW, half UTKFace), each judged by models fitted without it; Wilson's 95 % intervals, J's by Newcombe."
+    head = ["attribute", "yes", "right", "by always saying the commoner", "recall", "precision", "AUC", "Youden's J"]
+    write("face-regions", head, rows, note, "how-good.md")
+    note = f"All {len(faces)} labelled faces; {len(faces) - len(drawn)} of them were picked because they are rare or hard, so that false alarms look worse than they are."
+    write("face-regions-picked", ["attribute", "yes", "recall", "false alarms", "AUC"], rare, note, "how-good.md")
+    return withheld
+
+
+def groups(data: Path, faces: list[Face], crossed: dict[str, Array]) -> None:
+    with (data / "utkface-a" / "labels.csv").open(newline="") as file:
+        people = {row["file"]: row for row in csv.DictReader(file)}
+    chosen = [(column, word) for column in ("gender", "race") for word in sorted({row[column] for row in people.values()})]
+    rows = []
+    for column, word in chosen:
+        row = [word]
+        for name in NAMES:
+            one = of(name, faces, crossed, lambda face: people.get(face.row["photograph"], {}).get(column) == word)  # noqa: B023
+            found, missed, false, rest = one.counts
+            low, high = wilson(found + rest, len(one.truth))
+            row.append(
+                f"{100 * (found + rest) / len(one.truth):.0f} % ({100 * low:.0f} to {100 * high:.0f}); {found + missed}, {missed} missed, {false} false"
+            )
+        rows.append(row)
+    note = "All labelled faces of UTKFace, drawn and picked: right (Wilson's 95 %); how many are so, how many of them were missed, how many others taken for it."
+    write("face-regions-groups", ["group", *(f"`{name}`" for name in NAMES)], rows, note, "how-good.md")
+
+
+def reliability(faces: list[Face], crossed: dict[str, Array]) -> None:
+    rows = []
+    for low, high in ((50, 80), (80, 95), (95, 99), (99, 100.1)):
+        row = [f"{low} to {min(high, 100):g}"]
+        for name in NAMES:
+            one = of(name, faces, crossed, lambda face: face.row["sampled"] == "random")
+            confidence = 100 * np.maximum(one.probability, 1 - one.probability)
+            inside = (confidence >= low) & (confidence < high)
+            right = (one.probability >= 0.5) == (one.truth == 1)
+            row.append(f"{int(right[inside].sum())}/{int(inside.sum())}")
+        rows.append(row)
+    note = "Of the faces drawn at random: how many judgements of such a confidence are right."
+    write("face-regions-confidence", ["confidence", *(f"`{name}`" for name in NAMES)], rows, note, "how-good.md")
+
+
+def agreement() -> str:
+    with (LABELS / "face-attributes.csv").open(newline="") as file:
+        first = {(row["set"], row["photograph"]): row for row in csv.DictReader(file)}
+    with (LABELS / "face-attributes-again.csv").open(newline="") as file:
+        again = list(csv.DictReader(file))
+    pairs = [(first[row["set"], row["photograph"]][name], row[name]) for row in again for name in NAMES]
+    clear = [one == other for one, other in pairs if "unclear" not in (one, other)]
+    return f"{sum(one == other for one, other in pairs)} of {len(pairs)} labels the same, {sum(clear)} of {len(clear)} where both are clear"
+
+
+def main(data: Path) -> None:
+    look = looker()
+    faces = labelled(data, look)
+    print("labelled twice:", agreement())
+    shape, rim = mean_shape(np.array([face.points[: regions.SURFACE, :2] for face in faces], np.float64))
+    fitted: dict[str, Any] = {"shape": np.round(shape, 2).tolist(), "rim": rim, "margin": MARGIN, "models": {}, "expressions": {}}
+    spreader = regions.Regions(fitted | {"not_assessed": []})
+    seen = np.array([regions.cells(spreader.spread(face.crop, face.points)) for face in faces], np.float64)
+    rng = np.random.default_rng(SEED)
+    known = {(face.row["set"], face.row["photograph"]) for face in faces}
+    files = [sorted(person.iterdir())[0] for person in sorted((data / "lfw-a").iterdir()) if person.is_dir()]
+    files += sorted((data / "utkface-a").glob("*.jpg"))
+    free = [file for file in files if (file.relative_to(data).parts[0], "/".join(file.relative_to(data).parts[1:])) not in known]
+    objects = sorted((data / "objects-a").iterdir())[:PATCHES]
+    patches = [media.decode(file.read_bytes(), 10**8)[..., ::-1] for file in objects]
+    drawn: list[tuple[Array, int]] = []
+    for index in rng.permutation(len(free))[:STRANGERS]:
+        found = look(free[index])
+        if found is not None:
+            drawn += [(regions.cells(picture), is_covered) for picture, is_covered in covers(spreader.spread(*found[:2]), patches, rng)]
+    strange = np.array([one for one, _ in drawn], np.float64), np.array([is_covered for _, is_covered in drawn], np.float64)
+    models, crossed = fitted_and_crossed(faces, seen, strange)
+    withheld = tables(faces, crossed)
+    groups(data, faces, crossed)
+    reliability(faces, crossed)
+    provenance = (
+        f"python benchmarks/face_regions.py: {len(faces)} faces of LFW, UTKFace and official portraits of Congress, labelled by eye"
+        f" (benchmarks/labels/README.md); covered: {len(drawn)} pictures with drawn covers; seed {SEED}"
+    )
+    fitted = {"provenance": provenance, "not_assessed": sorted(withheld)} | fitted | models
+    FITTED.parent.mkdir(exist_ok=True)
+    FITTED.write_text("{\n" + ",\n".join(f"{json.dumps(key)}: {json.dumps(value)}" for key, value in fitted.items()) + "\n}\n")
+    shipped = regions.Regions.shipped()
+    start = time.process_time()
+    for face in faces[:200]:
+        shipped.probabilities(face.crop, face.points, face.blendshapes)
+    print(f"{5 * (time.process_time() - start):.2f} ms of CPU a face; not assessed: {sorted(withheld)}")
+
+
+if __name__ == "__main__":
+    cv2.setNumThreads(1)
+    main(Path(sys.argv[1]))
