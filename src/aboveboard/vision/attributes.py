@@ -3,19 +3,20 @@
 from __future__ import annotations
 
 import json
-import math
 from collections.abc import Collection, Mapping, Sequence
-from dataclasses import dataclass, field
-from typing import Any, Final, Protocol
+from dataclasses import dataclass
+from typing import Any, Protocol, cast
 
 from aboveboard import strict
-from aboveboard.biometrics.vocabulary import AttributeName, Attributes, Gaze, Judgement, Landmark, Pose
+from aboveboard.biometrics.vocabulary import AttributeName, Attributes, Gaze, Gender, Judgement, Landmark, Pose
 from aboveboard.errors import BadRequest
+from aboveboard.vision import session
+from aboveboard.vision.demographics import AgeFit, AgeGender, GenderFit
 from aboveboard.vision.detector import Detection
 from aboveboard.vision.media import Image
 from aboveboard.vision.mesh import LANDMARKS, Meshed, Mesher
-
-_MOVEMENTS: Final[tuple[AttributeName, ...]] = ("smile", "eyes_open", "mouth_open")
+from aboveboard.vision.regions import ATTRIBUTES as REGIONAL
+from aboveboard.vision.regions import Regions
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,25 +42,11 @@ class AttributeReader(Protocol):
 
 
 @dataclass(frozen=True)
-class Logistic:
-    """A probability out of named movements: 1 / (1 + exp(-(bias + sum of weight x movement)))."""
-
-    movements: tuple[str, ...]
-    weights: tuple[float, ...]
-    bias: float
-
-    def probability(self, values: Mapping[str, float]) -> float:
-        return logistic(self.bias + sum(weight * values[name] for name, weight in zip(self.movements, self.weights, strict=True)))
-
-
-@dataclass(frozen=True)
 class Fitted:
     """What was fitted to the nets' answers, and on what (docs/how-good.md#facial-attributes)."""
 
-    provenance: str
-    smile: Logistic
-    eyes_open: Logistic
-    mouth_open: Logistic
+    age: AgeFit
+    gender: GenderFit
 
 
 def read_fitted(text: str, where: str) -> Fitted:
@@ -71,55 +58,65 @@ def read_fitted(text: str, where: str) -> Fitted:
     return strict.table(Fitted, raw, where)
 
 
-@dataclass
-class _Face:
-    """One face under way: what has been computed of it so far."""
-
-    detection: Detection
-    meshed: Meshed
-    said: dict[str, Any] = field(default_factory=dict)
-
-
 class NetReader:
-    """Reads attributes out of the mesh, its movements and the nets of a pack."""
+    """Reads attributes out of the mesh, its movements and regions, and the nets of a pack that has them.
+
+    `mesh`: the bytes of a face_landmarker.task; `nets`: those of `age` and `gender`. Raises BadRequest for a file that is none.
+    """
 
     def __init__(self, mesh: bytes, nets: Mapping[str, bytes], fitted: Fitted) -> None:
-        self._mesher, self._nets, self._fitted = Mesher(mesh), nets, fitted
+        self._mesher, self._regions = Mesher(mesh), Regions.shipped()
+        self._demographics: AgeGender | None = None
+        if "age" in nets and "gender" in nets:
+            self._demographics = AgeGender(_opened(nets["age"]), _opened(nets["gender"]), fitted.age, fitted.gender)
 
     @property
     def assessed(self) -> frozenset[AttributeName]:
-        return frozenset({*_MOVEMENTS, "eye_direction"})
+        return self._answered - cast("frozenset[AttributeName]", self._regions.not_assessed)
+
+    @property
+    def _answered(self) -> frozenset[AttributeName]:
+        told: set[AttributeName] = {"eye_direction", *cast("frozenset[AttributeName]", REGIONAL)}
+        return frozenset(told | ({"age_range", "gender"} if self._demographics else set()))
 
     def read(self, image: Image, found: Sequence[Detection], wanted: Collection[AttributeName], *, mesh: bool) -> list[Reading]:
-        asked = self.assessed & set(wanted)
-        if not (asked or mesh):
-            return [Reading() for _ in found]
-        faces = [_Face(one, self._mesher.mesh(image, one.points)) for one in found]
-        for face in faces:
-            self._movements(face, asked)
-        return [Reading(Attributes(**face.said), *((_landmarks(face.meshed, image), face.meshed.pose) if mesh else ())) for face in faces]
+        asked = self._answered & set(wanted)
+        said: list[dict[str, Any]] = [{} for _ in found]
+        if asked & {"age_range", "gender"} and self._demographics:
+            for one, guess in zip(said, self._demographics.run(image, [face.points for face in found]), strict=True):
+                gender = Gender("Male" if guess.is_male else "Female", guess.gender_confidence)
+                one |= {name: value for name, value in (("age_range", guess.age_range), ("gender", gender)) if name in asked}
+        if not (mesh or asked & {"eye_direction", *REGIONAL}):
+            return [Reading(Attributes(**one)) for one in said]
+        readings = []
+        for one, face in zip(said, found, strict=True):
+            meshed = self._mesher.mesh(image, face.points)
+            one |= self._of_mesh(meshed, asked)
+            readings.append(Reading(Attributes(**one), *((_landmarks(meshed, image), meshed.pose) if mesh else ())))
+        return readings
 
-    def _movements(self, face: _Face, asked: frozenset[AttributeName]) -> None:
-        needed = asked & {*_MOVEMENTS, "eye_direction"}
-        if not needed:
-            return
-        moves = self._mesher.blendshapes(face.meshed)
-        for name in _MOVEMENTS:
-            if name in needed:
-                face.said[name] = judgement(getattr(self._fitted, name).probability(moves))
-        if "eye_direction" in needed:
+    def _of_mesh(self, meshed: Meshed, asked: frozenset[AttributeName]) -> dict[str, Any]:
+        names = {*(asked & REGIONAL), *({"eyes_open"} if "eye_direction" in asked else ())}
+        if not names:
+            return {}
+        movements = self._mesher.blendshapes(meshed) if "smile" in names else {}
+        chances = self._regions.probabilities(meshed.crop, meshed.in_crop, movements, names)
+        said: dict[str, Any] = {name: judgement(chances[name]) for name in names & asked}
+        if "eye_direction" in asked:
             # Where no open eye is seen, none looks anywhere.
-            seen = face.meshed.presence * self._fitted.eyes_open.probability(moves)
-            face.said["eye_direction"] = Gaze(*face.meshed.gaze, 100 * seen)
+            said["eye_direction"] = Gaze(*meshed.gaze, 100 * meshed.presence * chances["eyes_open"])
+        return said
+
+
+def _opened(net: bytes) -> Any:
+    graph = session.parse(net)
+    session.drop_denormals(graph)
+    return session.open_session(graph)
 
 
 def judgement(probability: float) -> Judgement:
     """The likelier of yes and no."""
     return Judgement(probability >= 0.5, 100 * max(probability, 1 - probability))
-
-
-def logistic(value: float) -> float:
-    return 1 / (1 + math.exp(-max(-500.0, min(500.0, value))))
 
 
 def _landmarks(meshed: Meshed, image: Image) -> tuple[Landmark, ...]:

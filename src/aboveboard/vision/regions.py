@@ -78,7 +78,7 @@ class Regions:
                 "mustache": self._probability("mustache", seen),
                 "face_occluded": 1 - (1 - worn * dark) * (1 - covered),
             }
-        for name, measures in expressions(points, blendshapes).items():
+        for name, measures in expressions(points, blendshapes, wanted).items():
             weights = self._expressions[name]
             found[name] = _logistic(float(weights[:-1] @ measures + weights[-1]))
         return {name: found[name] for name in wanted}
@@ -87,7 +87,7 @@ class Regions:
         """The face on the mesh's mean shape, with a margin around it, its border drawn on outwards: (HEIGHT, WIDTH, 3)."""
         sources = self._sources @ self._with_margin(np.asarray(points[:SURFACE, :2], np.float32))
         where = np.asarray(sources, np.float32).reshape(HEIGHT, WIDTH, 2)
-        return np.asarray(cv2.remap(crop, where, None, cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE), np.uint8)
+        return np.asarray(cv2.remap(crop, where, np.empty(0, np.float32), cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE), np.uint8)
 
     def _with_margin(self, points: Array) -> Array:
         rim = points[self._rim]
@@ -135,7 +135,7 @@ def mirrored(seen: NDArray[Any]) -> NDArray[Any]:
     return seen[..., :, ::-1, :][..., turned]
 
 
-def expressions(points: Array, blendshapes: Mapping[str, float]) -> dict[str, NDArray[np.float64]]:
+def expressions(points: Array, blendshapes: Mapping[str, float], wanted: Collection[str] = ATTRIBUTES) -> dict[str, NDArray[np.float64]]:
     """The measures that smile, open eyes and open mouth are judged by.
 
     Smile: the mean of both blendshapes. Eyes: the wider one's opening over its width. Mouth: the lips' distance over the outer eyes'.
@@ -146,8 +146,10 @@ def expressions(points: Array, blendshapes: Mapping[str, float]) -> dict[str, ND
 
     eyes = [sum(distance(*pair) for pair in lids) / 3 / max(distance(*corners), 1e-6) for lids, corners in _LIDS]
     lips = sum(distance(*pair) for pair in _INNER_LIPS) / 3 / max(distance(*_OUTER_EYES), 1e-6)
-    smile = (blendshapes["mouthSmileLeft"] + blendshapes["mouthSmileRight"]) / 2
-    return {"smile": np.array([smile]), "eyes_open": np.array([max(eyes)]), "mouth_open": np.array([lips])}
+    found = {"eyes_open": np.array([max(eyes)]), "mouth_open": np.array([lips])}
+    if "smile" in wanted:
+        found["smile"] = np.array([(blendshapes["mouthSmileLeft"] + blendshapes["mouthSmileRight"]) / 2])
+    return found
 
 
 def _shape(name: str) -> tuple[int, int, int]:
