@@ -283,7 +283,7 @@ def models_list(data: Data = None, as_json: Json = False) -> None:
                     "limits": list(card.limits),
                     "is_installed": is_installed,
                     "is_in_use": is_in_use,
-                    "kind": card.kind.name,
+                    "kind": f"{card.kind.name}s",
                     "calibration": calibration.id if calibration else None,
                 }
             )

@@ -46,6 +46,7 @@ def examine(settings: Settings) -> Iterator[Finding]:
     data = settings.data
     yield from _files(data)
     yield _pack(settings)
+    yield from _further_packs(settings)
     if not (data / DATABASE).is_file():
         yield Finding("database", "wrong", f"{data / DATABASE} is not there", "aboveboard restore DIR puts a backup in its place")
         return
@@ -98,6 +99,21 @@ def _pack(settings: Settings) -> Finding:
         return Finding("model pack", "wrong", f"'{settings.pack}' is not installed in {settings.models}", "aboveboard models install")
     except NoSuch as error:
         return Finding("model pack", "wrong", error.message, "correct the setting 'pack'")
+
+
+def _further_packs(settings: Settings) -> Iterator[Finding]:
+    """The packs that only some operations need: without one of them these answer less, and nothing is broken."""
+    packs = PackFolder(settings.models)
+    for name, pack in (("attribute pack", settings.attribute_pack), ("label pack", settings.label_pack)):
+        try:
+            if not pack:
+                yield Finding(name, "well", "none is wanted")
+            elif packs.is_installed(pack):
+                yield Finding(name, "well", f"'{pack}' is installed")
+            else:
+                yield Finding(name, "note", f"'{pack}' is not installed in {settings.models}", f"aboveboard models install {pack}")
+        except NoSuch as error:
+            yield Finding(name, "wrong", error.message, f"correct the setting '{name.replace(' ', '_')}'")
 
 
 def _structure(_: Settings, database: Database, connection: sa.Connection) -> Iterator[Finding]:

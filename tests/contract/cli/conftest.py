@@ -18,6 +18,7 @@ def environment(tmp_path: Path) -> dict[str, str]:
     return {
         "ABOVEBOARD_PACK": "null",
         "ABOVEBOARD_LABEL_PACK": "null-labels",
+        "ABOVEBOARD_ATTRIBUTE_PACK": "null-attributes",
         "ABOVEBOARD_DATA": str(tmp_path / "data"),
         "XDG_DATA_HOME": str(tmp_path / "home"),
         "COLUMNS": "120",

@@ -98,7 +98,7 @@ def test_detect(run: Callable[..., Result], photographs: Path, tmp_path: Path) -
     (face,) = found["faces"]
     assert found["photograph"] == "bob.jpg"
     assert face["size_px"] == pytest.approx(96, abs=2)
-    assert len(face["landmarks"]) == 5
+    assert len(face["landmarks"]) == 30
     assert face["shortcoming"] is None
     drawn = tmp_path / "drawn.jpg"
     run("detect", bob, "--draw", drawn)

@@ -77,7 +77,8 @@ def test_the_ledger_and_its_root(run: Callable[..., Result]) -> None:
 def test_models(run: Callable[..., Result], tmp_path: Path) -> None:
     packs = {one["pack"]: one for one in documents(run("models", "list", "--json"))}
     assert packs["null"]["is_in_use"]
-    assert {pack: one["kind"] for pack, one in packs.items() if one["is_in_use"]} == {"null": "faces", "null-labels": "labels"}
+    kinds = {pack: one["kind"] for pack, one in packs.items() if one["is_in_use"]}
+    assert kinds == {"null": "faces", "null-labels": "labels", "null-attributes": "attributes"}
     assert not packs["efficientnet-lite0"]["is_installed"]
     assert not packs["yunet-sface"]["is_installed"]
     assert packs["yunet-sface"]["licence"]

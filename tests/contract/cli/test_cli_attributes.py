@@ -1,0 +1,89 @@
+"""Attributes at the command line, on the null attribute pack, which reads the boards of drawn faces."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pytest
+from commands import documents, errors, write
+from typer.testing import Result
+
+from aboveboard.biometrics.vocabulary import ATTRIBUTES, EMOTIONS
+from aboveboard.vision import null
+
+
+def test_attributes_of_each_face_in_a_table(run: Callable[..., Result], tmp_path: Path) -> None:
+    write(tmp_path / "pair.png", 1, 2)
+    lines = run("detect", tmp_path / "pair.png").stdout.splitlines()
+    (head,) = (line for line in lines if "attribute" in line)
+    assert head.split()[:5] == ["attribute", "face", "1", "face", "2"]
+    for name in ATTRIBUTES:
+        assert [line for line in lines if line.strip().startswith(name.replace("_", " "))], name
+
+
+def test_many_faces_stand_in_several_tables(run: Callable[..., Result], tmp_path: Path) -> None:
+    write(tmp_path / "crowd.png", *range(8))
+    shown = run("detect", tmp_path / "crowd.png").stdout
+    assert shown.count("attribute ") == 2
+    assert "face 8" in shown
+
+
+def test_attributes_as_json_and_by_name(run: Callable[..., Result], tmp_path: Path) -> None:
+    write(tmp_path / "ada.png", 1)
+    (document,) = documents(run("detect", tmp_path / "ada.png", "--json"))
+    (face,) = document["faces"]
+    assert set(face["attributes"]) == set(ATTRIBUTES)
+    assert len(face["landmarks"]) == 30
+    assert {one["name"] for one in face["attributes"]["emotions"]} == set(EMOTIONS)
+    assert face["attributes"]["age_range"]["low"] <= face["attributes"]["age_range"]["high"]
+    (some,) = documents(run("detect", tmp_path / "ada.png", "--json", "--attributes", "smile, eyes-open"))
+    assert some["faces"][0]["attributes"] == {name: face["attributes"][name] for name in ("smile", "eyes_open")}
+    (none,) = documents(run("detect", tmp_path / "ada.png", "--json", "--attributes", "none"))
+    assert none["faces"][0]["attributes"] == {}
+    assert len(none["faces"][0]["landmarks"]) == 5
+
+
+def test_an_unknown_attribute_is_named_with_those_that_there_are(run: Callable[..., Result], tmp_path: Path) -> None:
+    write(tmp_path / "ada.png", 1)
+    (error,) = errors(run("detect", tmp_path / "ada.png", "--attributes", "smile,race", code=2))
+    assert "'race' is none of all, none, age_range" in error
+
+
+def test_without_the_attribute_pack_it_says_how_to_get_it(run: Callable[..., Result], tmp_path: Path) -> None:
+    write(tmp_path / "ada.png", 1)
+    shown = run("detect", tmp_path / "ada.png", ABOVEBOARD_ATTRIBUTE_PACK="face-attributes", ABOVEBOARD_MODELS=str(tmp_path / "none"))
+    assert "attribute " not in shown.stdout
+    assert "not told here: age_range, beard" in shown.stderr
+    assert "aboveboard models install face-attributes" in shown.stderr
+    quiet = run(
+        "detect", tmp_path / "ada.png", "--attributes", "none", ABOVEBOARD_ATTRIBUTE_PACK="", ABOVEBOARD_MODELS=str(tmp_path / "none")
+    )
+    assert "not told here" not in quiet.stderr
+
+
+@pytest.mark.parametrize(("width", "height", "count"), [(100, 90, 1), (640, 240, 2), (2000, 1400, 30)])
+def test_the_drawing_has_its_text_beside_the_picture_at_any_size(
+    run: Callable[..., Result], tmp_path: Path, width: int, height: int, count: int
+) -> None:
+    """A panel on the right, of letters in full height: the picture itself keeps only boxes, numbers and landmarks."""
+    image = np.full((height, width, 3), 200, np.uint8)
+    size = 40 if width < 200 else 120
+    columns = max(1, (width - 10) // (size + 20))
+    for i in range(count):
+        null.draw(image, 10 + i % columns * (size + 20), 10 + i // columns * (size + 20), size, i)
+    cv2.imwrite(str(tmp_path / "photograph.png"), image)
+    (document,) = documents(run("detect", tmp_path / "photograph.png", "--json", "--draw", tmp_path / "drawn.png"))
+    drawn = cv2.imread(str(tmp_path / "drawn.png"))
+    scale = drawn.shape[0] / height
+    picture = round(width * scale)
+    panel = drawn[:, picture:]
+    assert len(document["faces"]) == count
+    assert panel.shape[1] > 150
+    ink = (panel.max(axis=2) > 100).any(axis=1)
+    rows = np.diff(np.flatnonzero(np.diff(ink.astype(int))))
+    assert rows.max() >= 9, "letters of nine pixels or more"
+    assert not ink[-3:].any(), "nothing is cut off below"
+    assert not (panel[:, -2:].max(axis=2) > 100).any(), "nor at the right"
