@@ -1,0 +1,168 @@
+"""The real attribute pack on photographs in the public domain: what is said, what is computed, what does not fit is refused."""
+
+from __future__ import annotations
+
+import hashlib
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pytest
+
+from aboveboard.biometrics.vocabulary import ATTRIBUTES, EMOTIONS, Attributes
+from aboveboard.errors import BadRequest, Unavailable
+from aboveboard.vision import packs
+from aboveboard.vision.attributes import NetReader, read_fitted
+from aboveboard.vision.packs import PackFolder
+
+CARD = Path(packs.__file__).parent / "cards" / "face-attributes.toml"
+PRESIDENT = ("obama", "obama2", "obama3")
+
+
+@pytest.fixture(scope="module")
+def reader(pack_folder: PackFolder) -> NetReader:
+    return pack_folder.load_attributes("face-attributes")
+
+
+@pytest.fixture(scope="module")
+def largest(models):
+    return lambda image: max(models.detector.detect(image), key=lambda one: float(one.box[2] * one.box[3]))
+
+
+@pytest.fixture(scope="module")
+def said(reader, largest, photographs):
+    """Everything that is said of the largest face of each photograph."""
+    return {name: reader.read(image, [largest(image)], ATTRIBUTES, mesh=True)[0] for name, image in photographs.items()}
+
+
+def test_everything_that_can_be_told_is_told(reader, said):
+    for reading in said.values():
+        told = {name for name in ATTRIBUTES if getattr(reading.attributes, name) is not None}
+        assert reader.assessed <= told
+        assert len(reading.landmarks) == 25
+        assert reading.pose is not None
+        assert {name for name, _ in reading.attributes.emotions or ()} == set(EMOTIONS)
+        low, high = reading.attributes.age_range
+        assert 0 <= low <= high <= 100
+
+
+def test_what_anybody_sees_is_said(said):
+    """Only what nobody would dispute: a broad smile, open eyes, a man of about fifty, the admiral's glasses."""
+    for name in PRESIDENT:
+        attributes = said[name].attributes
+        assert attributes.gender.value == "Male"
+        assert attributes.eyes_open.value
+        assert not attributes.sunglasses.value
+        assert 25 < attributes.age_range[0] < attributes.age_range[1] < 80
+    assert said["obama"].attributes.smile.value
+    assert said["obama"].attributes.smile.confidence > 90
+    assert said["obama"].attributes.emotions[0][0] == "HAPPY"
+    assert said["grace_hopper"].attributes.eyeglasses.value
+    assert not said["obama"].attributes.eyeglasses.value
+
+
+def test_each_attribute_alone_is_what_it_is_among_all(reader, largest, said, photographs):
+    """Whatever else was asked for."""
+    image = photographs["obama2"]
+    face = largest(image)
+    for name in ATTRIBUTES:
+        alone = reader.read(image, [face], [name], mesh=False)[0]
+        assert alone.attributes == Attributes(**{name: getattr(said["obama2"].attributes, name)})
+        assert (alone.landmarks, alone.pose) == ((), None)
+
+
+def test_faces_of_one_image_are_read_as_if_alone(reader, models, photographs):
+    """Two people beside each other: each has his own attributes."""
+    tiles = [cv2.resize(photographs[name], (600, 800), interpolation=cv2.INTER_AREA) for name in ("obama", "grace_hopper")]
+    together = np.hstack(tiles)
+    found = sorted(models.detector.detect(together), key=lambda one: -float(one.box[2] * one.box[3]))[:2]
+    both = reader.read(together, found, ATTRIBUTES, mesh=False)
+    for face, reading in zip(found, both, strict=True):
+        assert reader.read(together, [face], ATTRIBUTES, mesh=False) == [reading]
+    assert both[0] != both[1]
+
+
+def test_what_was_not_asked_for_is_not_computed(reader, largest, photographs, monkeypatch):
+    """Age and gender need no mesh, the mesh's attributes no age."""
+    image = photographs["obama"]
+    face = largest(image)
+
+    def never(*_, **__):
+        raise AssertionError("this was not asked for")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(reader._mesher, "mesh", never)
+        assert reader.read(image, [face], ["gender", "age_range"], mesh=False)[0].attributes.gender is not None
+        assert reader.read(image, [face], [], mesh=False)[0].attributes == Attributes()
+        assert reader.read(image, [], ATTRIBUTES, mesh=True) == []
+    with monkeypatch.context() as patch:
+        patch.setattr(type(reader._demographics), "run", never)
+        assert reader.read(image, [face], ["smile", "beard"], mesh=True)[0].attributes.smile is not None
+    with monkeypatch.context() as patch:
+        patch.setattr(reader._mesher, "blendshapes", never)
+        assert reader.read(image, [face], ["eyes_open", "eyeglasses", "eye_direction"], mesh=False)[0].attributes.eyes_open is not None
+
+
+def own_pack(pack_folder: PackFolder, tmp_path, **changed: bytes):
+    """The default pack under a name of its own, with other bytes in some of its files; where it can be installed from."""
+    card = pack_folder.attribute_card("face-attributes")
+    folder = tmp_path / "mine"
+    folder.mkdir()
+    text = CARD.read_text().replace('id = "face-attributes"', 'id = "mine"')
+    for part in card.files:
+        data = changed.get(part.file.partition(".")[0].replace("-", "_"), (pack_folder.folder / card.id / part.file).read_bytes())
+        text = text.replace(part.sha256, hashlib.sha256(data).hexdigest())
+        (folder / part.file).write_bytes(data)
+    (folder / "card.toml").write_text(text)
+    return folder
+
+
+def test_a_pack_of_ones_own_is_installed_from_a_folder(pack_folder, tmp_path, largest, photographs, said):
+    """The same files under another name say the same."""
+    mine = PackFolder(tmp_path / "models")
+    assert mine.install_from(own_pack(pack_folder, tmp_path)).id == "mine"
+    image = photographs["biden"]
+    assert mine.load_attributes("mine").read(image, [largest(image)], ATTRIBUTES, mesh=True) == [said["biden"]]
+
+
+@pytest.mark.parametrize(("file", "data", "text"), [
+    ("face_landmarker", b"PK\x05\x06" + bytes(18), "face_landmarker"),
+    ("gender_v1", b"no graph", "not an ONNX graph"),
+    ("age_v1", b"", "graph"),
+])  # fmt: skip
+def test_a_file_that_does_not_fit_is_named_when_the_pack_is_loaded(pack_folder, tmp_path, file, data, text):
+    mine = PackFolder(tmp_path / "models")
+    mine.install_from(own_pack(pack_folder, tmp_path, **{file: data}))
+    with pytest.raises(BadRequest, match=text):
+        mine.load_attributes("mine")
+
+
+def test_another_net_in_a_nets_place_is_refused(pack_folder, tmp_path):
+    """The gender net as the age net."""
+    gender = (pack_folder.folder / "face-attributes" / "gender-v1.onnx").read_bytes()
+    mine = PackFolder(tmp_path / "models")
+    mine.install_from(own_pack(pack_folder, tmp_path, age_v1=gender))
+    with pytest.raises(BadRequest, match="age"):
+        mine.load_attributes("mine")
+
+
+def test_a_file_that_was_changed_later_is_refused(pack_folder, tmp_path):
+    mine = PackFolder(tmp_path / "models")
+    mine.install_from(own_pack(pack_folder, tmp_path))
+    (mine.folder / "mine" / "age-v1.onnx").write_bytes(b"something else")
+    with pytest.raises(Unavailable, match="sha256"):
+        mine.load_attributes("mine")
+
+
+@pytest.mark.parametrize("text", ["", "[]", "{}", '{"age": 1}', "not json"])
+def test_a_fit_that_is_none_is_refused_by_name(text):
+    with pytest.raises(BadRequest, match=r"fit\.json"):
+        read_fitted(text, "fit.json")
+
+
+def test_an_attribute_pack_is_no_face_pack(pack_folder):
+    """Each setting takes its own kind, and the refusal names the setting."""
+    with pytest.raises(BadRequest, match="an attribute pack, no face pack; the setting 'attribute_pack' takes it"):
+        pack_folder.load("face-attributes")
+    with pytest.raises(BadRequest, match="a face pack, no attribute pack"):
+        pack_folder.load_attributes("yunet-sface")
