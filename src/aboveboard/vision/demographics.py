@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 
 from aboveboard import strict
 from aboveboard.errors import BadRequest
+from aboveboard.vision import session
 from aboveboard.vision.media import Image
 from aboveboard.vision.recogniser import align_to
 
@@ -91,17 +92,11 @@ class AgeGender:
     age_fit: AgeFit
     gender_fit: GenderFit
 
-    def __post_init__(self) -> None:
-        """A model that is not the one that its name says is found now, not by the first photograph."""
-        for name, opened, size, classes in (("age", self.age, AGE_SIZE, len(AGES)), ("gender", self.gender, GENDER_SIZE, 2)):
-            try:
-                found = _run(opened, np.zeros((1, size, size, 3), np.uint8)).shape
-            except Exception as error:  # onnxruntime's own errors share no base class but this
-                raise BadRequest(
-                    f"the {name} network does not take a face of {size} x {size} px; name dlib's {name}-v1 in the card"
-                ) from error
-            if found != (1, classes):
-                raise BadRequest(f"the {name} network answers {found}, not (1, {classes}); name dlib's {name}-v1 in the card")
+    @staticmethod
+    def opened(age: bytes, gender: bytes, age_fit: AgeFit, gender_fit: GenderFit) -> AgeGender:
+        """Of the bytes of age-v1.onnx and gender-v1.onnx; raises BadRequest for other files."""
+        nets = (_opened("age", age, AGE_SIZE, len(AGES)), _opened("gender", gender, GENDER_SIZE, 2))
+        return AgeGender(*nets, age_fit, gender_fit)
 
     def run(self, image: Image, points: Sequence[NDArray[np.float32]]) -> list[Demographics]:
         """What each face says, of the detector's five landmarks (5, 2) in pixels of an upright BGR image."""
@@ -153,6 +148,20 @@ def moments(ages: NDArray[np.float64]) -> NDArray[np.float64]:
     return np.stack([np.ones(len(mean)), mean, spread], axis=1)
 
 
-def _run(session: onnxruntime.InferenceSession, chips: NDArray[np.uint8]) -> NDArray[np.float64]:
+def _opened(name: str, data: bytes, size: int, classes: int) -> onnxruntime.InferenceSession:
+    """A model that is not the one that its name says is found now, not by the first photograph."""
+    graph = session.parse(data)
+    session.drop_denormals(graph)
+    opened = session.open_session(graph)
+    try:
+        found = _run(opened, np.zeros((1, size, size, 3), np.uint8)).shape
+    except Exception as error:  # onnxruntime's own errors share no base class but this
+        raise BadRequest(f"the {name} network does not take a face of {size} x {size} px; name dlib's {name}-v1 in the card") from error
+    if found != (1, classes):
+        raise BadRequest(f"the {name} network answers {found}, not (1, {classes}); name dlib's {name}-v1 in the card")
+    return opened
+
+
+def _run(net: onnxruntime.InferenceSession, chips: NDArray[np.uint8]) -> NDArray[np.float64]:
     blob = np.ascontiguousarray(((chips[..., ::-1].astype(np.float32) - MEAN) / np.float32(256)).transpose(0, 3, 1, 2))
-    return np.asarray(session.run(None, {session.get_inputs()[0].name: blob})[0], np.float64)
+    return np.asarray(net.run(None, {net.get_inputs()[0].name: blob})[0], np.float64)

@@ -151,13 +151,20 @@ class Mesher:
 
 
 def _region(points: NDArray[np.float64]) -> NDArray[np.float64]:
-    """The 2 x 3 transform onto the crop: a square around eyes and mouth, upright, with room for the whole head."""
+    return upright(points, SIZE, 3.6)
+
+
+def upright(points: NDArray[np.float64], size: int, reach: float) -> NDArray[np.float64]:
+    """The 2 x 3 transform onto a crop of `size` px: a square around eyes and mouth, upright, `reach` times the distance of the eyes wide.
+
+    3.6 leaves room for the whole head, 2.5 shows forehead to chin. Where a head is turned, the distance of eyes and mouth counts.
+    """
     eyes, mouth = points[:2].mean(axis=0), points[3:].mean(axis=0)
     across = points[1] - points[0]
-    side = 3.6 * max(float(np.hypot(*across)), 0.95 * float(np.hypot(*(mouth - eyes))), 1.0)
-    turn, scale = math.atan2(across[1], across[0]), SIZE / side
+    side = reach * max(float(np.hypot(*across)), 0.95 * float(np.hypot(*(mouth - eyes))), 1.0)
+    turn, scale = math.atan2(across[1], across[0]), size / side
     linear = scale * np.array([[math.cos(turn), math.sin(turn)], [-math.sin(turn), math.cos(turn)]])
-    return np.hstack([linear, (SIZE / 2 - linear @ ((eyes + mouth) / 2))[:, None]])
+    return np.hstack([linear, (size / 2 - linear @ ((eyes + mouth) / 2))[:, None]])
 
 
 def _angles(direction: NDArray[np.float64]) -> tuple[float, float]:
