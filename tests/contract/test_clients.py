@@ -28,14 +28,7 @@ DOCS = Path(__file__).parents[2] / "docs"
 EXAMPLES = Path(awscli.__file__).parent / "examples" / "rekognition"
 PAGES = {name: EXAMPLES / f"{xform_name(name, '-')}.rst" for name in offered()}
 COMPARED = sorted(name for name, page in PAGES.items() if page.exists())
-ATTRIBUTES = ("AgeRange", "Beard", "Emotions", "Eyeglasses", "EyesOpen", "Gender", "MouthOpen", "Mustache", "Smile", "Sunglasses")
-LACKING = {
-    "DetectFaces": {f"FaceDetails[].{name}": "attributes are not assessed; a header says so" for name in ATTRIBUTES},
-    "IndexFaces": {
-        **{f"FaceRecords[].FaceDetail.{name}": "attributes are not assessed; a header says so" for name in ATTRIBUTES},
-        "OrientationCorrection": "AWS: always null for face models later than 3.0",
-    },
-}
+LACKING = {"IndexFaces": {"OrientationCorrection": "AWS: always null for face models later than 3.0"}}
 """Operation -> member that AWS's own page shows and this server does not answer -> why."""
 REFUSED = {
     "ResourceNotFoundException": ("DescribeCollection", {"CollectionId": "nobody-made-this"}),

@@ -10,9 +10,9 @@ from typing import Any, Protocol, cast
 from aboveboard import strict
 from aboveboard.biometrics.vocabulary import AttributeName, Attributes, Gaze, Gender, Judgement, Landmark, Pose
 from aboveboard.errors import BadRequest
-from aboveboard.vision import session
 from aboveboard.vision.demographics import AgeFit, AgeGender, GenderFit
 from aboveboard.vision.detector import Detection
+from aboveboard.vision.emotions import EmotionFit, Expressions
 from aboveboard.vision.media import Image
 from aboveboard.vision.mesh import LANDMARKS, Meshed, Mesher
 from aboveboard.vision.regions import ATTRIBUTES as REGIONAL
@@ -47,6 +47,7 @@ class Fitted:
 
     age: AgeFit
     gender: GenderFit
+    emotions: EmotionFit
 
 
 def read_fitted(text: str, where: str) -> Fitted:
@@ -61,14 +62,17 @@ def read_fitted(text: str, where: str) -> Fitted:
 class NetReader:
     """Reads attributes out of the mesh, its movements and regions, and the nets of a pack that has them.
 
-    `mesh`: the bytes of a face_landmarker.task; `nets`: those of `age` and `gender`. Raises BadRequest for a file that is none.
+    `mesh`: the bytes of a face_landmarker.task; `nets`: those of `age`, `gender`, `emotions`. Raises BadRequest for a file that is none.
     """
 
     def __init__(self, mesh: bytes, nets: Mapping[str, bytes], fitted: Fitted) -> None:
         self._mesher, self._regions = Mesher(mesh), Regions.shipped()
         self._demographics: AgeGender | None = None
+        self._expressions: Expressions | None = None
         if "age" in nets and "gender" in nets:
-            self._demographics = AgeGender(_opened(nets["age"]), _opened(nets["gender"]), fitted.age, fitted.gender)
+            self._demographics = AgeGender.opened(nets["age"], nets["gender"], fitted.age, fitted.gender)
+        if "emotions" in nets:
+            self._expressions = Expressions.opened(nets["emotions"], fitted.emotions)
 
     @property
     def assessed(self) -> frozenset[AttributeName]:
@@ -77,41 +81,42 @@ class NetReader:
     @property
     def _answered(self) -> frozenset[AttributeName]:
         told: set[AttributeName] = {"eye_direction", *cast("frozenset[AttributeName]", REGIONAL)}
-        return frozenset(told | ({"age_range", "gender"} if self._demographics else set()))
+        if self._demographics:
+            told |= {"age_range", "gender"}
+        if self._expressions:
+            told |= {"emotions"}
+        return frozenset(told)
 
     def read(self, image: Image, found: Sequence[Detection], wanted: Collection[AttributeName], *, mesh: bool) -> list[Reading]:
         asked = self._answered & set(wanted)
+        points = [face.points for face in found]
         said: list[dict[str, Any]] = [{} for _ in found]
-        if asked & {"age_range", "gender"} and self._demographics:
-            for one, guess in zip(said, self._demographics.run(image, [face.points for face in found]), strict=True):
+        if self._demographics and asked & {"age_range", "gender"}:
+            for one, guess in zip(said, self._demographics.run(image, points), strict=True):
                 gender = Gender("Male" if guess.is_male else "Female", guess.gender_confidence)
                 one |= {name: value for name, value in (("age_range", guess.age_range), ("gender", gender)) if name in asked}
-        if not (mesh or asked & {"eye_direction", *REGIONAL}):
+        if not (mesh or asked & {"emotions", "eye_direction", *REGIONAL}):
             return [Reading(Attributes(**one)) for one in said]
-        readings = []
-        for one, face in zip(said, found, strict=True):
-            meshed = self._mesher.mesh(image, face.points)
-            one |= self._of_mesh(meshed, asked)
-            readings.append(Reading(Attributes(**one), *((_landmarks(meshed, image), meshed.pose) if mesh else ())))
-        return readings
+        meshes = [self._mesher.mesh(image, each) for each in points]
+        movements = [self._mesher.blendshapes(one) if asked & {"emotions", "smile"} else {} for one in meshes]
+        if self._expressions and "emotions" in asked:
+            for one, emotions in zip(said, self._expressions.run(image, points, movements), strict=True):
+                one["emotions"] = emotions
+        for one, meshed, moves in zip(said, meshes, movements, strict=True):
+            one |= self._of_regions(meshed, moves, asked)
+        details = [(_landmarks(one, image), one.pose) if mesh else () for one in meshes]
+        return [Reading(Attributes(**one), *detail) for one, detail in zip(said, details, strict=True)]
 
-    def _of_mesh(self, meshed: Meshed, asked: frozenset[AttributeName]) -> dict[str, Any]:
+    def _of_regions(self, meshed: Meshed, moves: Mapping[str, float], asked: frozenset[AttributeName]) -> dict[str, Any]:
         names = {*(asked & REGIONAL), *({"eyes_open"} if "eye_direction" in asked else ())}
         if not names:
             return {}
-        movements = self._mesher.blendshapes(meshed) if "smile" in names else {}
-        chances = self._regions.probabilities(meshed.crop, meshed.in_crop, movements, names)
+        chances = self._regions.probabilities(meshed.crop, meshed.in_crop, moves, names)
         said: dict[str, Any] = {name: judgement(chances[name]) for name in names & asked}
         if "eye_direction" in asked:
             # Where no open eye is seen, none looks anywhere.
             said["eye_direction"] = Gaze(*meshed.gaze, 100 * meshed.presence * chances["eyes_open"])
         return said
-
-
-def _opened(net: bytes) -> Any:
-    graph = session.parse(net)
-    session.drop_denormals(graph)
-    return session.open_session(graph)
 
 
 def judgement(probability: float) -> Judgement:

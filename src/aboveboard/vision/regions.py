@@ -86,8 +86,8 @@ class Regions:
     def spread(self, crop: Image, points: Array) -> Image:
         """The face on the mesh's mean shape, with a margin around it, its border drawn on outwards: (HEIGHT, WIDTH, 3)."""
         sources = self._sources @ self._with_margin(np.asarray(points[:SURFACE, :2], np.float32))
-        where = np.asarray(sources, np.float32).reshape(HEIGHT, WIDTH, 2)
-        return np.asarray(cv2.remap(crop, where, np.empty(0, np.float32), cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE), np.uint8)
+        across, down = (np.ascontiguousarray(side, np.float32).reshape(HEIGHT, WIDTH) for side in np.asarray(sources).T)
+        return np.asarray(cv2.remap(crop, across, down, cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE), np.uint8)
 
     def _with_margin(self, points: Array) -> Array:
         rim = points[self._rim]
