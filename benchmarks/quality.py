@@ -226,30 +226,28 @@ class Study:
 
     def discard(self) -> None:
         """The curve of what ships, at both thresholds, beside the plain bars'."""
-        columns, head = [], ["dropped"]
+        rows, drawn = [], list[Array]()
         for name, sets in self.sets.items():
-            lengths, plain = self.length(name), bars_passed(self.seen[name])
+            measures = {"unified quality": self.length(name), "plain bars": bars_passed(self.seen[name])}
             for how, each in sets.items():
-                for title, quality in (("", lengths), (" by the plain bars", plain)):
-                    for when, least in self.thresholds.items():
-                        if title and when != "at similarity 80":
-                            continue
+                for when, least in self.thresholds.items():
+                    for title, quality in measures.items():
                         worst = np.minimum(quality[each.one], quality[each.other])
-                        columns.append(curve(worst, each.scores < least, each.weights))
-                        head.append(f"{name}, {how}{title}, {when}")
-        self.figure(head[1], columns[0], columns[1 + 1])
-        rows = [[f"{share} %", *(per_cent(column[share]) for column in columns)] for share in SHOWN]
+                        drawn.append(curve(worst, each.scores < least, each.weights))
+                        rows.append([f"{name}, {how}", when, title, *(per_cent(drawn[-1][share]) for share in SHOWN)])
+        self.figure(*drawn[:2])
         note = "FNMR of what remains once the worst are dropped, each person counted once. " + self.counts()
-        write("quality-curve", head, rows, note, "how-good.md")
+        write("quality-curve", ["photographs", "FNMR", "by", *(f"{share} % dropped" for share in SHOWN)], rows, note, "how-good.md")
 
-    def figure(self, title: str, ships: Array, plain: Array) -> None:
+    def figure(self, ships: Array, plain: Array) -> None:
         rows = []
         for share in SHOWN:
             full = round(40 * ships[share] / ships[0])
             mark = min(39, round(40 * plain[share] / ships[0]))
             bar = "█" * full + "░" * (40 - full)
-            rows.append([f"{share} %", per_cent(ships[share]), bar[:mark] + "│" + bar[mark + 1 :], per_cent(plain[share])])
-        write("quality-figure", ["dropped", "FNMR left", title + " (│: by the plain bars)", "by the plain bars"], rows, "", "how-good.md")
+            rows.append([f"{share} %", bar[:mark] + "│" + bar[mark + 1 :], per_cent(ships[share]), per_cent(plain[share])])
+        head = ["dropped", "misses left, LFW as it is (│: by the plain bars)", "FNMR", "by the plain bars"]
+        write("quality-figure", head, rows, "At similarity 80, each person counted once.", "how-good.md")
 
     def counts(self) -> str:
         parts = []

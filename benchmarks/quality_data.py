@@ -117,10 +117,10 @@ def looked_at(image: Image, models: Models) -> tuple[list[float], NDArray[np.flo
     residual = np.linalg.norm(points @ turn[:, :2].T + turn[:, 2] - ARCFACE_POINTS, axis=1).mean()
     grey = cv2.cvtColor(align(image, face.points, 112), cv2.COLOR_BGR2GRAY)
     values = [
-        100 * min(face.score, 1.0), made.norm, float(made.features @ mirrored), face.box[2:].min(), pose.yaw, pose.pitch,
+        100 * min(face.score, 1.0), made.norm, float(made.vector @ mirrored), face.box[2:].min(), pose.yaw, pose.pitch,
         quality.brightness, quality.sharpness, grey[16:104, 16:96].std(), residual,
     ]  # fmt: skip
-    return [float(value) for value in values], made.features
+    return [float(value) for value in values], made.vector
 
 
 @lru_cache(maxsize=1)

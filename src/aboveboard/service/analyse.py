@@ -20,7 +20,7 @@ from aboveboard.vision import measures, media
 from aboveboard.vision.attributes import Reading
 from aboveboard.vision.detector import LANDMARK_NAMES, Detection
 from aboveboard.vision.packs import Models
-from aboveboard.vision.recogniser import Embedding
+from aboveboard.vision.recogniser import Features
 
 SMALLEST_SIDE = 80
 """An image with a shorter side is refused (Amazon Rekognition's limit)."""
@@ -44,7 +44,7 @@ ALL = Details(frozenset(ATTRIBUTES), mesh=True)
 class Found:
     """A detected face and the upright image it lies in, both to be left behind with the block of `faces`: keep `face`.
 
-    `face`, with its measures, and `embedding`, which costs most, are worked out when somebody asks for them, once.
+    `face`, with its measures, and `features`, which costs most, are worked out when somebody asks for them, once.
     """
 
     image: media.Image
@@ -80,14 +80,14 @@ class Found:
         )
 
     @cached_property
-    def embedding(self) -> Embedding:
+    def features(self) -> Features:
         return self.models.recogniser.embed(self.image, self.detection.points)
 
     @cached_property
     def assessed(self) -> Face:
         """The face with its unified quality, where the pack has a fitted one."""
         fitted = self.models.quality
-        return self.face if fitted is None else replace(self.face, unified=fitted.score(self.embedding.norm))
+        return self.face if fitted is None else replace(self.face, unified=fitted.score(self.features.norm))
 
     def lacks(self, bar: str) -> tuple[Shortcoming, ...]:
         """What it lacks to pass a quality bar, the gravest first; of a face that is perhaps none no features are made."""
@@ -165,7 +165,7 @@ def passing_bar(candidates: Iterable[Found], bar: str) -> Iterator[Found]:
 
 def template(app: App, found: Found) -> Template:
     """The template of a found face; raises BadRequest where the recogniser gives features without a direction."""
-    vector = found.embedding.features
+    vector = found.features.vector
     if not np.isfinite(vector).all() or not vector.any():
         raise BadRequest("the recogniser makes no template of this face; use another photograph")
     return Template(vector, app.models.card.model_version)

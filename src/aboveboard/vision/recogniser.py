@@ -19,10 +19,10 @@ ARCFACE_POINTS = np.array([[38.2946, 51.6963], [73.5318, 51.5014], [56.0252, 71.
 
 
 @dataclass(frozen=True, slots=True)
-class Embedding:
-    """Unit features (d,) of a face, and the length that they had before: a network is seldom loud about a face that it can't make out."""
+class Features:
+    """Unit features (d,) of a face, and the length that they had before: short where the network cannot make much of the face."""
 
-    features: Vector
+    vector: Vector
     norm: float
 
 
@@ -32,7 +32,7 @@ class Recogniser(Protocol):
     @property
     def dimensions(self) -> int: ...
 
-    def embed(self, image: Image, points: NDArray[np.float32]) -> Embedding: ...
+    def embed(self, image: Image, points: NDArray[np.float32]) -> Features: ...
 
     def features(self, image: Image, points: NDArray[np.float32]) -> Vector: ...
 
@@ -53,9 +53,9 @@ class Embedder:
     scale: float
 
     def features(self, image: Image, points: NDArray[np.float32]) -> Vector:
-        return self.embed(image, points).features
+        return self.embed(image, points).vector
 
-    def embed(self, image: Image, points: NDArray[np.float32]) -> Embedding:
+    def embed(self, image: Image, points: NDArray[np.float32]) -> Features:
         crop = align(image, points, self.size)
         planes = cv2.split(crop)[:: -1 if self.colour == "RGB" else 1]
         blob = np.array([planes], np.float32)
@@ -64,7 +64,7 @@ class Embedder:
         output = self.session.run(None, {self.input: blob})[0]
         vector = np.asarray(output, np.float64).reshape(-1)
         norm = float(np.linalg.norm(vector))
-        return Embedding((vector / max(norm, 1e-12)).astype(np.float32), norm)
+        return Features((vector / max(norm, 1e-12)).astype(np.float32), norm)
 
 
 def align(image: Image, points: NDArray[np.float32], size: int) -> Image:
