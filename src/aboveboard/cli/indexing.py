@@ -43,7 +43,7 @@ from aboveboard.cli.common import (
     show_json,
 )
 from aboveboard.cli.folders import SUFFIXES, Photograph, Stored, Unreadable, gather, gather_stored
-from aboveboard.cli.pictures import SHORTCOMINGS, CollectionId, Draw, Quality, box_json, check_drawing, quality_text, save, short_place
+from aboveboard.cli.pictures import SHORTCOMINGS, CollectionId, Draw, Quality, box_json, check_drawing, save, short_place
 from aboveboard.errors import BadRequest, BadSample, Error, Exists, SampleTooLarge, SampleUnreachable, Unavailable, UnsupportedSample
 
 if TYPE_CHECKING:
@@ -427,13 +427,17 @@ def _place_and_quality(face: Face) -> dict[str, Any]:
     return {"box": box_json(face.box), "quality": face.unified}
 
 
+def _place_and_worth(face: Face) -> str:
+    return short_place(face) + ("" if face.unified is None else f"\nquality {face.unified:.0f}")
+
+
 def _show_indexed(photograph: Photograph, indexed: Indexed) -> None:
-    table = columns("face", "quality", "FaceId", "ExternalImageId")
+    table = columns("face", "FaceId", "ExternalImageId")
     for one in indexed.enrolled:
-        table.add_row(short_place(one.face), quality_text(one.face), one.face_id, photograph.external_image_id)
+        table.add_row(_place_and_worth(one.face), one.face_id, photograph.external_image_id)
     for face, lacks in indexed.failures_to_enrol:
         why = Text("not enrolled: " + ", ".join(SHORTCOMINGS[lack] for lack in lacks), "yellow")
-        table.add_row(short_place(face), quality_text(face), why, "")
+        table.add_row(_place_and_worth(face), why, "")
     if table.row_count:
         out().print(table)
 

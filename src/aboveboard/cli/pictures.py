@@ -339,11 +339,6 @@ def short_place(face: Face) -> str:
     return f"{face.size_px:.0f} px at {100 * face.box.left:.0f},{100 * face.box.top:.0f} %"
 
 
-def quality_text(face: Face) -> str:
-    """The unified quality, where the face has one."""
-    return "-" if face.unified is None else f"{face.unified:.0f}"
-
-
 def _beyond(calibration: Calibration | None, similarity: float) -> bool:
     return calibration is not None and calibration.extrapolated(similarity)
 
@@ -362,7 +357,7 @@ def _faces_table(faces: Sequence[tuple[Face, Sequence[Shortcoming]]]) -> Table:
             f"{face.confidence:.1f}",
             f"{pose.yaw:.0f}/{pose.pitch:.0f}/{pose.roll:.0f}",
             f"{quality.brightness:.0f}/{quality.sharpness:.0f}",
-            quality_text(face),
+            "-" if face.unified is None else f"{face.unified:.0f}",
             Text(f"no: {', '.join(SHORTCOMINGS[lack] for lack in lacks)}", "yellow") if lacks else Text("yes", "green"),
         )
     return table
