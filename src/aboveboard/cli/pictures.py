@@ -61,7 +61,7 @@ Quality = Annotated[Bar, typer.Option("--quality", help="The least quality of a 
 SHORTCOMINGS = {
     "small": "too small",
     "unsure": "perhaps no face",
-    "poor": "too poor to be matched",
+    "poor": "quality too low",
     "pose": "turned too far",
     "dark": "too dark",
     "blurred": "too blurred",
