@@ -115,6 +115,7 @@ CARD = {
     "training_data": "What is known of it.",
     "limits": "List of texts, shown when the pack is installed.",
     "calibration": "A calibration file beside the card; without one no similarity is answered.",
+    "quality": "A file beside the card: how likely a face is matched, by the length of its features; without one plain bars filter.",
     "detector.architecture": "`yunet` or `null`.",
     "detector.file": "File in the pack's folder; none for `null`.",
     "detector.sha256": "Of that file, checked at each load.",

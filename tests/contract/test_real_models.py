@@ -153,3 +153,15 @@ def test_faces_are_deleted_and_listed_as_on_the_null_pack(rekognition, photograp
     face = answer["FaceRecords"][0]["Face"]["FaceId"]
     assert rekognition.delete_faces(CollectionId="short-lived", FaceIds=[face])["DeletedFaces"] == [face]
     assert rekognition.list_faces(CollectionId="short-lived")["Faces"] == []
+
+
+def test_a_face_that_would_hardly_be_matched_is_left_out(rekognition, photographs):
+    """A portrait passes HIGH; blurred beyond recognition it has LOW_FACE_QUALITY and LOW_SHARPNESS, by AUTO already."""
+    rekognition.create_collection(CollectionId="quality")
+    image = cv2.imdecode(np.frombuffer(photographs["obama"], np.uint8), cv2.IMREAD_COLOR)
+    sharp = rekognition.index_faces(CollectionId="quality", Image={"Bytes": photographs["obama"]}, QualityFilter="HIGH", MaxFaces=1)
+    width = sharp["FaceRecords"][0]["Face"]["BoundingBox"]["Width"] * image.shape[1]
+    blurred = encoded(cv2.GaussianBlur(image, (0, 0), 0.07 * width), ".jpg")
+    answer = rekognition.index_faces(CollectionId="quality", Image={"Bytes": blurred})
+    assert answer["FaceRecords"] == []
+    assert answer["UnindexedFaces"][0]["Reasons"] == ["LOW_FACE_QUALITY", "LOW_SHARPNESS"]

@@ -114,7 +114,10 @@ class Attributes:
 
 @dataclass(frozen=True, slots=True)
 class Face:
-    """A face found in an image. `confidence` (0-100): certainty that the box holds a face; `size_px`: the box's shorter side."""
+    """A face found in an image. `confidence` (0-100): certainty that the box holds a face; `size_px`: the box's shorter side.
+
+    `unified`: its unified quality 0-100 (`biometrics.quality`); None where nobody asked or the pack has no fitted one.
+    """
 
     box: Box
     confidence: float
@@ -123,6 +126,7 @@ class Face:
     quality: Quality
     size_px: float
     attributes: Attributes = Attributes()
+    unified: float | None = None
 
 
 @dataclass(frozen=True, slots=True)

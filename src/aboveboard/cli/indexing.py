@@ -48,10 +48,11 @@ from aboveboard.errors import BadRequest, BadSample, Error, Exists, SampleTooLar
 
 if TYPE_CHECKING:
     from aboveboard.accountability.operators import Session
+    from aboveboard.biometrics.quality import UnifiedQuality
     from aboveboard.biometrics.vocabulary import Face
-    from aboveboard.service.analyse import Shortcoming
     from aboveboard.service.app import App
     from aboveboard.service.enrol import Indexed, Prepared
+    from aboveboard.service.quality import Shortcoming
     from aboveboard.storage.collections import Collection
 
 
@@ -78,7 +79,7 @@ REFUSALS = {
     "other_subject": "the face is another subject's",
     "ambiguous": "several faces of it were enrolled before, without a subject",
 }
-_UNITS = {"unsure": " % sure", "small": " px", "pose": " degrees", "dark": " of 100", "blurred": " of 100"}
+_UNITS = {"unsure": " % sure", "poor": " of 100", "small": " px", "pose": " degrees", "dark": " of 100", "blurred": " of 100"}
 _BATCH, _BATCH_SECONDS = 64, 0.5
 """Photographs stored in one transaction, and the longest that one of them waits for it."""
 _AHEAD = 2 * _BATCH
@@ -164,7 +165,7 @@ def index(
                     show_json(_outcome_json(photograph, outcome))
                 elif not several and not isinstance(outcome, Error):
                     _show_indexed(photograph, outcome)
-                if report and (reason := _reason(outcome, quality)):
+                if report and (reason := _reason(outcome, quality, app.models.quality)):
                     report.add(photograph, *reason)
                     report.flush()
                 if draw and not isinstance(outcome, Error) and not outcome.is_known:
@@ -377,7 +378,7 @@ def _stored(
     yield from flushed()
 
 
-def _reason(outcome: Indexed | Error, bar: str) -> tuple[str, str] | None:
+def _reason(outcome: Indexed | Error, bar: str, fitted: UnifiedQuality | None) -> tuple[str, str] | None:
     """Why a photograph was not enrolled, or not all of it, by its code and in words; None where it was."""
     if isinstance(outcome, Error):
         return next(code for kind, code in _CODES if isinstance(outcome, kind)), outcome.message
@@ -385,20 +386,20 @@ def _reason(outcome: Indexed | Error, bar: str) -> tuple[str, str] | None:
         return outcome.refused, REFUSALS[outcome.refused]
     if not outcome.failures_to_enrol:
         return None if outcome.enrolled or outcome.is_known else ("no_face", "no face was found")
-    texts = list(dict.fromkeys(_lack_text(face, lacks[0], bar) for face, lacks in outcome.failures_to_enrol))
+    texts = list(dict.fromkeys(_lack_text(face, lacks[0], bar, fitted) for face, lacks in outcome.failures_to_enrol))
     if outcome.enrolled:
         return "partly", f"enrolled {_count(len(outcome.enrolled), 'face')}, and not: {_listed(texts)}"
     return "ambiguous" if outcome.failures_to_enrol[0][1][0] == "ambiguous" else "low_quality", _listed(texts)
 
 
-def _lack_text(face: Face, lack: Shortcoming, bar: str) -> str:
+def _lack_text(face: Face, lack: Shortcoming, bar: str, fitted: UnifiedQuality | None) -> str:
     """What a face lacks, with the measure and its bound."""
-    from aboveboard.service import analyse
+    from aboveboard.service.quality import bounds, measured
 
     text = SHORTCOMINGS[lack]
     if lack in _UNITS:
         side = "at most" if lack == "pose" else "at least"
-        text += f" ({analyse.measured(face)[lack]:.1f}{_UNITS[lack]}, {side} {analyse.bounds(bar)[lack]:g})"
+        text += f" ({measured(face)[lack]:.1f}{_UNITS[lack]}, {side} {bounds(bar, fitted)[lack]:g})"
     return text
 
 
@@ -417,17 +418,26 @@ def _outcome_json(photograph: Photograph, outcome: Indexed | Error) -> dict[str,
     return {
         **document,
         "status": _status(outcome),
-        "faces": [{"face_id": one.face_id, "is_new": one.is_new, "box": box_json(one.face.box)} for one in outcome.enrolled],
-        "failures_to_enrol": [{"reasons": list(lacks), "box": box_json(face.box)} for face, lacks in outcome.failures_to_enrol],
+        "faces": [{"face_id": one.face_id, "is_new": one.is_new, **_place_and_quality(one.face)} for one in outcome.enrolled],
+        "failures_to_enrol": [{"reasons": list(lacks), **_place_and_quality(face)} for face, lacks in outcome.failures_to_enrol],
     }
+
+
+def _place_and_quality(face: Face) -> dict[str, Any]:
+    return {"box": box_json(face.box), "quality": face.unified}
+
+
+def _place_and_worth(face: Face) -> str:
+    return short_place(face) + ("" if face.unified is None else f"\nquality {face.unified:.0f}")
 
 
 def _show_indexed(photograph: Photograph, indexed: Indexed) -> None:
     table = columns("face", "FaceId", "ExternalImageId")
     for one in indexed.enrolled:
-        table.add_row(short_place(one.face), one.face_id, photograph.external_image_id)
+        table.add_row(_place_and_worth(one.face), one.face_id, photograph.external_image_id)
     for face, lacks in indexed.failures_to_enrol:
-        table.add_row(short_place(face), Text("not enrolled: " + ", ".join(SHORTCOMINGS[lack] for lack in lacks), "yellow"), "")
+        why = Text("not enrolled: " + ", ".join(SHORTCOMINGS[lack] for lack in lacks), "yellow")
+        table.add_row(_place_and_worth(face), why, "")
     if table.row_count:
         out().print(table)
 

@@ -42,6 +42,7 @@ if TYPE_CHECKING:
     from aboveboard.biometrics.calibration import Calibration
     from aboveboard.service.app import App
     from aboveboard.service.identify import Searched
+    from aboveboard.service.quality import Shortcoming
 
 Bar = Literal["NONE", "AUTO", "LOW", "MEDIUM", "HIGH"]
 Pictures = Annotated[
@@ -60,6 +61,7 @@ Quality = Annotated[Bar, typer.Option("--quality", help="The least quality of a 
 SHORTCOMINGS = {
     "small": "too small",
     "unsure": "perhaps no face",
+    "poor": "quality too low",
     "pose": "turned too far",
     "dark": "too dark",
     "blurred": "too blurred",
@@ -90,30 +92,28 @@ def detect(
     check_drawing(draw, photographs)
     details = attributes.wanted(names)
     app, session = open_as(data, operator)
-    from aboveboard.service import analyse
+    from aboveboard.service import analyse, quality
 
     if missing := analyse.not_assessed(app, details):
         typer.echo(f"note: not told here: {', '.join(missing)}{_mend(app)}", err=True)
     several = len(photographs) > 1
-    overview = columns("photograph", "faces", "largest face")
+    overview = columns("photograph", "faces", "largest face", "would enrol")
     faces_found, readable = 0, 0
     with counted("detecting", len(photographs)) as done:
         for i, photograph in enumerate(photographs, 1):
             with taken(photograph, as_json) as content:
-                found = analyse.detect(app, session, content(app), details)
+                found = analyse.detect(app, session, content(app), details, assessed=True)
                 readable += 1
                 faces_found += len(found)
-                faces = [(face, analyse.shortcoming(face, "AUTO")) for face in found]
+                faces = [(face, quality.lacks(face, "AUTO", app.models.quality)) for face in found]
                 if as_json:
-                    lacks: list[dict[str, Any]] = [{**face_json(face), "shortcoming": lack} for face, lack in faces]
-                    show_json({"photograph": printable(photograph.name), "faces": lacks})
+                    shown: list[dict[str, Any]] = [{**face_json(face), "shortcomings": list(lacks)} for face, lacks in faces]
+                    show_json({"photograph": printable(photograph.name), "faces": shown})
                 elif several:
-                    overview.add_row(printable(photograph.name), str(len(faces)), f"{faces[0][0].size_px:.0f} px" if faces else "")
+                    good = str(sum(not lacks for _, lacks in faces))
+                    overview.add_row(printable(photograph.name), str(len(faces)), f"{faces[0][0].size_px:.0f} px" if faces else "", good)
                 else:
-                    for table in (
-                        _faces_table([(face, "" if lack is None else SHORTCOMINGS[lack]) for face, lack in faces]),
-                        *attributes.tables(found),
-                    ):
+                    for table in (_faces_table(faces), *attributes.tables(found)):
                         out().print(table)
                 if draw:
                     marks = [(face, (str(i),), None) for i, face in enumerate(found, 1)]
@@ -319,7 +319,7 @@ def face_json(face: Face) -> dict[str, Any]:
         "confidence": face.confidence,
         "landmarks": [{"name": mark.name, "x": mark.x, "y": mark.y} for mark in face.landmarks],
         "pose": {"roll": face.pose.roll, "yaw": face.pose.yaw, "pitch": face.pose.pitch},
-        "quality": {"brightness": face.quality.brightness, "sharpness": face.quality.sharpness},
+        "quality": {"brightness": face.quality.brightness, "sharpness": face.quality.sharpness, "unified": face.unified},
         "size_px": face.size_px,
         "attributes": attributes.as_json(face.attributes),
     }
@@ -347,9 +347,9 @@ def _similarity(similarity: float, calibration: Calibration | None) -> Text:
     return Text(basis.similarity_text(similarity, calibration), "bold green", justify="right")
 
 
-def _faces_table(faces: Sequence[tuple[Face, str]]) -> Table:
-    table = columns("#", "face", "confidence", "yaw/pitch/roll", "light/sharp", "would enrol")
-    for i, (face, lack) in enumerate(faces, 1):
+def _faces_table(faces: Sequence[tuple[Face, Sequence[Shortcoming]]]) -> Table:
+    table = columns("#", "face", "confidence", "yaw/pitch/roll", "light/sharp", "quality", "would enrol")
+    for i, (face, lacks) in enumerate(faces, 1):
         pose, quality = face.pose, face.quality
         table.add_row(
             str(i),
@@ -357,7 +357,8 @@ def _faces_table(faces: Sequence[tuple[Face, str]]) -> Table:
             f"{face.confidence:.1f}",
             f"{pose.yaw:.0f}/{pose.pitch:.0f}/{pose.roll:.0f}",
             f"{quality.brightness:.0f}/{quality.sharpness:.0f}",
-            Text(f"no: {lack}", "yellow") if lack else Text("yes", "green"),
+            "-" if face.unified is None else f"{face.unified:.0f}",
+            Text(f"no: {', '.join(SHORTCOMINGS[lack] for lack in lacks)}", "yellow") if lacks else Text("yes", "green"),
         )
     return table
 

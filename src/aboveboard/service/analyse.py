@@ -2,50 +2,30 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
-from typing import Literal
 
 import numpy as np
 
 from aboveboard.accountability.operators import Session
 from aboveboard.biometrics.vocabulary import ATTRIBUTES, AttributeName, Box, Face, Landmark, Template
 from aboveboard.errors import BadRequest, NoFace
-from aboveboard.service import samples
+from aboveboard.service import quality, samples
 from aboveboard.service.app import App
+from aboveboard.service.quality import Shortcoming
 from aboveboard.service.samples import Sample
 from aboveboard.vision import measures, media
 from aboveboard.vision.attributes import Reading
 from aboveboard.vision.detector import LANDMARK_NAMES, Detection
+from aboveboard.vision.packs import Models
+from aboveboard.vision.recogniser import Features
 
 SMALLEST_SIDE = 80
 """An image with a shorter side is refused (Amazon Rekognition's limit)."""
 MOST_FACES = 100
 """Faces answered per image, largest first (Amazon Rekognition's limit)."""
-
-Shortcoming = Literal["small", "unsure", "pose", "dark", "blurred", "crowded", "no_template", "ambiguous", "bystander"]
-"""Why a face is not enrolled or not searched."""
-
-
-@dataclass(frozen=True, slots=True)
-class Bar:
-    """The least that a face must have: box side in px, detector confidence 0-100, degrees of yaw or pitch, brightness, sharpness."""
-
-    size_px: float
-    confidence: float
-    turn_degrees: float
-    brightness: float
-    sharpness: float
-
-
-BARS = {
-    "LOW": Bar(20, 65, 75, 8, 3),
-    "MEDIUM": Bar(36, 75, 55, 15, 10),
-    "HIGH": Bar(60, 85, 40, 20, 25),
-}
-BARS["AUTO"] = BARS["LOW"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,11 +44,12 @@ ALL = Details(frozenset(ATTRIBUTES), mesh=True)
 class Found:
     """A detected face and the upright image it lies in, both to be left behind with the block of `faces`: keep `face`.
 
-    `face`, with its measures, is worked out when somebody asks for it.
+    `face`, with its measures, and `features`, which costs most, are worked out when somebody asks for them, once.
     """
 
     image: media.Image
     detection: Detection
+    models: Models
     reading: Reading = Reading()
 
     @property
@@ -98,12 +79,31 @@ class Found:
             attributes=self.reading.attributes,
         )
 
+    @cached_property
+    def features(self) -> Features:
+        return self.models.recogniser.embed(self.image, self.detection.points)
 
-def detect(app: App, session: Session, sample: Sample, details: Details = DEFAULT) -> list[Face]:
-    """The faces of a photograph, largest first, at most 100. Raises BadSample, or Refused for an operator without a role."""
+    @cached_property
+    def assessed(self) -> Face:
+        """The face with its unified quality, where the pack has a fitted one."""
+        fitted = self.models.quality
+        return self.face if fitted is None else replace(self.face, unified=fitted.score(self.features.norm))
+
+    def lacks(self, bar: str) -> tuple[Shortcoming, ...]:
+        """What it lacks to pass a quality bar, the gravest first; of a face that is perhaps none no features are made."""
+        lacking = quality.lacks(self.face, bar, None)
+        is_settled = bar == "NONE" or self.models.quality is None or lacking == ("unsure",)
+        return lacking if is_settled else quality.lacks(self.assessed, bar, self.models.quality)
+
+
+def detect(app: App, session: Session, sample: Sample, details: Details = DEFAULT, *, assessed: bool = False) -> list[Face]:
+    """The faces of a photograph, largest first, at most 100, with their unified quality if they are to be `assessed`.
+
+    Raises BadSample, or Refused for an operator without a role.
+    """
     app.gate.authorise(session, "detect")
     with faces(app, samples.read(app, session, "detect", sample), details) as seen:
-        return [one.face for one in seen]
+        return [one.assessed if assessed else one.face for one in seen]
 
 
 @contextmanager
@@ -131,9 +131,9 @@ def found(app: App, image: media.Image, details: Details = DEFAULT) -> list[Foun
     detections = sorted(app.models.detector.detect(image), key=lambda one: -float(one.box[2] * one.box[3]))[:MOST_FACES]
     reader = app.attributes.reader() if details != DEFAULT else None
     if reader is None:
-        return [Found(image, detection) for detection in detections]
+        return [Found(image, detection, app.models) for detection in detections]
     readings = reader.read(image, detections, details.attributes, mesh=details.mesh)
-    return [Found(image, detection, reading) for detection, reading in zip(detections, readings, strict=True)]
+    return [Found(image, detection, app.models, reading) for detection, reading in zip(detections, readings, strict=True)]
 
 
 def not_assessed(app: App, details: Details) -> list[AttributeName]:
@@ -151,52 +151,21 @@ def probe(app: App, data: bytes, bar: str, whose: str) -> tuple[Face, Template]:
 
 def largest(candidates: Sequence[Found], bar: str, whose: str) -> Found:
     """The largest face that passes the bar (NONE for any); raises NoFace where there is none."""
-    passing = passing_bar(candidates, bar)
-    if not passing:
+    passing = next(passing_bar(candidates, bar), None)
+    if passing is None:
         raise NoFace(f"There are no faces in {whose}. Should be at least 1." if not candidates else
                          f"There are no faces in {whose} that pass the quality filter {bar}. Should be at least 1.")  # fmt: skip
-    return passing[0]
+    return passing
 
 
-def passing_bar(candidates: Sequence[Found], bar: str) -> list[Found]:
-    """The faces that pass a quality bar; with NONE all, without measuring them."""
-    return [found for found in candidates if bar == "NONE" or shortcoming(found.face, bar) is None]
-
-
-def shortcoming(face: Face, bar: str) -> Shortcoming | None:
-    """What a face lacks to pass a quality bar (NONE, AUTO, LOW, MEDIUM or HIGH), the gravest first."""
-    if bar == "NONE":
-        return None
-    least = bounds(bar)
-    return next((lack for lack, value in measured(face).items() if (value > least[lack] if lack == "pose" else value < least[lack])), None)
-
-
-def measured(face: Face) -> dict[Shortcoming, float]:
-    """What each bound of a quality bar is held against, in the units of Bar, the gravest first."""
-    return {
-        "unsure": face.confidence,
-        "small": face.size_px,
-        "pose": max(abs(face.pose.yaw), abs(face.pose.pitch)),
-        "dark": face.quality.brightness,
-        "blurred": face.quality.sharpness,
-    }
-
-
-def bounds(bar: str) -> dict[Shortcoming, float]:
-    """The bounds of a quality bar: the most for the pose, the least for everything else."""
-    least = BARS[bar]
-    return {
-        "unsure": least.confidence,
-        "small": least.size_px,
-        "pose": least.turn_degrees,
-        "dark": least.brightness,
-        "blurred": least.sharpness,
-    }
+def passing_bar(candidates: Iterable[Found], bar: str) -> Iterator[Found]:
+    """The faces that pass a quality bar, each looked at when it is asked for; with NONE all."""
+    return (found for found in candidates if not found.lacks(bar))
 
 
 def template(app: App, found: Found) -> Template:
     """The template of a found face; raises BadRequest where the recogniser gives features without a direction."""
-    vector = app.models.recogniser.features(found.image, found.detection.points)
+    vector = found.features.vector
     if not np.isfinite(vector).all() or not vector.any():
         raise BadRequest("the recogniser makes no template of this face; use another photograph")
     return Template(vector, app.models.card.model_version)

@@ -14,9 +14,10 @@ from aboveboard.accountability.operators import Session
 from aboveboard.biometrics.places import paired
 from aboveboard.biometrics.vocabulary import Face, Template
 from aboveboard.errors import BadRequest
-from aboveboard.service import analyse, samples
-from aboveboard.service.analyse import Found, Shortcoming
+from aboveboard.service import analyse, quality, samples
+from aboveboard.service.analyse import Found
 from aboveboard.service.app import App
+from aboveboard.service.quality import Shortcoming
 from aboveboard.service.samples import Sample
 from aboveboard.storage.collections import Collection, FaceRow, Record
 from aboveboard.storage.subjects import MOST_FACES
@@ -62,7 +63,7 @@ class Indexed:
     """
 
     enrolled: tuple[Enrolled, ...]
-    failures_to_enrol: tuple[tuple[Face, tuple[Shortcoming, ...]], ...]
+    failures_to_enrol: tuple[_Failed, ...]
     model_version: str
     is_known: bool = False
     refused: Refusal | None = None
@@ -75,7 +76,7 @@ class Prepared:
     image_id: str
     label: Label
     made: tuple[tuple[str, Face, Template], ...]
-    failed: tuple[tuple[Face, tuple[Shortcoming, ...]], ...]
+    failed: tuple[_Failed, ...]
     is_known: bool = False
 
     @property
@@ -128,7 +129,7 @@ def prepare(
         chosen, failed = _choose(found, most, bar) if label.subject is None else _only(found, bar)
         for one in chosen:
             try:
-                made.append((_face_id(app, image_id, one.face), one.face, analyse.template(app, one)))
+                made.append((_face_id(app, image_id, one.face), one.assessed, analyse.template(app, one)))
             except BadRequest:
                 failed.append((one.face, ("no_template",)))
     return Prepared(image_id, label, tuple(made), tuple(failed))
@@ -262,30 +263,41 @@ def _uuid(mark: bytes) -> str:
 
 
 def _choose(found: Sequence[Found], most: int, bar: str) -> tuple[list[Found], list[_Failed]]:
-    failed: list[_Failed] = []
-    passing = []
+    """The faces to enrol, at most so many, and why the others are not: those of low quality go first, then the smallest.
+
+    Largest first, so that where enough good ones are found the rest is not looked at.
+    """
+    good, low, failed = list[Found](), list[Found](), list[_Failed]()
     for one in found:
-        lack = analyse.shortcoming(one.face, bar)
-        if lack is None:
-            passing.append(one)
+        if len(good) == most:
+            failed.append((one.face, ("crowded",)))
+        elif lacks := one.lacks(bar):
+            failed.append((one.assessed if "poor" in lacks else one.face, lacks))
+        elif one.lacks("AUTO"):
+            low.append(one)
         else:
-            failed.append((one.face, (lack,)))
-    kept = sorted(passing, key=lambda one: (analyse.shortcoming(one.face, "AUTO") is not None, -one.face.box.area))[:most]
-    chosen = [one for one in passing if any(one is other for other in kept)]
-    failed += [(one.face, ("crowded",)) for one in passing if not any(one is other for other in kept)]
-    failed.sort(key=lambda one: -one[0].box.area)
-    return chosen, failed
+            good.append(one)
+    low.sort(key=lambda one: -(one.assessed.unified or 0.0))
+    chosen = good + low[: most - len(good)]
+    failed += [(one.face, ("crowded",)) for one in low[most - len(good) :]]
+    return sorted(chosen, key=_area), sorted(failed, key=lambda one: -one[0].box.area)
 
 
-def _only(found: Sequence[Found], bar: str) -> tuple[list[Found], list[tuple[Face, tuple[Shortcoming, ...]]]]:
+def _only(found: Sequence[Found], bar: str) -> tuple[list[Found], list[_Failed]]:
     """The face that a photograph of one subject shows: its largest, unless another one is nearly as large or it is not good enough."""
-    faces = [one for one in found if analyse.shortcoming(one.face, bar) != "unsure"]
-    failed: list[tuple[Face, tuple[Shortcoming, ...]]] = [
-        (one.face, ("unsure",)) for one in found if not any(one is face for face in faces)
-    ]
+    faces = [one for one in found if not _is_unsure(one, bar)]
+    failed: list[_Failed] = [(one.face, ("unsure",)) for one in found if _is_unsure(one, bar)]
     if len(faces) > 1 and faces[1].face.box.area >= RIVAL * faces[0].face.box.area:
         return [], [(one.face, ("ambiguous",)) for one in faces] + failed
     failed = [(one.face, ("bystander",)) for one in faces[1:]] + failed
-    if faces and (lack := analyse.shortcoming(faces[0].face, bar)):
-        return [], [(faces[0].face, (lack,)), *failed]
+    if faces and (lacks := faces[0].lacks(bar)):
+        return [], [(faces[0].assessed, lacks), *failed]
     return faces[:1], failed
+
+
+def _is_unsure(one: Found, bar: str) -> bool:
+    return quality.lacks(one.face, bar, None) == ("unsure",)
+
+
+def _area(one: Found) -> float:
+    return -one.face.box.area

@@ -11,12 +11,16 @@ from aboveboard.errors import BadRequest
 from aboveboard.service import analyse, samples
 from aboveboard.service.app import App
 from aboveboard.service.galleries import only_for_enrollers
+from aboveboard.service.quality import Shortcoming
 from aboveboard.service.samples import Sample
 from aboveboard.storage.collections import Collection, FaceRow
 from aboveboard.storage.subjects import SubjectRow
 
 DEFAULT_CANDIDATES = 80
 """The length of a candidate list where none was asked for; Amazon documents no default."""
+
+Other = tuple[Face, tuple[Shortcoming, ...]]
+"""A face that was not searched for, and what it lacks; () where it is only smaller than the one that was."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,12 +49,13 @@ class Searched:
 class SearchedSubjects:
     """People who are candidates, best first, with their rows; `candidates` is None where there was nothing to compare.
 
-    `probe` is the photograph's face that was searched for, `others` the rest. Where identities are withheld, rows carry no id.
+    `probe` is the photograph's face that was searched for, `others` the rest, with what each lacks. Where identities are withheld, rows
+    carry no id.
     """
 
     audit_id: str
     probe: Face | None
-    others: tuple[Face, ...]
+    others: tuple[Other, ...]
     candidates: Candidates | None
     rows: tuple[tuple[Candidate, SubjectRow], ...]
 
@@ -125,11 +130,14 @@ def subjects_by_image(
     return SearchedSubjects(candidates.audit_id, probe[0], others, candidates, _subjects(app, collection, candidates))
 
 
-def _probe_and_others(app: App, data: bytes, bar: str) -> tuple[tuple[Face, Template] | None, tuple[Face, ...]]:
+def _probe_and_others(app: App, data: bytes, bar: str) -> tuple[tuple[Face, Template] | None, tuple[Other, ...]]:
     with analyse.faces(app, data) as found:
-        chosen = next(iter(analyse.passing_bar(found, bar)), None)
+        place, chosen = next(((i, one) for i, one in enumerate(found) if not one.lacks(bar)), (len(found), None))
         probe = (chosen.face, analyse.template(app, chosen)) if chosen else None
-        return probe, tuple(one.face for one in found if one is not chosen)
+        # What is smaller than the chosen one is not searched for because it is smaller; nothing else is asked of it.
+        others: list[Other] = [(one.face, one.lacks(bar)) for one in found[:place]]
+        others += [(one.face, ()) for one in found[place + 1 :]]
+        return probe, tuple(others)
 
 
 def subjects_by_face(

@@ -40,6 +40,8 @@ def quality(image: Image, box: NDArray[np.float32]) -> Quality:
     x, y, w, h = (int(side) for side in box)
     left, top = min(max(x, 0), width - 1), min(max(y, 0), height - 1)
     face = image[top : max(y + h, top + 1), left : max(x + w, left + 1)]
-    grey = cv2.cvtColor(cv2.resize(face, (80, 104), interpolation=cv2.INTER_AREA), cv2.COLOR_BGR2GRAY)
+    # By area a small face would get the edges of its pixels, and look sharper than a large one.
+    way = cv2.INTER_AREA if face.shape[0] > 104 else cv2.INTER_LINEAR
+    grey = cv2.cvtColor(cv2.resize(face, (80, 104), interpolation=way), cv2.COLOR_BGR2GRAY)
     _, deviation = cv2.meanStdDev(cv2.Laplacian(grey, cv2.CV_16S))
     return Quality(cv2.mean(grey)[0] / 2.55, 100 * (1 - math.exp(-(float(deviation[0, 0]) ** 2) / 400)))

@@ -95,11 +95,12 @@ class _About:
 
 @dataclass(frozen=True)
 class Card(_About):
-    """A face pack's card. `calibration` names a file beside the card."""
+    """A face pack's card. `calibration` and `quality` name files beside the card, or ones that ship."""
 
     detector: DetectorCard
     recogniser: RecogniserCard
     calibration: str = ""
+    quality: str = ""
     kind: ClassVar[Kind] = Kind("a", "face", "pack")
 
     @property
@@ -205,7 +206,7 @@ def beside(card: AnyCard) -> tuple[str, ...]:
         case AttributeCard():
             return (card.fitted,)
         case Card():
-            return (card.calibration,)
+            return (card.calibration, card.quality)
 
 
 def _check_input(part: LabellerCard | BoxesCard, where: str) -> None:

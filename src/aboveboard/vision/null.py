@@ -30,6 +30,7 @@ from aboveboard.vision.attributes import Reading
 from aboveboard.vision.detector import Detection
 from aboveboard.vision.media import Image
 from aboveboard.vision.mesh import LANDMARKS
+from aboveboard.vision.recogniser import Features
 
 CELLS = 8
 _POINTS = np.array([[0.3, 0.4], [0.7, 0.4], [0.5, 0.6], [0.35, 0.8], [0.65, 0.8]], np.float32)
@@ -72,6 +73,9 @@ class NullRecogniser:
     dimensions = CELLS * CELLS
 
     def features(self, image: Image, points: NDArray[np.float32]) -> Vector:
+        return self.embed(image, points).vector
+
+    def embed(self, image: Image, points: NDArray[np.float32]) -> Features:
         span = np.array([points[1, 0] - points[0, 0], points[3, 1] - points[0, 1]]) / 0.4
         corner = points[0] - _POINTS[0] * span
         edge = max(2, int(span[0]) // 12)
@@ -81,7 +85,7 @@ class NullRecogniser:
         cells -= cells.mean()
         length = float(np.linalg.norm(cells))
         # A plain board has no identity; what remains of it is rounding.
-        return np.asarray(cells / length if length > 1e-6 else np.zeros_like(cells), np.float32)
+        return Features(np.asarray(cells / length if length > 1e-6 else np.zeros_like(cells), np.float32), length)
 
 
 class NullAttributes:

@@ -11,6 +11,7 @@ from typing import TypeVar
 import numpy as np
 
 from aboveboard.biometrics.calibration import Calibration
+from aboveboard.biometrics.quality import UnifiedQuality
 from aboveboard.errors import BadRequest, NoSuch, Refused, Unavailable
 from aboveboard.vision import attributes, conversion, null, registry, session
 from aboveboard.vision.attributes import AttributeReader
@@ -21,16 +22,21 @@ from aboveboard.vision.model_cards import AnyCard, AttributeCard, Card, LabelCar
 from aboveboard.vision.recogniser import Embedder, Recogniser
 
 C = TypeVar("C", Card, LabelCard, AttributeCard)
+F = TypeVar("F", Calibration, UnifiedQuality)
 
 
 @dataclass(frozen=True)
 class Models:
-    """A loaded face pack: what the services compute with. `calibration` is None where the pack has none: then it answers no similarity."""
+    """A loaded face pack: what the services compute with. `calibration` is None where the pack has none: then it answers no similarity.
+
+    `quality` is None where none was fitted: then faces are filtered by plain bars.
+    """
 
     card: Card
     detector: Detector
     recogniser: Recogniser
     calibration: Calibration | None
+    quality: UnifiedQuality | None = None
 
 
 @dataclass(frozen=True)
@@ -139,10 +145,22 @@ class PackFolder:
                     raise Unavailable(f"{file.name} of pack '{pack}': {error}") from error
         return None
 
+    def quality(self, card: Card) -> UnifiedQuality | None:
+        """The fitted quality that a card names: the installed file, else the shipped one."""
+        if not card.quality:
+            return None
+        for file in (self.folder / card.id / card.quality, _shipped("fitted") / card.quality):
+            if file.is_file():
+                try:
+                    return _matching(UnifiedQuality.from_json(file.read_text()), card)
+                except ValueError as error:
+                    raise Unavailable(f"{file.name} of pack '{card.id}': {error}") from error
+        raise Unavailable(f"the quality file {card.quality} of the pack '{card.id}' is missing; install the pack again")
+
     def load(self, pack: str) -> Models:
         """Open a face pack's models. Raises Unavailable where a file is missing or differs from its card."""
         card = self.face_card(pack)
-        return Models(card, self._detector(card), self._recogniser(card), self.calibration(pack))
+        return Models(card, self._detector(card), self._recogniser(card), self.calibration(pack), self.quality(card))
 
     def load_labels(self, pack: str) -> LabelModels:
         """Open a label pack's model and taxonomy; raises as `load`, or BadRequest where they do not fit together."""
@@ -271,6 +289,8 @@ def _checked_beside(file: Path, card: AnyCard) -> bytes:
     try:
         text = file.read_text(encoding="utf-8")
         match card:
+            case Card() if file.name == card.quality:
+                _matching(UnifiedQuality.from_json(text), card)
             case Card():
                 _matching(Calibration.from_json(text), card)
             case LabelCard():
@@ -282,10 +302,10 @@ def _checked_beside(file: Path, card: AnyCard) -> bytes:
     return text.encode()
 
 
-def _matching(calibration: Calibration, card: Card) -> Calibration:
-    if calibration.model_version != card.model_version:
-        raise ValueError(f"it was made for model version {calibration.model_version}, the card says {card.model_version}")
-    return calibration
+def _matching(made: F, card: Card) -> F:
+    if made.model_version != card.model_version:
+        raise ValueError(f"it was made for model version {made.model_version}, the card says {card.model_version}")
+    return made
 
 
 def _shipped(folder: str, package: str = "aboveboard.vision") -> Path:

@@ -18,11 +18,21 @@ ARCFACE_POINTS = np.array([[38.2946, 51.6963], [73.5318, 51.5014], [56.0252, 71.
 """Where the five landmarks lie in a 112 x 112 crop (Deng et al., "ArcFace", 2019)."""
 
 
+@dataclass(frozen=True, slots=True)
+class Features:
+    """Unit features (d,) of a face, and the length that they had before: short where the network cannot make much of the face."""
+
+    vector: Vector
+    norm: float
+
+
 class Recogniser(Protocol):
-    """What turns a face of an upright BGR image into unit features (d,)."""
+    """What turns a face of an upright BGR image into features."""
 
     @property
     def dimensions(self) -> int: ...
+
+    def embed(self, image: Image, points: NDArray[np.float32]) -> Features: ...
 
     def features(self, image: Image, points: NDArray[np.float32]) -> Vector: ...
 
@@ -43,6 +53,9 @@ class Embedder:
     scale: float
 
     def features(self, image: Image, points: NDArray[np.float32]) -> Vector:
+        return self.embed(image, points).vector
+
+    def embed(self, image: Image, points: NDArray[np.float32]) -> Features:
         crop = align(image, points, self.size)
         planes = cv2.split(crop)[:: -1 if self.colour == "RGB" else 1]
         blob = np.array([planes], np.float32)
@@ -50,7 +63,8 @@ class Embedder:
             blob = (blob - np.float32(self.mean)) * np.float32(self.scale)
         output = self.session.run(None, {self.input: blob})[0]
         vector = np.asarray(output, np.float64).reshape(-1)
-        return (vector / max(float(np.linalg.norm(vector)), 1e-12)).astype(np.float32)
+        norm = float(np.linalg.norm(vector))
+        return Features((vector / max(norm, 1e-12)).astype(np.float32), norm)
 
 
 def align(image: Image, points: NDArray[np.float32], size: int) -> Image:

@@ -99,7 +99,7 @@ def test_detect(run: Callable[..., Result], photographs: Path, tmp_path: Path) -
     assert found["photograph"] == "bob.jpg"
     assert face["size_px"] == pytest.approx(96, abs=2)
     assert len(face["landmarks"]) == 30
-    assert face["shortcoming"] is None
+    assert face["shortcomings"] == []
     drawn = tmp_path / "drawn.jpg"
     run("detect", bob, "--draw", drawn)
     assert min(cv2.imread(str(drawn)).shape[:2]) >= 700, "a small photograph is enlarged, so that its words can be read"

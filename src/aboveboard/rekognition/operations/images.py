@@ -12,10 +12,12 @@ from aboveboard.rekognition import shapes
 from aboveboard.rekognition.operations import Answer, basis_headers, candidates_headers, operation
 from aboveboard.service import analyse, enrol, identify
 from aboveboard.service.app import App
+from aboveboard.service.quality import Shortcoming
 from aboveboard.service.samples import Sample, Stored
 from aboveboard.storage.collections import FaceRow
 
-REASONS: Mapping[analyse.Shortcoming, shapes.Reason] = {
+REASONS: Mapping[Shortcoming, shapes.Reason] = {
+    "poor": "LOW_FACE_QUALITY",
     "small": "SMALL_BOUNDING_BOX",
     "unsure": "LOW_CONFIDENCE",
     "pose": "EXTREME_POSE",

@@ -9,7 +9,7 @@ from aboveboard.errors import BadRequest
 from aboveboard.rekognition import pages, shapes
 from aboveboard.rekognition.operations import Answer, basis_headers, candidates_headers, operation
 from aboveboard.rekognition.operations.images import REASONS, face_detail, sample
-from aboveboard.service import analyse, galleries, identify, subjects
+from aboveboard.service import galleries, identify, subjects
 from aboveboard.service.app import App
 from aboveboard.service.identify import SearchedSubjects
 from aboveboard.storage.subjects import SubjectRow
@@ -96,7 +96,6 @@ def search_users(app: App, session: Session, request: shapes.SearchUsersRequest)
 
 @operation("SearchUsersByImage")
 def search_users_by_image(app: App, session: Session, request: shapes.SearchUsersByImageRequest) -> Answer:
-    bar = request.get("QualityFilter", "NONE")
     searched = identify.subjects_by_image(
         app,
         session,
@@ -104,13 +103,14 @@ def search_users_by_image(app: App, session: Session, request: shapes.SearchUser
         sample(request["Image"]),
         request.get("UserMatchThreshold"),
         request.get("MaxUsers", identify.DEFAULT_CANDIDATES),
-        bar,
+        request.get("QualityFilter", "NONE"),
     )
     body: shapes.SearchUsersByImageResponse = {
         "UserMatches": _user_matches(searched),
         "FaceModelVersion": app.models.card.model_version,
         "UnsearchedFaces": [
-            {"FaceDetails": face_detail(one), "Reasons": [_unsearched(analyse.shortcoming(one, bar))]} for one in searched.others
+            {"FaceDetails": face_detail(one), "Reasons": [REASONS[lack] for lack in lacks] or ["FACE_NOT_LARGEST"]}
+            for one, lacks in searched.others
         ],
     }
     if searched.probe is not None:
@@ -137,10 +137,6 @@ def _matched_user(row: SubjectRow) -> shapes.MatchedUser:
     if row.subject_id:
         user["UserId"] = row.subject_id
     return user
-
-
-def _unsearched(lack: analyse.Shortcoming | None) -> shapes.UnsearchedFaceReason:
-    return "FACE_NOT_LARGEST" if lack is None else REASONS[lack]
 
 
 def _unassociated(failure: subjects.Failure) -> shapes.UnsuccessfulFaceAssociation:
