@@ -18,6 +18,7 @@ from aboveboard.cli import (
     common,
     demo,
     deployment,
+    detecting,
     distribution,
     evaluating,
     indexing,
@@ -46,7 +47,7 @@ app = typer.Typer(
 )
 app.command("demo")(demo.demo)
 app.command("serve")(serve.serve)
-app.command("detect")(pictures.detect)
+app.command("detect")(detecting.detect)
 app.command("labels")(labels.labels)
 app.command("compare")(pictures.compare)
 app.command("index")(indexing.index)

@@ -1,4 +1,4 @@
-"""Verbs that look at photographs: detect, compare, search; and what they share with the verb index."""
+"""Verbs that compare photographs: compare, search; and what they share with detect and index."""
 
 from __future__ import annotations
 
@@ -42,7 +42,6 @@ if TYPE_CHECKING:
     from aboveboard.biometrics.calibration import Calibration
     from aboveboard.service.app import App
     from aboveboard.service.identify import Searched
-    from aboveboard.service.quality import Shortcoming
 
 Bar = Literal["NONE", "AUTO", "LOW", "MEDIUM", "HIGH"]
 Pictures = Annotated[
@@ -71,59 +70,6 @@ SHORTCOMINGS = {
     "bystander": "not the largest face",
 }
 WITHHELD = "withheld until reviewed"
-
-
-def detect(
-    paths: Pictures,
-    names: Annotated[
-        str, typer.Option("--attributes", metavar="NAMES", help="Attributes to tell: all, none, or names with commas between them.")
-    ] = "all",
-    data: Data = None,
-    operator: OperatorName = "",
-    as_json: Json = False,
-    draw: Draw = None,
-) -> None:
-    """Find the faces of photographs: boxes, landmarks, pose, quality, and attributes where an attribute pack is installed.
-
-    Exit code 0 where a face was found, 1 where none was, 4 where no photograph could be used.
-    --json prints one line per photograph.
-    """
-    photographs, _ = gather(paths)
-    check_drawing(draw, photographs)
-    details = attributes.wanted(names)
-    app, session = open_as(data, operator)
-    from aboveboard.service import analyse, quality
-
-    if missing := analyse.not_assessed(app, details):
-        typer.echo(f"note: not told here: {', '.join(missing)}{_mend(app)}", err=True)
-    several = len(photographs) > 1
-    overview = columns("photograph", "faces", "largest face", "would enrol")
-    faces_found, readable = 0, 0
-    with counted("detecting", len(photographs)) as done:
-        for i, photograph in enumerate(photographs, 1):
-            with taken(photograph, as_json) as content:
-                found = analyse.detect(app, session, content(app), details, assessed=True)
-                readable += 1
-                faces_found += len(found)
-                faces = [(face, quality.lacks(face, "AUTO", app.models.quality)) for face in found]
-                if as_json:
-                    shown: list[dict[str, Any]] = [{**face_json(face), "shortcomings": list(lacks)} for face, lacks in faces]
-                    show_json({"photograph": printable(photograph.name), "faces": shown})
-                elif several:
-                    good = str(sum(not lacks for _, lacks in faces))
-                    overview.add_row(printable(photograph.name), str(len(faces)), f"{faces[0][0].size_px:.0f} px" if faces else "", good)
-                else:
-                    for table in (_faces_table(faces), *attributes.tables(found)):
-                        out().print(table)
-                if draw:
-                    marks = [(face, (str(i),), None) for i, face in enumerate(found, 1)]
-                    save(app, photograph, draw, several, marks, [attributes.lines(i, face) for i, face in enumerate(found, 1)])
-            done(i)
-    if several and not as_json:
-        out().print(overview)
-    if not as_json and not faces_found and readable:
-        out().print("no face found")
-    raise typer.Exit(DONE if faces_found else NOTHING if readable else SAMPLE)
 
 
 CaseNumber = Annotated[str, typer.Option("--case", metavar="NUMBER", help="The case that this is done in; one of your own.")]
@@ -298,14 +244,6 @@ def taken(photograph: Photograph, as_json: bool, faceless: list[str] | None = No
             show_json({"photograph": printable(photograph.name), "error": error.message})
 
 
-def _mend(app: App) -> str:
-    """How to have attributes told, where nothing tells any."""
-    pack = app.settings.attribute_pack
-    if app.attributes.reader() is not None:
-        return ""
-    return f"; run: aboveboard models install {pack}" if pack else "; the setting 'attribute_pack' names no pack"
-
-
 def _single(path: Path) -> Photograph:
     if not path.is_file():
         raise BadRequest(f"there is no photograph {path}")
@@ -345,22 +283,6 @@ def _beyond(calibration: Calibration | None, similarity: float) -> bool:
 
 def _similarity(similarity: float, calibration: Calibration | None) -> Text:
     return Text(basis.similarity_text(similarity, calibration), "bold green", justify="right")
-
-
-def _faces_table(faces: Sequence[tuple[Face, Sequence[Shortcoming]]]) -> Table:
-    table = columns("#", "face", "confidence", "yaw/pitch/roll", "light/sharp", "quality", "would enrol")
-    for i, (face, lacks) in enumerate(faces, 1):
-        pose, quality = face.pose, face.quality
-        table.add_row(
-            str(i),
-            short_place(face),
-            f"{face.confidence:.1f}",
-            f"{pose.yaw:.0f}/{pose.pitch:.0f}/{pose.roll:.0f}",
-            f"{quality.brightness:.0f}/{quality.sharpness:.0f}",
-            "-" if face.unified is None else f"{face.unified:.0f}",
-            Text(f"no: {', '.join(SHORTCOMINGS[lack] for lack in lacks)}", "yellow") if lacks else Text("yes", "green"),
-        )
-    return table
 
 
 def _searched_json(photograph: Photograph, searched: Searched, calibration: Calibration | None) -> dict[str, Any]:
