@@ -131,3 +131,21 @@ def test_a_face_that_may_be_none_is_not_asked_what_it_is_worth(fitted, own_serve
     object.__setattr__(own_server.app, "models", dataclasses.replace(own_server.app.models, detector=Doubtful()))
     answer = fitted.index_faces(CollectionId="a", Image={"Bytes": encoded(canvas(2))})
     assert [unindexed["Reasons"] for unindexed in answer["UnindexedFaces"]] == [["LOW_CONFIDENCE"]]
+
+
+@pytest.mark.parametrize("asked", ["DEFAULT", "ALL"])
+def test_what_is_told_of_a_face_does_not_decide_whether_it_is_enrolled(own_server, asked):
+    """A profile is left out by the same pose, though with ALL another one is answered."""
+
+    class Profile:
+        def detect(self, image):
+            faces = null.NullDetector().detect(image)
+            for face in faces:
+                face.points[:, 0] = face.box[0] + np.array([0.10, 0.13, 0.55, 0.12, 0.14]) * face.box[2]
+            return faces
+
+    object.__setattr__(own_server.app, "models", dataclasses.replace(own_server.app.models, detector=Profile()))
+    client = own_server.client()
+    client.create_collection(CollectionId="a")
+    answer = client.index_faces(CollectionId="a", Image={"Bytes": picture(1)}, DetectionAttributes=[asked])
+    assert [unindexed["Reasons"] for unindexed in answer["UnindexedFaces"]] == [["EXTREME_POSE"]]

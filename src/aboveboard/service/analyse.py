@@ -91,9 +91,11 @@ class Found:
 
     def lacks(self, bar: str) -> tuple[Shortcoming, ...]:
         """What it lacks to pass a quality bar, the gravest first; of a face that is perhaps none no features are made."""
-        lacking = quality.lacks(self.face, bar, None)
+        # By the five points' pose, whether or not a better one was asked for: what is enrolled depends on nothing that is asked besides.
+        face = replace(self.face, pose=measures.pose(self.detection.points))
+        lacking = quality.lacks(face, bar, None)
         is_settled = bar == "NONE" or self.models.quality is None or lacking == ("unsure",)
-        return lacking if is_settled else quality.lacks(self.assessed, bar, self.models.quality)
+        return lacking if is_settled else quality.lacks(replace(face, unified=self.assessed.unified), bar, self.models.quality)
 
 
 def detect(app: App, session: Session, sample: Sample, details: Details = DEFAULT, *, assessed: bool = False) -> list[Face]:
