@@ -168,7 +168,7 @@ class Look:
         if self.decision.leads_limit:
             found["below_threshold"] = len(leads)
         basis = self._close(gallery_size, found, None, best_of, own, leads)
-        return Candidates(self.audit_id, basis, self.decision.withhold_identities, items)
+        return Candidates(self.audit_id, basis, self.decision.withhold_identities, items, len(items) == self.decision.limit)
 
     def associated(self, accepted: Sequence[str], refused: Mapping[str, float]) -> Association:
         """The faces that may be one person's and those that may not, once that is on the disk. A similarity below the floor stays here.

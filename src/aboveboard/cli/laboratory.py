@@ -66,12 +66,12 @@ def calibrate(
 
     Without --out it is put into the pack's folder and holds from the next start on.
     """
-    from aboveboard.evaluation import run
+    from aboveboard.evaluation import calibrating
 
     settings, models = loaded(data)
     known = errata_named(errata)
     with progressing("templates") as progress:
-        document = run.calibrate(folder, models, known, data_set, progress=progress)
+        document = calibrating.calibrate(folder, models, known, data_set, progress=progress)
     text = json.dumps(document, indent=1) + "\n"
     try:
         calibration = Calibration.from_json(text)
