@@ -25,7 +25,7 @@ def people_of(folder: Path) -> list[Sample]:
 
 def kept(samples: Sequence[Sample], models: Models) -> TemplateSet:
     """The samples' templates, out of the cache if they were made before with this model version from photographs of these names."""
-    key = hashlib.sha256(f"{models.card.model_version} {[sample.name for sample in samples]}".encode()).hexdigest()[:16]
+    key = hashlib.sha256(f"named {models.card.model_version} {[sample.name for sample in samples]}".encode()).hexdigest()[:16]
     file = CACHE / f"{key}.npz"
     if not file.exists():
         made = templates_of(samples, models, progress=lambda done, of: print(f"\r{done:,} of {of:,} templates", end="", flush=True))

@@ -241,12 +241,16 @@ class Findings:
 
 @dataclass(frozen=True, slots=True)
 class GalleryScores:
-    """The scores among a gallery's own faces, for the laboratory; None where it is too small. Made by the gate's looks only."""
+    """The scores among a gallery's own faces, for the laboratory; None where it is too small. Made by the gate's looks only.
+
+    `mated` (people, BINS): how the scores of some people's faces with one another lie.
+    """
 
     audit_id: str
     calibration: str
     model_version: str
     own: OwnScores | None
+    mated: NDArray[np.int32]
     gallery: GalleryCheck | None
 
 

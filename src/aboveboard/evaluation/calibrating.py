@@ -20,12 +20,15 @@ from aboveboard.evaluation import likelihood, metrics
 from aboveboard.evaluation.metrics import Counts, Pairs, Resampling, Scores, Tail
 from aboveboard.evaluation.protocol import NO_ERRATA, Errata, content_hash, read_folder
 from aboveboard.evaluation.rates import RULE_OF_30, measured_limit
-from aboveboard.evaluation.run import ROUND, Progress, compare, short, templates_of, up
+from aboveboard.evaluation.run import RATES, ROUND, Progress, compare, short, templates_of, up
 from aboveboard.vision.packs import Models
 
 TAIL_SHARES = (1e-2, 5e-3, 2e-3, 1e-3, 5e-4, 2e-4, 1e-4)
 LEAST_EXCEEDANCES, MANY_EXCEEDANCES = 50, 1000
 NOTIONAL_END = 0.99
+DRIFT = 1.5
+"""By how much the interval of a tail fit is widened, at both ends, with each decade beyond what was counted: what it took to hold what was
+found one decade on, among others (docs/how-good.md, "Beyond what was counted")."""
 
 
 def calibrate(
@@ -38,14 +41,17 @@ def calibrate(
     progress: Progress | None = None,
     draws: int = 1000,
     seed: int = 0,
+    check: Path | None = None,
 ) -> dict[str, Any]:
     """The calibration of a pack from a folder of person/photograph, as `biometrics.calibration.Calibration.from_json` reads it.
 
+    `check`: a folder of other people, among whom the promise is held against what is found; the intervals are widened to hold that too.
     `data_set` is the name it goes by (default: the folder's), `identifier` digits (default: the date's). The same photographs,
     pack, errata, `draws` and `seed` give the same numbers. Raises BadRequest where the photographs are too few.
     """
     samples, day = read_folder(folder), date or datetime.datetime.now(datetime.UTC).date()
-    steps = len(samples) + draws
+    others = read_folder(check) if check else []
+    steps = len(samples) + draws + len(others)
 
     def tell(done: int, _: int) -> None:
         if progress:
@@ -54,10 +60,15 @@ def calibrate(
     templates = templates_of(samples, models, progress=tell)
     as_is, comparison = compare(templates).pairs, compare(templates, errata)
     pairs = comparison.pairs
+    found = calibration_of(pairs, draws, seed, lambda done, _: tell(len(samples) + done, steps))
+    if check:
+        made = templates_of(others, models, progress=lambda done, _: tell(len(samples) + draws + done, steps))
+        _widen(found, compare(made, errata).pairs, draws, seed)
+        found["checked"] |= {"data_set": check.name, "data_sha256": content_hash(others)}
     return {
         "id": identifier or f"{day:%Y%m%d}",
         "model_version": models.card.model_version,
-        **calibration_of(pairs, draws, seed, lambda done, _: tell(len(samples) + done, steps)),
+        **found,
         "curve_as_is": [{"score": up(score), "fmr": short(rate)} for rate, score in _measured(as_is, measured_limit(as_is.non_mated_size))],
         "data_set": data_set or folder.name,
         "data_sha256": content_hash(samples),
@@ -81,13 +92,17 @@ def calibration_of(pairs: Pairs, draws: int = 1000, seed: int = 0, progress: Pro
     Up to the measured limit (30 errors) the curve is what was counted, beyond it the tail fit. `low` and `high` of a point bound
     the FMR at its score.
     """
-    limit = measured_limit(pairs.non_mated_size)
+    return calibration_from(Resampling.of(pairs, draws, seed), pairs.non_mated_size, progress)
+
+
+def calibration_from(resampling: Resampling, comparisons: int, progress: Progress | None = None) -> dict[str, Any]:
+    """The same where people are drawn in a way of their own; `comparisons`: how many non-mated pairs there are, each counted once."""
+    pairs, limit = resampling.pairs, measured_limit(comparisons)
     if pairs.threshold_for(limit) > NOTIONAL_END - 0.01:
         raise BadRequest(
             "the highest non-mated scores are those of identical photographs: some people stand under two names. Look at the pairs "
             "that aboveboard evaluate verification lists, and write errata"
         )
-    resampling = Resampling.of(pairs, draws, seed)
     fits = _fits(pairs, limit)
     refits = _refits(resampling, fits, progress)
     chosen, plateau = _choose(fits, refits)
@@ -100,12 +115,20 @@ def calibration_of(pairs: Pairs, draws: int = 1000, seed: int = 0, progress: Pro
     curve = [
         {"score": up(score), "fmr": short(rate), "low": short(low * rate), "high": short(high * rate), "origin": "measured"}
         for (rate, score), (low, high) in zip(measured, intervals, strict=True)
-    ] + [{"score": round(score, ROUND), "fmr": short(rate), **_bounds_at(score, believed), "origin": "tail"} for rate, score in beyond]
+    ] + [
+        {
+            "score": round(score, ROUND),
+            "fmr": short(rate),
+            **_bounds_at(score, believed, DRIFT ** math.log10(limit / rate)),
+            "origin": "tail",
+        }
+        for rate, score in beyond
+    ]
     return {
         "measured_limit": limit,
         "curve": curve,
         "misses": _misses(pairs),
-        "ratios": ratios_document(pairs.mated, pairs.counts),
+        "ratios": ratios_document(pairs.mated, pairs.counts, comparisons),
         "anchors": _anchors(pairs, curve, resampling, believed, limit),
         "tail": {
             "family": "generalised Pareto",
@@ -129,6 +152,29 @@ def calibration_of(pairs: Pairs, draws: int = 1000, seed: int = 0, progress: Pro
                 for i, fit in enumerate(fits)
             ],
         },
+    }
+
+
+def _widen(document: dict[str, Any], others: Pairs, draws: int, seed: int) -> None:
+    """Hold the promise against what is found among other people, and widen each interval of the FMR by the farthest ratio found.
+
+    Resampling people says how far another draw of the same kind of people may differ; people of another kind differ more.
+    """
+    at = {point["fmr"]: point["score"] for point in document["curve"]}
+    rates = [rate for rate in RATES.values() if rate in at and others.errors_at(at[rate]) >= RULE_OF_30]
+    bounds = [metrics.interval(column) for column in Resampling.of(others, draws, seed).fmr_at([at[rate] for rate in rates]).T]
+    ratios = [others.fmr_at(at[rate]) / rate for rate in rates]
+    lowest, highest = min([1.0, *ratios]), max([1.0, *ratios])
+    for point in document["curve"]:
+        point["low"], point["high"] = short(point["low"] * lowest), short(min(point["high"] * highest, 1.0))
+    document["checked"] = {
+        "subjects": int(np.count_nonzero(others.sizes)),
+        "non_mated": others.non_mated_size,
+        "rates": [
+            {"promised": rate, "found_to_promised": short(ratio), "low": short(low / rate), "high": short(high / rate)}
+            for rate, ratio, (low, high) in zip(rates, ratios, bounds, strict=True)
+        ],
+        "widened": [short(lowest), short(highest)],
     }
 
 
@@ -230,9 +276,9 @@ def _intervals(resampling: Resampling, scores: Sequence[float]) -> list[tuple[fl
     return [bounds[0]] * (len(scores) - len(kept)) + bounds
 
 
-def _bounds_at(score: float, fits: Sequence[Tail]) -> dict[str, float]:
+def _bounds_at(score: float, fits: Sequence[Tail], wider: float) -> dict[str, float]:
     low, high = metrics.interval(np.array([fit.fmr_at(score) for fit in fits]))
-    return {"low": short(low), "high": short(high)}
+    return {"low": short(low / wider), "high": short(min(high * wider, 1.0))}
 
 
 def _misses(pairs: Pairs) -> list[dict[str, float]]:
@@ -240,15 +286,16 @@ def _misses(pairs: Pairs) -> list[dict[str, float]]:
     return [{"score": step / 100, "fnmr": round(1 - pairs.tar_at(step / 100), ROUND)} for step in range(-100, 101)]
 
 
-def ratios_document(mated: Scores, counts: Counts) -> dict[str, Any]:
+def ratios_document(mated: Scores, counts: Counts, comparisons: int = 0) -> dict[str, Any]:
     """Likelihood ratios from mated scores (m,) and non-mated `counts` as in `Pairs`: the ends of the steps that PAV makes of them.
 
-    None is above n / 30 of n non-mated or below 30 / m of m mated comparisons. If ratios mean what they say, at most one non-mated
-    comparison in x has x or more (Good, Royall): beyond n / 30 fewer than 30 could ever show that it has (rule of 30).
+    None is above n / 30 of n non-mated (`comparisons` where some were counted twice) or below 30 / m of m mated comparisons. If ratios
+    mean what they say, at most one non-mated comparison in x has x or more: beyond n / 30 fewer than 30 could ever show that it has
+    (rule of 30).
     """
     is_mated = metrics.binned(mated)
     used = (is_mated + counts) > 0
-    most, least = counts.sum() / RULE_OF_30, min(RULE_OF_30 / max(mated.size, 1), 1.0)
+    most, least = (comparisons or counts.sum()) / RULE_OF_30, min(RULE_OF_30 / max(mated.size, 1), 1.0)
     scores = metrics.CENTRES[used]
     made = likelihood.ratios_of_counts(scores, is_mated[used].astype(np.float64), counts[used].astype(np.float64))
     llr = np.round(made.bounded(least, max(most, 1.0)).llr / math.log(10), 4)

@@ -28,11 +28,15 @@ def cllr(mated_llr: ArrayLike, non_mated_llr: ArrayLike) -> float:
 
 def cllr_min(mated: ArrayLike, non_mated: ArrayLike) -> float:
     """The Cllr that remains when the scores (or llrs) are calibrated as well as can be (PAV on themselves): what they cannot tell."""
-    scores, is_mated, is_non_mated = _counts(np.asarray(mated, np.float64), np.asarray(non_mated, np.float64))
+    return cllr_min_of_counts(*_counts(np.asarray(mated, np.float64), np.asarray(non_mated, np.float64))[1:])
+
+
+def cllr_min_of_counts(is_mated: Floats, is_non_mated: Floats) -> float:
+    """The same from how many mated and non-mated comparisons have each of the rising scores; (n,) each, no score without any."""
     llr = _pav(is_mated, is_non_mated)
     # A pooled step without mated or non-mated scores is infinite there, and weighs nothing on the other side.
-    cost_mated = np.logaddexp(0, -llr, out=np.zeros(scores.size), where=is_mated > 0) @ is_mated / is_mated.sum()
-    cost_non_mated = np.logaddexp(0, llr, out=np.zeros(scores.size), where=is_non_mated > 0) @ is_non_mated / is_non_mated.sum()
+    cost_mated = np.logaddexp(0, -llr, out=np.zeros(llr.size), where=is_mated > 0) @ is_mated / is_mated.sum()
+    cost_non_mated = np.logaddexp(0, llr, out=np.zeros(llr.size), where=is_non_mated > 0) @ is_non_mated / is_non_mated.sum()
     return float((cost_mated + cost_non_mated) / (2 * math.log(2)))
 
 

@@ -173,7 +173,7 @@ class Resampling:
     """
 
     pairs: Pairs
-    weights: NDArray[np.int64]
+    weights: NDArray[np.int64] | NDArray[np.float64]
 
     @staticmethod
     def of(pairs: Pairs, draws: int = 1000, seed: int = 0) -> Resampling:
