@@ -129,7 +129,7 @@ def unseen(data: dict[str, Set], models: Models) -> None:
     rows = []
     for name, found in (
         ("congress-a among itself", within(data["congress"], scores)),
-        ("congress-a against LFW (not the seven in both)", across(data["congress outside LFW"], data["lfw"], scores)),
+        ("congress-a against LFW (without the six in both)", across(data["congress outside LFW"], data["lfw"], scores)),
         ("utkface-a against LFW", across(data["utkface"], data["lfw"], scores)),
         ("utkface-a among itself", within(data["utkface"], scores)),
         ("utkface-a against congress-a", across(data["utkface"], data["congress"], scores)),
@@ -230,9 +230,9 @@ def ratios(data: dict[str, Set], models: Models) -> None:
         rows.append(row(f"half of LFW's people, by the other half, split {seed}", other.pairs(), calibrated(one.pairs(), 2)[0].ratios.at))
     write(
         "calibration-ratios",
-        ["people", "mated", "non-mated", *(f"share with LR >= {x:,}, times {x:,}" for x in levels), "Cllr", "least possible"],
+        ["people", "mated", "non-mated", *(f"LR >= {x:,}" for x in levels), "Cllr", "least possible"],
         rows,
-        "A share times x of at most 1 is kept. Cllr: 0 tells everything, 1 nothing.",
+        "Under LR >= x: the share of non-mated comparisons that reach it, times x; up to 1 it is kept. Cllr: 0 tells all, 1 nothing.",
         PAGE,
     )
 

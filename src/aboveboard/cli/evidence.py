@@ -68,7 +68,8 @@ class Told:
         notes = [("likelihood ratio", f"LR: how many times likelier such a score is of one person than of two; {most}")]
         if self.prior is not None:
             stated = f"for your prior of {percent(self.prior)} that the person is in this gallery at all"
-            notes.append(("posterior", f"P: how probable it is that this candidate is the person, {stated}"))
+            shared = "of a person with several faces among the candidates each has a part, add them up"
+            notes.append(("posterior", f"P: how probable it is that this is the person, {stated}; {shared}"))
         return notes
 
 

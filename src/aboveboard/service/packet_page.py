@@ -174,7 +174,8 @@ def _evidence(said: Mapping[str, Any], calibration: Mapping[str, Any]) -> str:
     known = f"{calibration['non_mated']:,} comparisons of two people" if "non_mated" in calibration else "the calibration's comparisons"
     posteriors = (
         "Posterior: how probable it is that this candidate is the person sought, to who held it as probable before the search as the "
-        "prior says that the person is enrolled at all. Nobody measured the priors; read the column that the rest of the case supports."
+        "prior says that the person is enrolled at all. Faces of one person have a part each. "
+        "Nobody measured the priors; read the column that the rest of the case supports."
         if priors
         else "The list was full, so that no posterior can be told."
     )
