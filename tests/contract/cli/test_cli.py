@@ -280,8 +280,9 @@ def test_a_candidate_has_its_likelihood_ratio_with_its_bound_and_a_posterior_for
     (compared,) = documents(run("compare", photographs / "bob.jpg", photographs / "bob.jpg", "--json", "--prior", "0.5"))
     assert compared["candidates"][0]["posterior"] > 0.99
     entries = "".join(run("ledger", "show", "--last", "8").stdout)
-    assert "ratio" not in entries
-    assert "posterior" not in entries
+    assert "look.outcome" in entries
+    for word in ("likelihood", "posterior", "evidence", f"{candidate['likelihood_ratio']:.0f}"):
+        assert word not in entries, "a ratio reaches no log"
     run(*search, "--prior", "1.5", code=2)
 
 
