@@ -44,7 +44,7 @@ def scores(
     if measured.own is not None:
         _write(file, measured, about)
     if as_json:
-        show_json({**about, "gallery": document(measured.gallery)})
+        show_json({**about, "gallery": document(measured.gallery), "mated_pairs": int(measured.mated.sum())})
     else:
         show(out(), measured.gallery)
         out().print(f"{int(measured.mated.sum()):,} mated pairs, of {len(measured.mated):,} people with several faces", style="dim")
