@@ -2,21 +2,17 @@
 
 from __future__ import annotations
 
-import hashlib
-import os
 from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
+from templates import kept, people_of
 
 from aboveboard import settings
 from aboveboard.biometrics.scan import Rows, quantise, width
-from aboveboard.evaluation.protocol import correct, read_folder, shipped_errata
-from aboveboard.evaluation.run import templates_of
 from aboveboard.vision.packs import PackFolder
 
-CACHE = Path(os.environ.get("XDG_CACHE_HOME", Path.home() / ".cache")) / "aboveboard-benchmarks"
 PACK = "yunet-sface"
 IMAGES, STEP = 3, 30_000
 """Synthetic templates of one person; templates that are made at once."""
@@ -26,17 +22,8 @@ Vectors = NDArray[np.float32]
 
 def real(folder: Path, limit: int | None = None) -> tuple[Vectors, NDArray[np.int64]]:
     """Templates (n, d) of a folder of person/photograph, labels corrected, and whose each is. Kept in a file: making them takes minutes."""
-    samples, _ = correct(read_folder(folder), shipped_errata())
-    samples = samples[:limit]
-    models = PackFolder(settings.load().models).load(PACK)
-    key = hashlib.sha256(f"{models.card.model_version} {[sample.name for sample in samples]}".encode()).hexdigest()[:16]
-    file = CACHE / f"{key}.npz"
-    if not file.exists():
-        made = templates_of(samples, models, progress=lambda done, of: print(f"\r{done:,} of {of:,} templates", end="", flush=True))
-        CACHE.mkdir(parents=True, exist_ok=True)
-        np.savez(file, features=made.features, people=[sample.subject for sample in made.samples])
-    with np.load(file) as kept:
-        return kept["features"], np.unique(kept["people"], return_inverse=True)[1]
+    made = kept(people_of(folder)[:limit], PackFolder(settings.load().models).load(PACK))
+    return made.features, np.unique([sample.subject for sample in made.samples], return_inverse=True)[1]
 
 
 def unit(vectors: NDArray[np.float32]) -> Vectors:

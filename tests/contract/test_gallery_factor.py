@@ -6,6 +6,7 @@ import json
 import re
 import uuid
 from collections.abc import Callable, Mapping
+from importlib import resources
 from typing import Any
 
 import numpy as np
@@ -13,10 +14,12 @@ import pytest
 from kit import Server, basis, picture
 from typer.testing import CliRunner, Result
 
+from aboveboard.biometrics.calibration import Calibration, fmr_at
 from aboveboard.biometrics.gallery import BINS, LEAST, SAMPLE
 from aboveboard.biometrics.matching import normalise
 from aboveboard.biometrics.vocabulary import Template
 from aboveboard.cli import app
+from aboveboard.evaluation.metrics import all_pairs
 
 FACTOR = re.compile(r"([\d.]+);low=([\d.]+);high=([\d.]+);similarity=(\d+)")
 
@@ -189,3 +192,67 @@ def test_scores_are_written_for_a_laboratory_on_record(own_server: Server, run: 
     enrol(own_server, "tiny", boards(7, 20))
     run("collection", "scores", "tiny", tmp_path / "c.npz", "--operator", "eve", code=1)
     assert not (tmp_path / "c.npz").exists()
+
+
+def several_each(server: Server, collection_id: str, faces: int) -> None:
+    """Every so many faces of a collection, in the order of enrolment, become one user's."""
+    with server.app.database.write() as connection:
+        n = server.app.collections.get(collection_id, connection).n
+        numbers = [row[0] for row in connection.exec_driver_sql("SELECT n FROM faces WHERE collection = ? ORDER BY n", (n,))]
+        for i in range(0, len(numbers), faces):
+            some = numbers[i : i + faces]
+            connection.exec_driver_sql(
+                f"UPDATE faces SET subject = (SELECT subject FROM faces WHERE n = {some[0]}) WHERE n IN ({', '.join(map(str, some))})"
+            )
+        server.app.collections.touch(connection, server.app.collections.get(collection_id, connection), added=0)
+
+
+def test_the_laboratory_says_of_a_gallery_what_its_check_says(own_server: Server, run: Callable[..., Result]) -> None:
+    """The same faces, compared by the laboratory pair by pair and counted by the collection itself; unlike the calibration's faces."""
+    vectors = boards(6, 900, likeness=0.3)
+    enrol(own_server, "alike", vectors)
+    *_, last = run("collection", "check", "alike", "--json").stdout.splitlines()
+    told = [level for level in json.loads(last)["summary"]["gallery"]["levels"] if level["ratio"]]
+    pairs = all_pairs(vectors, range(len(vectors)))
+    assert [level["similarity"] for level in told][:4] == [20, 30, 40, 50]
+    for level in told:
+        laboratory = pairs.fmr_at(level["score"]) / level["promised"]
+        assert laboratory > 3
+        assert level["low"] < laboratory < level["high"]
+        assert level["ratio"] == pytest.approx(laboratory, rel=0.25)
+
+
+def test_an_agency_calibrates_on_its_own_gallery(own_server: Server, run: Callable[..., Result], tmp_path: Any) -> None:
+    """Scores out of the gate, calibration in the laboratory: then the promise holds in the gallery in which it did not."""
+    people = boards(7, 450, likeness=0.3)
+    photographs = np.repeat(people, 2, axis=0) + np.random.default_rng(1).normal(size=(900, 64)) * 0.03
+    vectors = normalise(photographs - photographs.mean(axis=1, keepdims=True))
+    enrol(own_server, "ours", vectors)
+    several_each(own_server, "ours", 2)
+    start = own_server.entry_count()
+    shown = run("collection", "scores", "ours", tmp_path / "counts.npz").stdout
+    assert "mated" in shown
+    (outcome,) = [entry for entry in own_server.entries(start) if entry["type"] == "look.outcome"]
+    assert outcome["mated_pairs"] == 450
+    with np.load(tmp_path / "counts.npz") as found:
+        assert found["mated"].shape == (450, BINS)
+        assert found["mated"].sum() == 450
+    said = json.loads(run("calibrate", tmp_path / "counts.npz", "--out", tmp_path / "ours.json", "--json").stdout)
+    assert (said["photographs"], said["model_version"]) == (900, "0.1")
+    calibration = Calibration.from_json((tmp_path / "ours.json").read_text())
+    pairs = all_pairs(vectors, np.arange(900) // 2)
+    before = Calibration.from_json((resources.files("aboveboard.calibrations") / "null.json").read_text())
+    for similarity in (30, 40, 50):
+        promised = fmr_at(similarity)
+        assert pairs.fmr_at(before.score_at(similarity)) > 5 * promised
+        assert pairs.fmr_at(calibration.score_at(similarity)) == pytest.approx(promised, rel=0.35)
+    assert calibration.fnmr(50) == pytest.approx(1 - pairs.tar_at(calibration.score_at(50)), abs=0.02)
+    assert calibration.provenance["data_set"] == "collection ours"
+    assert "AssociateFaces" in run("calibrate", refused(own_server, run, tmp_path), "--out", tmp_path / "x.json", code=2).stderr
+
+
+def refused(server: Server, run: Callable[..., Result], folder: Any) -> Any:
+    """The scores of a gallery without users."""
+    enrol(server, "nobodys", boards(8, 600), users=False)
+    run("collection", "scores", "nobodys", folder / "nobodys.npz")
+    return folder / "nobodys.npz"

@@ -111,6 +111,12 @@ def test_it_tells_every_look_and_what_it_rested_on(made):
     assert looks[-1]["gallery_size"] == 2
     named = [one["name"] for look in looks for one in look["candidates"] if one["is_named_face"]]
     assert named == ["candidate 1 of look 1", "candidate 1 of look 3"], "the face, and the person whose face it is"
+    said = {one["look"]: one for one in told["evidence"]}
+    assert list(said) == [1, 2, 7], "looks at people have a best of several comparisons, of which no ratio is known"
+    (first,) = said[1]["candidates"]
+    assert (first["name"], first["is_most"], first["likelihood_ratio"]) == ("candidate 1 of look 1", True, said[1]["most"])
+    odds = 0.1 / 4 * first["likelihood_ratio"]
+    assert first["posteriors"]["0.1"] == pytest.approx(odds / (0.9 + 0.1 * looks[0]["fnir"] + odds), abs=1e-3)
     (disclosed,) = record["leads"]
     (lead,) = disclosed["leads"]
     assert (lead["name"], lead["is_named_face"]) == ("lead 1 of look 6", True)
@@ -202,6 +208,7 @@ def rewrite(name, old, new):
         (tampered(lambda told: told["record"]["looks"].pop(4)), "does not say"),
         (tampered(lambda told: told.update(case="another")), "not of the number"),
         (tampered(lambda told: told["keys"][told["record"]["looks"][0]["audit_id"]]["candidate 1"].update(of="x")), "not the face"),
+        (tampered(lambda told: told["evidence"][0]["candidates"][0].update(likelihood_ratio=1e9)), "other likelihood ratios"),
         (rewrite("packet.html", "No candidate.", "One candidate."), "packet.html"),
         (rewrite("proofs/*.json", "robbery", "homicide"), "is not in the log"),
         (lambda folder: sorted((folder / "proofs").iterdir())[3].unlink(), "does not say"),

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 from aboveboard.biometrics.calibration import Calibration
-from aboveboard.evaluation import run
+from aboveboard.evaluation import calibrating, run
 from aboveboard.evaluation.protocol import read_errata
 from aboveboard.vision import null
 from aboveboard.vision.packs import PackFolder
@@ -84,7 +84,7 @@ def _assert_close(found: object, golden: object, where: str) -> None:
 def test_a_calibration_says_what_it_was_made_from(people: Path, tmp_path: Path) -> None:
     models = PackFolder(tmp_path).load("null")
     done: list[tuple[int, int]] = []
-    made = run.calibrate(
+    made = calibrating.calibrate(
         people, models, read_errata(ERRATA), "drawn people", datetime.date(2026, 11, 23), progress=lambda *at: done.append(at), draws=30
     )
     assert done == [(i, 138) for i in range(1, 139)]

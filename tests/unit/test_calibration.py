@@ -12,7 +12,7 @@ import pytest
 from aboveboard.biometrics import calibration as scale
 from aboveboard.biometrics.calibration import Calibration
 from aboveboard.errors import BadRequest
-from aboveboard.evaluation import protocol, run
+from aboveboard.evaluation import calibrating, protocol
 from aboveboard.evaluation.drawn import null_calibration
 from aboveboard.evaluation.metrics import Pairs, all_pairs
 from aboveboard.evaluation.protocol import Errata, Sample, correct, read_errata, shipped_errata
@@ -130,8 +130,8 @@ def normal_pairs(persons: int = 150, spread: float = 0.6) -> Pairs:
 
 def test_a_calibration_is_monotone_reaches_the_end_and_repeats_itself() -> None:
     pairs = normal_pairs()
-    document = run.calibration_of(pairs, draws=40)
-    assert document == run.calibration_of(pairs, draws=40)
+    document = calibrating.calibration_of(pairs, draws=40)
+    assert document == calibrating.calibration_of(pairs, draws=40)
     calibration = Calibration.from_json(json.dumps({"id": "1", "model_version": "1", **document}))
     assert calibration.similarity(0.999) == 100
     assert calibration.measured_limit == 30 / pairs.non_mated_size
@@ -141,14 +141,14 @@ def test_a_calibration_is_monotone_reaches_the_end_and_repeats_itself() -> None:
 
 
 def test_a_tail_that_would_pass_the_top_is_cut_there() -> None:
-    document = run.calibration_of(normal_pairs(spread=0.05), draws=20)
+    document = calibrating.calibration_of(normal_pairs(spread=0.05), draws=20)
     assert document["curve"][-1]["fmr"] == 1e-12
-    assert document["curve"][-1]["score"] <= run.NOTIONAL_END
+    assert document["curve"][-1]["score"] <= calibrating.NOTIONAL_END
 
 
 def test_too_few_people_cannot_calibrate() -> None:
     with pytest.raises(BadRequest, match="too few to calibrate"):
-        run.calibration_of(normal_pairs(20), draws=5)
+        calibrating.calibration_of(normal_pairs(20), draws=5)
 
 
 def test_one_photograph_under_many_names_cannot_calibrate() -> None:
@@ -156,7 +156,7 @@ def test_one_photograph_under_many_names_cannot_calibrate() -> None:
     mixed = np.concatenate([rows[:40], np.random.default_rng(0).normal(size=(160, 8)).astype(np.float32)])
     mixed /= np.linalg.norm(mixed, axis=1, keepdims=True)
     with pytest.raises(BadRequest, match="two names"):
-        run.calibration_of(all_pairs(mixed, list(range(200))), draws=5)
+        calibrating.calibration_of(all_pairs(mixed, list(range(200))), draws=5)
 
 
 def samples(*names: str) -> list[Sample]:

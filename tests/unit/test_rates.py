@@ -16,10 +16,10 @@ from lir.metrics import cllr_min as lir_cllr_min
 from scipy import stats
 from statsmodels.stats import proportion
 
+from aboveboard.biometrics import evidence
 from aboveboard.biometrics.calibration import expected_false, fmr_for_fpir, fpir
 from aboveboard.evaluation import disparity, likelihood, rates
 from aboveboard.evaluation.disparity import Disparity
-from aboveboard.evaluation.likelihood import Ratios
 from aboveboard.evaluation.rates import Rate, Unmeasured
 
 ACLU_AND_AFTER = [(28, 535, 5.23, 3.65, 7.46), (26, 120, 21.67, 15.24, 29.85), (27, 188, 14.36, 10.06, 20.09), (32, 530, 6.04, 4.31, 8.40),
@@ -187,7 +187,7 @@ def test_cllr_of_what_says_nothing_is_one_and_of_perfect_scores_nought() -> None
 
 def test_ratios_rise_and_are_bounded_by_what_was_seen(scores: tuple[np.ndarray, np.ndarray]) -> None:
     mated, non_mated = scores
-    ratios = Ratios.of(mated, non_mated)
+    ratios = likelihood.ratios_of(mated, non_mated)
     over = ratios.at(np.linspace(-50, 50, 2001))
     assert (np.diff(over) >= 0).all()
     assert math.exp(over[-1]) <= non_mated.size + 2
@@ -198,10 +198,10 @@ def test_ratios_rise_and_are_bounded_by_what_was_seen(scores: tuple[np.ndarray, 
 
 def test_what_a_score_must_mean_in_a_gallery_of_300_000() -> None:
     for ratio, promised in ((1e4, 3.2), (1e5, 25.0), (1e6, 76.9), (1e7, 97.1)):
-        assert 100 * likelihood.posterior(0.5, 300_000, [ratio])[0] == pytest.approx(promised, abs=0.05)
-    assert likelihood.posterior(0.0, 10, [1e9]).tolist() == [0]
+        assert 100 * evidence.posterior(0.5, 300_000, [ratio])[0] == pytest.approx(promised, abs=0.05)
+    assert evidence.posterior(0.0, 10, [1e9]).tolist() == [0]
     with pytest.raises(ValueError, match="prior"):
-        likelihood.posterior(1.1, 10, [1.0])
+        evidence.posterior(1.1, 10, [1.0])
 
 
 def test_posteriors_are_what_happens() -> None:
@@ -214,7 +214,7 @@ def test_posteriors_are_what_happens() -> None:
             scores[mate] += 3.0
         ratios = np.exp(3.0 * scores - 4.5)  # N(3, 1) over N(0, 1)
         best = int(ratios.argmax())
-        said.append(likelihood.posterior(0.5, 300, ratios)[best])
+        said.append(evidence.posterior(0.5, 300, ratios)[best])
         true.append(best == mate)
     for low, high in ((0.0, 0.3), (0.3, 0.6), (0.6, 0.9), (0.9, 1.0)):
         inside = [i for i, p in enumerate(said) if low <= p < high]

@@ -20,7 +20,7 @@ from aboveboard.accountability.cases import Cases, CaseSession, Lead, commitment
 from aboveboard.accountability.packs import Pack
 from aboveboard.accountability.policy import CASEWORK, Asked, Decision, decide, judge_gallery
 from aboveboard.biometrics.calibration import Calibration, alone, expected_false, fmr_at, fpir
-from aboveboard.biometrics.gallery import LEAST, Factor, OwnScores, mean_and_spread
+from aboveboard.biometrics.gallery import BINS, LEAST, Factor, OwnScores, mean_and_spread
 from aboveboard.biometrics.matching import comparison_scores
 from aboveboard.biometrics.vocabulary import Association, Basis, Candidate, Candidates, Findings, GalleryScores, Pair, Stranger, Template
 from aboveboard.errors import Refused
@@ -168,7 +168,7 @@ class Look:
         if self.decision.leads_limit:
             found["below_threshold"] = len(leads)
         basis = self._close(gallery_size, found, None, best_of, own, leads)
-        return Candidates(self.audit_id, basis, self.decision.withhold_identities, items)
+        return Candidates(self.audit_id, basis, self.decision.withhold_identities, items, len(items) == self.decision.limit)
 
     def associated(self, accepted: Sequence[str], refused: Mapping[str, float]) -> Association:
         """The faces that may be one person's and those that may not, once that is on the disk. A similarity below the floor stays here.
@@ -211,12 +211,13 @@ class Look:
             self.audit_id, basis, withheld, *counts, pairs, subject_threshold, fnmr, subject_faces, len(strangers), odd, gallery
         )
 
-    def measured(self, own: OwnScores | None) -> GalleryScores:
-        """The scores among a gallery's own faces, once it is on the disk that they were given out."""
+    def measured(self, own: OwnScores | None, mated: NDArray[np.int32]) -> GalleryScores:
+        """The scores among a gallery's own faces, and of its people with themselves, once it is on the disk that they were given out."""
         gallery = own.check(self.calibration) if own else None
         found = {"sampled_faces": gallery.faces, "pairs": gallery.pairs} if gallery else {"sampled_faces": 0, "pairs": 0}
+        found["mated_pairs"] = int(mated.sum())
         self._record({**found, **_factor(gallery.factor if gallery else None)})
-        return GalleryScores(self.audit_id, self.calibration.id, self.calibration.model_version, own, gallery)
+        return GalleryScores(self.audit_id, self.calibration.id, self.calibration.model_version, own, mated, gallery)
 
     def _close(
         self,
@@ -399,8 +400,9 @@ class ScoresLook:
         """The counts, and what they say of the calibration."""
         self.look.wait_for_intent()
         own = self.templates.scores(self.permit)
+        mated = self.templates.mated_scores(self.permit) if own else np.zeros((0, BINS), np.int32)
         self.still_stands()
-        return self.look.measured(own)
+        return self.look.measured(own, mated)
 
 
 @dataclass(frozen=True, slots=True)

@@ -10,11 +10,14 @@ import hashlib
 import json
 import math
 import re
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
+
+from aboveboard.biometrics.evidence import Evidence, Ratios, posterior
 
 ANCHORS: tuple[tuple[float, float], ...] = ((0.0, 0.5), (80.0, 2e-6), (99.0, 1e-8), (100.0, 1e-12))
 _SIMILARITY = np.array([anchor[0] for anchor in ANCHORS])
@@ -71,7 +74,8 @@ class Calibration:
     """Score -> FMR -> similarity for one model version, with provenance. Build it with `from_json`.
 
     `scores` rise strictly while `log10_fmr` falls; `mated_scores` and `fnmr` are the miss curve of the same photographs;
-    `measured_limit` is the smallest FMR with at least 30 errors: beyond it the curve is the tail fit.
+    `measured_limit` is the smallest FMR with at least 30 errors: beyond it the curve is the tail fit. `ratios` are None in files
+    made before there were any.
     """
 
     id: str
@@ -81,6 +85,7 @@ class Calibration:
     mated_scores: Curve
     mated_fnmr: Curve
     measured_limit: float
+    ratios: Ratios | None
     sha256: str
     provenance: dict[str, Any]
 
@@ -98,8 +103,9 @@ class Calibration:
                 mated_scores=np.array([float(point["score"]) for point in misses]),
                 mated_fnmr=np.array([float(point["fnmr"]) for point in misses]),
                 measured_limit=float(document["measured_limit"]),
+                ratios=_ratios(document["ratios"]["points"]) if "ratios" in document else None,
                 sha256=hashlib.sha256(text.encode()).hexdigest(),
-                provenance={key: value for key, value in document.items() if key not in ("curve", "misses")},
+                provenance={key: value for key, value in document.items() if key not in ("curve", "misses", "ratios")},
             )
         except (KeyError, TypeError, ValueError, RecursionError) as error:
             raise ValueError(f"not a calibration file ({error!r}); make one with: aboveboard calibrate") from error
@@ -108,6 +114,8 @@ class Calibration:
             raise ValueError("not a calibration file: its id must be 1 to 64 letters, digits or the signs . _ -")
         if len(calibration.scores) < 2 or not falling or not rising or not len(calibration.mated_scores):
             raise ValueError("not a calibration file (its curve is not monotone); make one with: aboveboard calibrate")
+        if calibration.ratios is not None and not calibration.ratios.is_rising:
+            raise ValueError("not a calibration file (its likelihood ratios do not rise); make one with: aboveboard calibrate")
         return calibration
 
     def similarity(self, comparison_score: float) -> float:
@@ -143,3 +151,20 @@ class Calibration:
     def extrapolated(self, similarity: float) -> bool:
         """Whether a similarity lies beyond the smallest FMR that was measured (with a grain for rounding)."""
         return fmr_at(similarity) < self.measured_limit * (1 - 1e-9)
+
+    def evidence(self, scores: Sequence[float], beyond: float, gallery_size: int, prior: float | None) -> tuple[Evidence, ...]:
+        """What each candidate's comparison score says, and, for the `prior` that the person is enrolled at all, its posterior.
+
+        `beyond`: the similarity below which everybody else of the gallery lies. Raises ValueError without ratios.
+        """
+        if self.ratios is None:
+            raise ValueError(f"calibration {self.id} has no likelihood ratios")
+        ratios = np.exp(self.ratios.at(scores))
+        most = self.ratios.most * (1 - 1e-9)
+        chances = [None] * len(ratios) if prior is None else posterior(prior, gallery_size, ratios, self.fnmr(beyond)).tolist()
+        return tuple(Evidence(float(ratio), bool(ratio >= most), chance) for ratio, chance in zip(ratios, chances, strict=True))
+
+
+def _ratios(points: Sequence[dict[str, Any]]) -> Ratios:
+    llr = [math.log(10) * float(point["log10_lr"]) for point in points]
+    return Ratios(np.array([float(point["score"]) for point in points]), np.array(llr))

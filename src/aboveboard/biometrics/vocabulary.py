@@ -241,23 +241,36 @@ class Findings:
 
 @dataclass(frozen=True, slots=True)
 class GalleryScores:
-    """The scores among a gallery's own faces, for the laboratory; None where it is too small. Made by the gate's looks only."""
+    """The scores among a gallery's own faces, for the laboratory; None where it is too small. Made by the gate's looks only.
+
+    `mated` (people, BINS): how the scores of some people's faces with one another lie.
+    """
 
     audit_id: str
     calibration: str
     model_version: str
     own: OwnScores | None
+    mated: NDArray[np.int32]
     gallery: GalleryCheck | None
 
 
 @dataclass(frozen=True, slots=True)
 class Candidates(Sequence[Candidate]):
-    """The answer of one recorded look, best first. Made by the gate's looks only; carries the audit id of its ledger entries."""
+    """The answer of one recorded look, best first. Made by the gate's looks only; carries the audit id of its ledger entries.
+
+    `is_full`: the list is as long as it may be, so that others may have reached the threshold too.
+    """
 
     audit_id: str
     basis: Basis
     identities_withheld: bool
     items: tuple[Candidate, ...]
+    is_full: bool
+
+    @property
+    def beyond(self) -> float:
+        """The similarity that nobody else of the gallery exceeds."""
+        return self.items[-1].similarity if self.is_full and self.items else self.basis.threshold
 
     def __len__(self) -> int:
         return len(self.items)

@@ -52,8 +52,8 @@ def as_json(candidates: Candidates) -> dict[str, Any]:
     return document
 
 
-def show(console: Console, answers: Sequence[Candidates], calibration: Calibration | None) -> None:
-    """What answers under one threshold rest on, below their table; the audit id where there is one answer."""
+def show(console: Console, answers: Sequence[Candidates], calibration: Calibration | None, notes: Sequence[tuple[str, str]] = ()) -> None:
+    """What answers under one threshold rest on, below their table, with `notes`; the audit id where there is one answer."""
     basis = answers[-1].basis
     if basis.banner:
         console.print(basis.banner, style="bold yellow")
@@ -74,6 +74,8 @@ def show(console: Console, answers: Sequence[Candidates], calibration: Calibrati
         counted = f"counted at similarity {basis.gallery_factor.similarity}"
         rows.add_row("gallery factor", f"{distribution.spread(basis.gallery_factor)}, {counted}{own}")
     rows.add_row("misses", f"FNIR {percent(basis.fnir)}{star} of the searches for somebody enrolled")
+    for name, words in notes:
+        rows.add_row(name, words)
     rows.add_row("calibration", basis.calibration)
     if len(answers) == 1:
         rows.add_row("audit id", answers[0].audit_id)

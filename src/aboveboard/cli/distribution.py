@@ -44,9 +44,10 @@ def scores(
     if measured.own is not None:
         _write(file, measured, about)
     if as_json:
-        show_json({**about, "gallery": document(measured.gallery)})
+        show_json({**about, "gallery": document(measured.gallery), "mated_pairs": int(measured.mated.sum())})
     else:
         show(out(), measured.gallery)
+        out().print(f"{int(measured.mated.sum()):,} mated pairs, of {len(measured.mated):,} people with several faces", style="dim")
         out().print(f"audit id {measured.audit_id}", style="dim")
     raise typer.Exit(DONE if measured.own else NOTHING)
 
@@ -60,11 +61,13 @@ def _write(file: Path, measured: GalleryScores, about: dict[str, Any]) -> None:
     with file.open("xb") as target:
         if file.suffix == ".json":
             counts = own.counts.sum(axis=0, dtype=np.int64).tolist()
-            target.write(json.dumps({**json.loads(text), "counts": counts}).encode())
+            mated = measured.mated.sum(axis=0, dtype=np.int64).tolist()
+            target.write(json.dumps({**json.loads(text), "counts": counts, "mated": mated}).encode())
         else:
             # Whose a face is, as a number that says nothing else; sampled faces of one person share it.
             _, person = np.unique(own.owners, return_inverse=True)
-            np.savez_compressed(target, about=np.array(text), counts=own.counts, edges=EDGES, person=person, has_user=own.owners > 0)
+            has_user, mated = own.owners > 0, measured.mated
+            np.savez_compressed(target, about=np.array(text), counts=own.counts, edges=EDGES, person=person, has_user=has_user, mated=mated)
 
 
 def document(gallery: GalleryCheck | None) -> dict[str, Any] | None:

@@ -55,23 +55,35 @@ def verification(
 
 
 def calibrate(
-    folder: Folder,
+    photographs: Annotated[
+        Path,
+        typer.Argument(metavar="FOLDER|SCORES.npz", help="Labelled photographs; or what collection scores wrote of a gallery of yours."),
+    ],
     file: Annotated[Path | None, typer.Option("--out", metavar="FILE", help="Write it here instead of into the pack's folder.")] = None,
     errata: ErrataFile = "",
     data_set: Annotated[str, typer.Option("--data-set", metavar="NAME", help="The photographs' name; else the folder's.")] = "",
+    check: Annotated[
+        Path | None,
+        typer.Option("--check", metavar="FOLDER", help="Labelled photographs of other people; the intervals are widened to hold them too."),
+    ] = None,
     data: Data = None,
     as_json: Json = False,
 ) -> None:
-    """Make the calibration of the pack in use: what its scores mean, measured on labelled photographs.
+    """Make the calibration of the pack in use: what its scores mean, measured on labelled photographs or on a gallery of your own.
 
     Without --out it is put into the pack's folder and holds from the next start on.
     """
-    from aboveboard.evaluation import run
+    from aboveboard.evaluation import calibrating, own_gallery
 
     settings, models = loaded(data)
-    known = errata_named(errata)
-    with progressing("templates") as progress:
-        document = run.calibrate(folder, models, known, data_set, progress=progress)
+    if photographs.suffix == ".npz" and (errata or check):
+        raise BadRequest("--errata and --check are about photographs; a gallery's scores take neither")
+    with progressing("calibrating") as progress:
+        if photographs.suffix == ".npz":
+            document = own_gallery.calibrate_on(own_gallery.GalleryFile.read(photographs), models, data_set, progress=progress)
+        else:
+            known = errata_named(errata)
+            document = calibrating.calibrate(photographs, models, known, data_set, progress=progress, check=check)
     text = json.dumps(document, indent=1) + "\n"
     try:
         calibration = Calibration.from_json(text)
@@ -100,6 +112,18 @@ def calibrate(
         f"calibration {calibration.id} of model version {calibration.model_version}: {document['subjects']:,} people, "
         f"{document['photographs']:,} photographs, measured down to FMR {number(calibration.measured_limit)}",
     )
+    if document.get("copies"):
+        console.print(
+            f"{document['copies']:,} scores of two people lie beyond the end of the present scale: copies, or people under two users. They "
+            "make the highest similarities harder to reach. Look at them with collection check, mend the gallery and measure again",
+            style="yellow",
+        )
+    if "checked" in document:
+        ratios = ", ".join(f"{number(one['found_to_promised'])} at {number(one['promised'])}" for one in document["checked"]["rates"])
+        people = f"{document['checked']['subjects']:,} people of {document['checked']['data_set']}"
+        console.print(
+            f"among {people} the FMR is to the promised one as {ratios or 'cannot be told: too few errors'}; intervals hold that too"
+        )
     console.print(f"it is in {target}" + ("" if file else "; a running server takes it up when it is started again"))
 
 

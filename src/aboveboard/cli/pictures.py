@@ -13,7 +13,7 @@ from rich.table import Table
 from rich.text import Text
 
 from aboveboard.biometrics.vocabulary import Box, Candidate, Candidates, Face
-from aboveboard.cli import attributes, basis, casework
+from aboveboard.cli import attributes, basis, casework, evidence
 from aboveboard.cli.casework import ProbeEdits, ProbeKind, Reason
 from aboveboard.cli.common import (
     DONE,
@@ -34,6 +34,7 @@ from aboveboard.cli.common import (
     show_json,
     stop,
 )
+from aboveboard.cli.evidence import Prior, Told
 from aboveboard.cli.folders import SUFFIXES, Photograph, gather
 from aboveboard.errors import BadRequest, BadSample, NoFace
 
@@ -80,6 +81,7 @@ def compare(
     target: Annotated[Path, typer.Argument(metavar="TARGET", help="The photograph whose faces it is compared with.")],
     threshold: Threshold = None,
     quality: Quality = "NONE",
+    prior: Prior = None,
     case: CaseNumber = "",
     probe: ProbeKind = "photograph",
     edit: ProbeEdits = None,
@@ -97,6 +99,7 @@ def compare(
     for photograph in (one, other):
         check_drawing(draw, [photograph])
     app, session = _inside(*open_as(data, operator), case, probe, edit, reason)
+    evidence.check(prior, app.models.calibration)
     from aboveboard.service import identify
 
     contents = one.read(app), other.read(app)
@@ -109,6 +112,7 @@ def compare(
     except BadRequest as error:
         raise BadSample(error.message) from error
     candidates, calibration = compared.candidates, app.models.calibration
+    said = evidence.told(candidates, calibration, prior)
     names = {candidate.rank: f"{basis.similarity_text(candidate.similarity, calibration)}" for candidate in candidates}
     if as_json:
         similar: list[dict[str, Any]] = [
@@ -116,6 +120,7 @@ def compare(
                 "rank": candidate.rank,
                 "similarity": candidate.similarity,
                 "extrapolated": _beyond(calibration, candidate.similarity),
+                **said.of(candidate.rank),
                 "face": face_json(face),
             }
             for candidate, face in compared.similar
@@ -126,6 +131,7 @@ def compare(
                 "target": printable(other.name),
                 "source_face": face_json(compared.source),
                 "basis": basis.as_json(candidates),
+                "evidence": said.bounds(),
                 "candidates": similar,
                 "others": [face_json(face) for face in compared.others],
             }
@@ -133,11 +139,11 @@ def compare(
     else:
         table = columns("rank", "similarity", "face in the target")
         for candidate, face in compared.similar:
-            table.add_row(str(candidate.rank), _similarity(candidate.similarity, calibration), place(face))
+            table.add_row(str(candidate.rank), said.under(_similarity(candidate.similarity, calibration), candidate.rank), place(face))
         for face in compared.others:
             table.add_row("-", Text(f"below {candidates.basis.threshold:g}", "dim"), place(face))
         out().print(table)
-        basis.show(out(), [candidates], calibration)
+        basis.show(out(), [candidates], calibration, said.notes())
     if draw:
         from aboveboard.cli import drawing
         from aboveboard.vision import media
@@ -157,6 +163,7 @@ def search(
     threshold: Threshold = None,
     limit: Annotated[int, typer.Option("--limit", min=1, max=4096, metavar="N", help="The longest candidate list.")] = 80,
     quality: Quality = "NONE",
+    prior: Prior = None,
     case: CaseNumber = "",
     probe: ProbeKind = "photograph",
     edit: ProbeEdits = None,
@@ -174,6 +181,7 @@ def search(
     photographs, _ = gather(paths)
     check_drawing(draw, photographs)
     app, session = _inside(*open_as(data, operator), case, probe, edit, reason)
+    evidence.check(prior, app.models.calibration)
     from aboveboard.accountability.gate import must_agree
     from aboveboard.service import identify
 
@@ -181,24 +189,27 @@ def search(
     several = len(photographs) > 1
     overview = columns("photograph and audit id", "rank", "similarity", "candidate")
     searches: list[Candidates] = []
+    notes: list[tuple[str, str]] = []
     faceless: list[str] = []
     with counted("searching", len(photographs)) as done:
         for i, photograph in enumerate(photographs, 1):
             with taken(photograph, as_json, faceless) as content:
                 searched = identify.by_image(app, session, collection, content(app), threshold, limit, quality)
                 searches.append(searched.candidates)
+                said = evidence.told(searched.candidates, app.models.calibration, prior)
+                notes = notes or said.notes()
                 if as_json:
-                    show_json(_searched_json(photograph, searched, app.models.calibration))
+                    show_json(_searched_json(photograph, searched, said, app.models.calibration))
                 elif several:
-                    _add_rows(overview, photograph, searched, app.models.calibration)
+                    _add_rows(overview, photograph, searched, said, app.models.calibration)
                 else:
-                    _show_search(searched, app.models.calibration)
+                    _show_search(searched, said, app.models.calibration)
                 if draw:
                     _save_search(app, photograph, draw, several, searched)
             done(i)
     if several and searches and not as_json:
         out().print(overview)
-        basis.show(out(), searches, app.models.calibration)
+        basis.show(out(), searches, app.models.calibration, notes)
     raise typer.Exit(DONE if any(searches) else NOTHING if searches or faceless else SAMPLE)
 
 
@@ -285,7 +296,7 @@ def _similarity(similarity: float, calibration: Calibration | None) -> Text:
     return Text(basis.similarity_text(similarity, calibration), "bold green", justify="right")
 
 
-def _searched_json(photograph: Photograph, searched: Searched, calibration: Calibration | None) -> dict[str, Any]:
+def _searched_json(photograph: Photograph, searched: Searched, said: Told, calibration: Calibration | None) -> dict[str, Any]:
     assert searched.probe is not None
     candidates = [
         {
@@ -294,6 +305,7 @@ def _searched_json(photograph: Photograph, searched: Searched, calibration: Cali
             "external_image_id": row.external_image_id,
             "similarity": candidate.similarity,
             "extrapolated": _beyond(calibration, candidate.similarity),
+            **said.of(candidate.rank),
             "own_share": asdict(candidate.own_share) if candidate.own_share else None,
             "above_rest": candidate.above_rest,
             "box": box_json(row.box),
@@ -304,20 +316,22 @@ def _searched_json(photograph: Photograph, searched: Searched, calibration: Cali
         "photograph": printable(photograph.name),
         "probe": face_json(searched.probe),
         "basis": basis.as_json(searched.candidates),
+        "evidence": said.bounds(),
         "candidates": candidates,
     }
 
 
-def _show_search(searched: Searched, calibration: Calibration | None) -> None:
+def _show_search(searched: Searched, said: Told, calibration: Calibration | None) -> None:
     is_large = any(candidate.own_share for candidate in searched.candidates)
     table = columns("rank", "similarity", *(("own pairs",) if is_large else ()), "ExternalImageId", "FaceId")
     for candidate, row in searched.rows:
         name = Text(WITHHELD, "yellow") if searched.candidates.identities_withheld else row.external_image_id or ""
         stands = (_share(candidate),) if is_large else ()
-        table.add_row(str(candidate.rank), _similarity(candidate.similarity, calibration), *stands, name, candidate.reference)
+        similarity = said.under(_similarity(candidate.similarity, calibration), candidate.rank)
+        table.add_row(str(candidate.rank), similarity, *stands, name, candidate.reference)
     console = out()
     console.print(table if searched.rows else Text("nobody in the collection is a candidate", "bold"))
-    basis.show(console, [searched.candidates], calibration)
+    basis.show(console, [searched.candidates], calibration, said.notes())
 
 
 def _share(candidate: Candidate) -> str:
@@ -326,12 +340,12 @@ def _share(candidate: Candidate) -> str:
     return "" if share is None else f"{'<' if share.is_bound else ''}{number(share.value)}"
 
 
-def _add_rows(table: Table, photograph: Photograph, searched: Searched, calibration: Calibration | None) -> None:
+def _add_rows(table: Table, photograph: Photograph, searched: Searched, said: Told, calibration: Calibration | None) -> None:
     first = Text(printable(photograph.name)).append(f"\n{searched.candidates.audit_id}", "dim")
     lines: list[tuple[str, Text, str]] = []
     for candidate, row in searched.rows[:5]:
         who = candidate.reference if searched.candidates.identities_withheld else row.external_image_id or candidate.reference
-        lines.append((str(candidate.rank), _similarity(candidate.similarity, calibration), who))
+        lines.append((str(candidate.rank), said.under(_similarity(candidate.similarity, calibration), candidate.rank), who))
     if len(searched.rows) > 5:
         lines.append(("", Text(f"and {len(searched.rows) - 5} more", "dim"), ""))
     rank, similarity, who = lines[0] if lines else ("", Text("nobody", "dim"), "")

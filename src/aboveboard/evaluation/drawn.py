@@ -10,6 +10,7 @@ from scipy import special
 
 from aboveboard.biometrics.calibration import ANCHORS
 from aboveboard.evaluation import metrics
+from aboveboard.evaluation.calibrating import ratios_document
 from aboveboard.evaluation.rates import measured_limit
 from aboveboard.evaluation.run import short
 from aboveboard.vision import null
@@ -24,7 +25,7 @@ def cosine_at(fmr: float, dimensions: float) -> float:
 
 
 def null_calibration(date: str, subjects: int = 6000) -> dict[str, Any]:
-    """The calibration document of the null pack: FMR by theory, its one parameter, misses and measured limit from drawn faces.
+    """The calibration document of the null pack: FMR by theory; its one parameter, misses, ratios and measured limit from drawn faces.
 
     A board of 64 cells less their mean is a direction in 63 dimensions; cells that are read a little into each other make
     them fewer, 1 / (mean square of the cosines). `check` holds the theory against the drawn faces. Misses come from
@@ -35,8 +36,7 @@ def null_calibration(date: str, subjects: int = 6000) -> dict[str, Any]:
     non_mated = metrics.all_pairs(singles, range(subjects))
     mated = metrics.all_pairs(np.stack(takes), [i // TAKES for i in range(len(takes))])
     limit = measured_limit(non_mated.non_mated_size)
-    centres = np.linspace(-1, 1, 2 * metrics.BINS + 1)[1::2]
-    dimensions = round(non_mated.non_mated_size / float(non_mated.counts @ centres**2), 2)
+    dimensions = round(non_mated.non_mated_size / float(non_mated.counts @ metrics.CENTRES**2), 2)
     rates = sorted({0.5, *(10 ** (-step / 4) for step in range(2, 48)), *(rate for _, rate in ANCHORS)}, reverse=True)
     curve = [
         {
@@ -54,6 +54,7 @@ def null_calibration(date: str, subjects: int = 6000) -> dict[str, Any]:
         "measured_limit": limit,
         "curve": curve,
         "misses": [{"score": step / 100, "fnmr": round(1 - mated.tar_at(step / 100), 6)} for step in range(-100, 101)],
+        "ratios": ratios_document(mated.mated, non_mated.counts),
         "data_set": "faces drawn by aboveboard.vision.null.draw; the curve is theory (random directions)",
         "check": [
             {"promised": rate, "found": short(non_mated.fmr_at(cosine_at(rate, dimensions)))} for rate in (1e-1, 1e-2, 1e-3, 1e-4, 1e-5)

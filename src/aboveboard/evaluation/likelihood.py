@@ -1,4 +1,4 @@
-"""What a score says for and against "the same person": likelihood ratios, their calibration cost, and a candidate's posterior.
+"""Likelihood ratios made from scores, and what they cost.
 
 Ratios come as natural logarithms (llr). Pooling adjacent violators (PAV) makes them rise with the score. Methods: Bruemmer and du Preez,
 "Application-independent evaluation of speaker detection", CSL 20, 2006.
@@ -7,13 +7,12 @@ Ratios come as natural logarithms (llr). Pooling adjacent violators (PAV) makes 
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
 
 import numpy as np
-from numpy.typing import ArrayLike, NDArray
+from numpy.typing import ArrayLike
 from scipy import optimize
 
-Floats = NDArray[np.float64]
+from aboveboard.biometrics.evidence import Floats, Ratios
 
 
 def cllr(mated_llr: ArrayLike, non_mated_llr: ArrayLike) -> float:
@@ -29,11 +28,15 @@ def cllr(mated_llr: ArrayLike, non_mated_llr: ArrayLike) -> float:
 
 def cllr_min(mated: ArrayLike, non_mated: ArrayLike) -> float:
     """The Cllr that remains when the scores (or llrs) are calibrated as well as can be (PAV on themselves): what they cannot tell."""
-    scores, is_mated, is_non_mated = _counts(np.asarray(mated, np.float64), np.asarray(non_mated, np.float64))
+    return cllr_min_of_counts(*_counts(np.asarray(mated, np.float64), np.asarray(non_mated, np.float64))[1:])
+
+
+def cllr_min_of_counts(is_mated: Floats, is_non_mated: Floats) -> float:
+    """The same from how many mated and non-mated comparisons have each of the rising scores; (n,) each, no score without any."""
     llr = _pav(is_mated, is_non_mated)
     # A pooled step without mated or non-mated scores is infinite there, and weighs nothing on the other side.
-    cost_mated = np.logaddexp(0, -llr, out=np.zeros(scores.size), where=is_mated > 0) @ is_mated / is_mated.sum()
-    cost_non_mated = np.logaddexp(0, llr, out=np.zeros(scores.size), where=is_non_mated > 0) @ is_non_mated / is_non_mated.sum()
+    cost_mated = np.logaddexp(0, -llr, out=np.zeros(llr.size), where=is_mated > 0) @ is_mated / is_mated.sum()
+    cost_non_mated = np.logaddexp(0, llr, out=np.zeros(llr.size), where=is_non_mated > 0) @ is_non_mated / is_non_mated.sum()
     return float((cost_mated + cost_non_mated) / (2 * math.log(2)))
 
 
@@ -42,43 +45,23 @@ def cllr_cal(mated_llr: ArrayLike, non_mated_llr: ArrayLike) -> float:
     return cllr(mated_llr, non_mated_llr) - cllr_min(mated_llr, non_mated_llr)
 
 
-@dataclass(frozen=True, eq=False)
-class Ratios:
-    """Score -> log likelihood ratio: `llr` (n,) never falls over the rising `scores` (n,), and ends where the data end."""
+def ratios_of(mated: ArrayLike, non_mated: ArrayLike) -> Ratios:
+    """PAV over mated and non-mated scores, with one score of each kind added beyond both ends (Laplace's rule of succession).
 
-    scores: Floats
-    llr: Floats
-
-    @staticmethod
-    def of(mated: ArrayLike, non_mated: ArrayLike) -> Ratios:
-        """PAV over mated and non-mated scores, with one score of each kind added beyond both ends (Laplace's rule of succession).
-
-        So no ratio exceeds about the number of non-mated comparisons, nor falls below one over the number of mated ones: what was
-        never seen among n comparisons is not said to be rarer than 1 in n. Where comparisons share people, n overstates what is known.
-        """
-        same, other = np.asarray(mated, np.float64), np.asarray(non_mated, np.float64)
-        if not same.size or not other.size:
-            raise ValueError("likelihood ratios need mated and non-mated scores")
-        scores, is_mated, is_non_mated = _counts(same, other)
-        ones = np.ones(1)
-        llr = _pav(np.concatenate([ones, is_mated, ones]), np.concatenate([ones, is_non_mated, ones]))
-        return Ratios(scores, llr[1:-1])
-
-    def at(self, scores: ArrayLike) -> Floats:
-        """The log likelihood ratio of each score: between two scores of the data linear, beyond them that of the last."""
-        return np.interp(np.asarray(scores, np.float64), self.scores, self.llr)
-
-
-def posterior(prior: float, gallery_size: int, ratios: ArrayLike) -> Floats:
-    """The probability that each candidate is the person sought: P_j = (p/N) LR_j / ((1 - p) + (p/N) sum_k LR_k).
-
-    `prior` p is how probable it was before the search that the person is enrolled at all; `ratios` (n,) are the likelihood ratios
-    (not their logarithms) of the candidates, and of every reference that is not among them if it says anything.
+    So no ratio exceeds about the number of non-mated comparisons, nor falls below one over the number of mated ones: what was
+    never seen among n comparisons is not said to be rarer than 1 in n. Where comparisons share people, n overstates what is known.
     """
-    if not 0 <= prior <= 1 or gallery_size < 1:
-        raise ValueError("a posterior needs a prior of 0 to 1 and a gallery of at least one person")
-    weights = prior / gallery_size * np.asarray(ratios, np.float64)
-    return np.asarray(weights / ((1 - prior) + weights.sum()), np.float64)
+    same, other = np.asarray(mated, np.float64), np.asarray(non_mated, np.float64)
+    if not same.size or not other.size:
+        raise ValueError("likelihood ratios need mated and non-mated scores")
+    return ratios_of_counts(*_counts(same, other))
+
+
+def ratios_of_counts(scores: Floats, is_mated: Floats, is_non_mated: Floats) -> Ratios:
+    """The same from how many mated and non-mated comparisons have each of the rising scores; (n,) each."""
+    ones = np.ones(1)
+    llr = _pav(np.concatenate([ones, is_mated, ones]), np.concatenate([ones, is_non_mated, ones]))
+    return Ratios(scores, llr[1:-1])
 
 
 def _counts(mated: Floats, non_mated: Floats) -> tuple[Floats, Floats, Floats]:

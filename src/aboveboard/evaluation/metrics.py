@@ -19,6 +19,7 @@ Counts = NDArray[np.int64]
 
 BINS = 20_000
 _EDGES = np.linspace(-1.0, 1.0, BINS + 1)
+CENTRES = (_EDGES[:-1] + _EDGES[1:]) / 2
 
 
 def fmr(non_mated: Scores, threshold: float) -> float:
@@ -121,7 +122,7 @@ def all_pairs(
         same = subject[row] == subject[column]
         mated.append(scores[same])
         mated_subject.append(subject[row][same])
-        counts += np.bincount(_bin(scores[~same]), minlength=BINS)
+        counts += binned(scores[~same])
     reaching = np.cumsum(counts[::-1])[::-1]
     wanted = min(max(math.ceil(keep * counts.sum()), least), int(counts.sum()))
     floor = np.flatnonzero(reaching >= wanted)[-1] if wanted else BINS
@@ -143,6 +144,11 @@ def all_pairs(
         sizes=np.bincount(subject, minlength=len(missed)),
         missed=np.asarray(missed, np.int64) if len(missed) else np.zeros(int(subject.max(initial=-1)) + 1, np.int64),
     )
+
+
+def binned(scores: Scores) -> Counts:
+    """How many of the scores lie in each of the `BINS` bins."""
+    return np.bincount(_bin(scores), minlength=BINS)
 
 
 def _bin(scores: Scores) -> Counts:
@@ -167,7 +173,7 @@ class Resampling:
     """
 
     pairs: Pairs
-    weights: NDArray[np.int64]
+    weights: NDArray[np.int64] | NDArray[np.float64]
 
     @staticmethod
     def of(pairs: Pairs, draws: int = 1000, seed: int = 0) -> Resampling:

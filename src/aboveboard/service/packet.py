@@ -25,7 +25,7 @@ from aboveboard.accountability.gate import actor
 from aboveboard.accountability.operators import Session
 from aboveboard.biometrics.calibration import expected_false, fmr_at
 from aboveboard.errors import BadRequest, NoSuch, Unavailable
-from aboveboard.service import packet_page, record
+from aboveboard.service import packet_evidence, packet_page, record
 from aboveboard.service.app import App
 from aboveboard.storage.database import now
 from aboveboard.storage.schema import PACKS
@@ -82,6 +82,7 @@ def write(app: App, session: Session, number: str, to: Path, face: str = "") -> 
         "keys": keys,
         **_cards(app, entries),
     }
+    told["evidence"] = packet_evidence.of_record(told["record"], told["calibrations"])
     try:
         (to / PROOFS).mkdir(parents=True)
         for entry in entries:
@@ -116,6 +117,8 @@ def verify(folder: Path, key: str = "", photograph: bytes | None = None) -> Veri
         entries.sort(key=lambda entry: int(entry["seq"]))
         if of_entries(entries, told["keys"]) != told["record"]:
             faults.append(f"{PACKET} does not say what the entries say")
+        if told.get("evidence", []) != packet_evidence.of_record(told["record"], told["calibrations"]):
+            faults.append(f"{PACKET} has other likelihood ratios or posteriors than follow from its calibration")
         faults += _unopened(told, entries)
         if packet_page.page(told) != (folder / PAGE).read_text():
             faults.append(f"{PAGE} does not say what {PACKET} says")
@@ -296,7 +299,7 @@ def _cards(app: App, entries: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
             shown = asdict(card)
             models[model["pack"]] = {name: shown[name] for name in ("id", "name", "model_version", "licence", "training_data", "limits")}
         if calibration is not None and calibration.sha256 == named["sha256"]:
-            calibrations[named["sha256"]] = calibration.provenance
+            calibrations[named["sha256"]] = {**calibration.provenance, **packet_evidence.of_calibration(calibration)}
     named = {intent["policy"]["sha256"] for intent in intents}
     with app.database.read() as connection:
         rules = connection.execute(sa.select(PACKS).where(PACKS.c.sha256.in_(named))).all()

@@ -53,6 +53,7 @@ def page(told: Mapping[str, Any]) -> str:
     chance = f"Chance alone brings E = {expected} false candidates in all of them together."
     refused = _count(len(record["refusals"]), "request")
     banners = sorted({pack["banner"] for pack in told["policies"].values() if pack["banner"]})
+    evidence = {one["look"]: one for one in told.get("evidence", [])}
     shown = [one for group in (*(look["candidates"] for look in looks), *(one["leads"] for one in record["leads"])) for one in group]
     parts = [
         f"<h1>Case {_text(told['case'])}</h1>",
@@ -63,7 +64,7 @@ def page(told: Mapping[str, Any]) -> str:
         _facts(_case(case)),
         _documents(case["documents"]),
         "<h2>Looks</h2>",
-        *(_look(look, told["calibrations"].get(look["calibration"]["sha256"], {})) for look in looks),
+        *(_look(look, told["calibrations"].get(look["calibration"]["sha256"], {}), evidence.get(look["look"], {})) for look in looks),
         *([] if looks else ["<p>None was made.</p>"]),
         "<h2>Leads below the threshold that were disclosed</h2>",
         *(_disclosure(one) for one in record["leads"]),
@@ -113,7 +114,7 @@ def _documents(documents: Sequence[Mapping[str, Any]]) -> str:
     return "<h3>Authority documents, as they were entered</h3>" + _table(("kind", "requested", "decision", "decided"), rows)
 
 
-def _look(look: Mapping[str, Any], calibration: Mapping[str, Any]) -> str:
+def _look(look: Mapping[str, Any], calibration: Mapping[str, Any], evidence: Mapping[str, Any]) -> str:
     threshold = look["threshold"]
     value = f"{threshold['value']:.10g}" if threshold["value"] else "none"
     facts: list[tuple[str, Any]] = [
@@ -144,7 +145,7 @@ def _look(look: Mapping[str, Any], calibration: Mapping[str, Any]) -> str:
         f"<tr><td>{_text(one['name'])}</td>{_code(one['commitment'])}{_code(one['key'] or 'destroyed')}</tr>" for one in look["probes"]
     )
     return (
-        f'<section class="look"><h3>Look {look["look"]}</h3>{_facts(facts)}{_answer(look)}'
+        f'<section class="look"><h3>Look {look["look"]}</h3>{_facts(facts)}{_answer(look)}{_evidence(evidence, calibration)}'
         f"<table><tr><th>probe</th><th>commitment</th><th>its key</th></tr>{probes}</table>"
         f'<p class="soft">audit id {_text(look["audit_id"])}; entries {_entries(look["entries"])}</p></section>'
     )
@@ -158,6 +159,30 @@ def _answer(look: Mapping[str, Any]) -> str:
     if not look["candidates"]:
         return "<p><strong>No candidate.</strong> Nobody reached the threshold.</p>"
     return _candidates(look["candidates"])
+
+
+def _evidence(said: Mapping[str, Any], calibration: Mapping[str, Any]) -> str:
+    """What each candidate's similarity says; nothing where the calibration has no ratios."""
+    if not said:
+        return ""
+    priors = list(said["candidates"][0]["posteriors"])
+    heads = ["who", "likelihood ratio", *(f"posterior, prior {_percent(float(prior))}" for prior in priors)]
+    rows = [
+        (one["name"], _number(one["likelihood_ratio"]), *(_percent(one["posteriors"][prior]) for prior in priors))
+        for one in said["candidates"]
+    ]
+    known = f"{calibration['non_mated']:,} comparisons of two people" if "non_mated" in calibration else "the calibration's comparisons"
+    posteriors = (
+        "Posterior: how probable it is that this candidate is the person sought, to who held it as probable before the search as the "
+        "prior says that the person is enrolled at all. Faces of one person have a part each. "
+        "Nobody measured the priors; read the column that the rest of the case supports."
+        if priors
+        else "The list was full, so that no posterior can be told."
+    )
+    return (
+        f"{_table(heads, rows)}<p>Likelihood ratio: how many times likelier such a similarity is of one person than of two. At most "
+        f"{_number(said['most'])}, as far as {known} can tell. {posteriors}</p>"
+    )
 
 
 def _candidates(items: Sequence[Mapping[str, Any]]) -> str:

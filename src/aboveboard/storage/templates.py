@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import sqlalchemy as sa
 from numpy.typing import NDArray
 
-from aboveboard.biometrics.gallery import BINS, SAMPLE, OwnScores
+from aboveboard.biometrics.gallery import BINS, SAMPLE, OwnScores, histogram
 from aboveboard.biometrics.matching import best_first, comparison_scores, pair_scores
 from aboveboard.biometrics.scan import Scanner
 from aboveboard.biometrics.vocabulary import Vector
@@ -114,6 +115,8 @@ _NUMBER_OF_SUBJECT = sa.select(SUBJECTS.c.n).where(SUBJECTS.c.handle == sa.bindp
 
 _TOGETHER = 256
 """Faces that are compared with all others at once."""
+MATED_PEOPLE, MATED_FACES = 4_096, 32
+"""Of how many people with several faces, and of how many faces of each, the mated scores are counted."""
 _CHUNK = 65_536
 """Pairs that are scored exactly at once."""
 
@@ -276,23 +279,43 @@ class Templates:
         A subject's faces are linked where they reach the permit's floor; those outside the largest group that is linked so are answered
         (of equally large ones the earliest enrolled stays).
         """
-        with self._galleries.opened(permit.collection, permit.model) as (gallery, _):
-            order = np.lexsort((gallery.numbers, gallery.slots))
-            numbers, slots = gallery.numbers[order], gallery.slots[order]
-        numbers, slots = numbers[slots >= 0], slots[slots >= 0]
         found, judged = list[tuple[int, Apart]](), 0
-        for group in np.split(numbers, np.flatnonzero(np.diff(slots)) + 1):
-            if len(group) < 2:
-                continue
+        for group in self._groups(permit):
             judged += len(group)
-            with self._database.read() as connection:
-                there = rows_of(connection, _VECTORS, group.tolist())
-            there.sort(key=lambda row: int(row.n))
-            vectors = _matrix([row.vector for row in there])
+            there, vectors = self._read_group(group)
             scores = np.stack([comparison_scores(vector, vectors) for vector in vectors])
             main = _largest_group(scores >= permit.floor)
             found += [(row.n, Apart(row.face_id, float(scores[i, main].max()), len(there))) for i, row in enumerate(there) if i not in main]
         return [one for _, one in sorted(found, key=lambda item: item[0])], judged
+
+    def mated_scores(self, permit: Permit) -> NDArray[np.int32]:
+        """How the scores of a person's faces with one another lie, (people, BINS): of at most `MATED_PEOPLE` with several, by lot.
+
+        Of a person the first `MATED_FACES` enrolled count.
+        """
+        groups = list(self._groups(permit))
+        by_lot = np.random.default_rng(0).permutation(len(groups))[:MATED_PEOPLE]
+        counts = np.zeros((len(by_lot), BINS), np.int32)
+        for row, n in zip(counts, sorted(by_lot.tolist()), strict=True):
+            _, vectors = self._read_group(np.sort(groups[n])[:MATED_FACES])
+            for i, vector in enumerate(vectors[:-1], 1):
+                row += histogram(comparison_scores(vector, vectors[i:])).astype(np.int32)
+        return counts
+
+    def _groups(self, permit: Permit) -> Iterator[NDArray[np.int64]]:
+        """The numbers of the faces of each subject that has several."""
+        with self._galleries.opened(permit.collection, permit.model) as (gallery, _):
+            order = np.lexsort((gallery.numbers, gallery.slots))
+            numbers, slots = gallery.numbers[order], gallery.slots[order]
+        numbers, slots = numbers[slots >= 0], slots[slots >= 0]
+        return (group for group in np.split(numbers, np.flatnonzero(np.diff(slots)) + 1) if len(group) > 1)
+
+    def _read_group(self, group: NDArray[np.int64]) -> tuple[list[Any], NDArray[np.float32]]:
+        """The rows of these faces that are still there, in the order of enrolment, and their templates."""
+        with self._database.read() as connection:
+            there = rows_of(connection, _VECTORS, group.tolist())
+        there.sort(key=lambda row: int(row.n))
+        return there, _matrix([row.vector for row in there])
 
     def warm(self) -> None:
         """Do now what the first look at a large gallery would have to wait for."""

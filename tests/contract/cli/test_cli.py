@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import json
 import os
 import re
 import subprocess
 import sys
 from collections.abc import Callable, Mapping
-from importlib import metadata
+from importlib import metadata, resources
 from pathlib import Path
 
 import cv2
@@ -257,6 +258,47 @@ def test_search_as_json(run: Callable[..., Result], photographs: Path, gallery: 
     assert entries[0]["operator"] == "first"
     (unbounded,) = documents(run("search", photographs / "bob.jpg", "-c", gallery, "--json", "-t", "1"))
     assert unbounded["basis"]["better_threshold"]["expected_false"] <= 0.01
+
+
+def test_a_candidate_has_its_likelihood_ratio_with_its_bound_and_a_posterior_for_a_stated_prior(
+    run: Callable[..., Result], photographs: Path, gallery: str, tmp_path: Path
+) -> None:
+    search = ["search", photographs / "bob.jpg", "-c", gallery]
+    shown = " ".join(run(*search, "--prior", "0.5").stdout.split())
+    assert "at most 600,000, as far as 17,997,000 comparisons of two people can tell" in shown
+    assert "LR 600,000" in shown
+    assert "P > 99.9 %" in shown
+    assert "for your prior of 50 %" in shown
+    assert "prior" not in run(*search).stdout
+    (found,) = documents(run(*search, "--json", "--prior", "0.001"))
+    (candidate,) = found["candidates"]
+    assert found["evidence"]["prior"] == 0.001
+    assert candidate["likelihood_ratio"] == found["evidence"]["most"] == pytest.approx(599_900, rel=1e-3)
+    assert candidate["is_most"] is True
+    odds = 0.001 / 3 * candidate["likelihood_ratio"]
+    assert candidate["posterior"] == pytest.approx(odds / (0.999 + odds), rel=1e-3)
+    (compared,) = documents(run("compare", photographs / "bob.jpg", photographs / "bob.jpg", "--json", "--prior", "0.5"))
+    assert compared["candidates"][0]["posterior"] > 0.99
+    entries = "".join(run("ledger", "show", "--last", "8").stdout)
+    assert "look.outcome" in entries
+    for word in ("likelihood", "posterior", "evidence", f"{candidate['likelihood_ratio']:.0f}"):
+        assert word not in entries, "a ratio reaches no log"
+    run(*search, "--prior", "1.5", code=2)
+
+
+def test_a_calibration_without_ratios_serves_as_before_and_makes_no_posterior(
+    run: Callable[..., Result], photographs: Path, gallery: str, tmp_path: Path
+) -> None:
+    document = json.loads((resources.files("aboveboard.calibrations") / "null.json").read_text())
+    del document["ratios"]
+    folder = tmp_path / "models" / "null"
+    folder.mkdir(parents=True)
+    (folder / "calibration.json").write_text(json.dumps(document))
+    search = ["search", photographs / "bob.jpg", "-c", gallery]
+    (found,) = documents(run(*search, "--json", ABOVEBOARD_MODELS=str(folder.parent)))
+    assert (found["evidence"], found["candidates"][0]["likelihood_ratio"], found["candidates"][0]["similarity"]) == (None, None, 100)
+    assert "LR" not in run(*search, ABOVEBOARD_MODELS=str(folder.parent)).stdout
+    assert "no likelihood ratios" in errors(run(*search, "--prior", "0.5", code=2, ABOVEBOARD_MODELS=str(folder.parent)))[0]
 
 
 def test_search_a_folder(run: Callable[..., Result], photographs: Path, gallery: str) -> None:

@@ -1,0 +1,92 @@
+"""What a candidate's score says, for people: its likelihood ratio with its bound, and a posterior for the prior that was stated."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Annotated, Any
+
+import typer
+from rich.text import Text
+
+from aboveboard.biometrics.calibration import Calibration
+from aboveboard.biometrics.evidence import Evidence
+from aboveboard.biometrics.vocabulary import Candidates
+from aboveboard.cli.common import number, percent
+from aboveboard.errors import BadRequest
+
+Prior = Annotated[
+    float | None,
+    typer.Option(
+        "--prior",
+        min=0,
+        max=1,
+        metavar="P",
+        help="How probable you hold it, before the search, that the person is there at all, 0-1: shows each candidate's posterior.",
+    ),
+]
+
+
+@dataclass(frozen=True, slots=True)
+class Told:
+    """The evidence of an answer: of each candidate, in their order, under `prior`; empty where the calibration has no ratios."""
+
+    each: Sequence[Evidence]
+    prior: float | None
+    calibration: Calibration | None
+
+    def of(self, rank: int) -> dict[str, Any]:
+        """A candidate's part of a document."""
+        if not self.each:
+            return {"likelihood_ratio": None, "is_most": None, "posterior": None}
+        one = self.each[rank - 1]
+        return {"likelihood_ratio": one.ratio, "is_most": one.is_most, "posterior": one.posterior}
+
+    def under(self, similarity: Text, rank: int) -> Text:
+        """A similarity with what it says below it."""
+        if self.each:
+            one = self.each[rank - 1]
+            similarity.append(f"\nLR {rounded(one.ratio)}", "not bold dim")
+            if one.posterior is not None:
+                similarity.append(f"\nP {percent(one.posterior)}", "not bold dim")
+        return similarity
+
+    def bounds(self) -> dict[str, Any] | None:
+        """What the ratios rest on, as a document."""
+        ratios = self.calibration.ratios if self.calibration else None
+        if self.calibration is None or ratios is None:
+            return None
+        return {"least": ratios.least, "most": ratios.most, "non_mated": self.calibration.provenance.get("non_mated"), "prior": self.prior}
+
+    def notes(self) -> list[tuple[str, str]]:
+        """The same in words, for below the table."""
+        bounds = self.bounds()
+        if not self.each or bounds is None:
+            return []
+        known = f"{bounds['non_mated']:,} comparisons of two people" if bounds["non_mated"] else "the calibration's comparisons"
+        most = f"at most {rounded(bounds['most'])}, as far as {known} can tell"
+        notes = [("likelihood ratio", f"LR: how many times likelier such a score is of one person than of two; {most}")]
+        if self.prior is not None:
+            stated = f"for your prior of {percent(self.prior)} that the person is in this gallery at all"
+            shared = "of a person with several faces among the candidates each has a part, add them up"
+            notes.append(("posterior", f"P: how probable it is that this is the person, {stated}; {shared}"))
+        return notes
+
+
+def check(prior: float | None, calibration: Calibration | None) -> None:
+    """Raise BadRequest, before anything is compared, for a prior that nothing can be made of."""
+    if prior is not None and (calibration is None or calibration.ratios is None):
+        raise BadRequest("--prior: the calibration in use has no likelihood ratios; make a new one with: aboveboard calibrate")
+
+
+def told(candidates: Candidates, calibration: Calibration | None, prior: float | None) -> Told:
+    """The evidence of an answer."""
+    if calibration is None or calibration.ratios is None or not candidates:
+        return Told((), prior, calibration)
+    scores = [candidate.comparison_score for candidate in candidates]
+    return Told(calibration.evidence(scores, candidates.beyond, candidates.basis.gallery_size, prior), prior, calibration)
+
+
+def rounded(ratio: float) -> str:
+    """A ratio to two digits: more would say more than is known."""
+    return number(float(f"{ratio:.2g}"))

@@ -1,0 +1,179 @@
+"""Calibrate on an agency's own gallery, from the file that the gate wrote of it: counts of scores, no face and no name.
+
+Non-mated scores are those of sampled faces with all faces of other people, mated ones those of people with several faces.
+"""
+
+from __future__ import annotations
+
+import datetime
+import hashlib
+import io
+import json
+import math
+import zipfile
+from collections.abc import Iterator
+from dataclasses import dataclass
+from importlib import metadata
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from aboveboard.biometrics.gallery import BINS, EDGES
+from aboveboard.errors import BadRequest
+from aboveboard.evaluation import metrics
+from aboveboard.evaluation.calibrating import calibration_from
+from aboveboard.evaluation.metrics import Counts, Pairs, Resampling, Scores
+from aboveboard.evaluation.rates import RULE_OF_30
+from aboveboard.evaluation.run import Progress
+from aboveboard.vision.packs import Models
+
+KNOWN = 0.9
+"""The share of sampled faces that must be of known people: mates that nobody knows of would count as false matches."""
+_MAKE = "make one with: aboveboard collection scores COLLECTION FILE.npz"
+
+
+@dataclass(frozen=True, eq=False)
+class GalleryFile:
+    """Counts of a gallery of `size` faces: `non_mated` (faces, BINS) of sampled faces of known people, `person` (faces,) from 0,
+    `mated` (people, BINS); `about`: audit id, collection, model version."""
+
+    non_mated: Counts
+    person: Counts
+    mated: Counts
+    size: int
+    about: dict[str, Any]
+    sha256: str
+
+    @staticmethod
+    def read(file: Path) -> GalleryFile:
+        """Read what `collection scores` wrote; raises BadRequest for anything else, and where users are not known."""
+        try:
+            content = file.read_bytes()
+            with np.load(io.BytesIO(content), allow_pickle=False) as found:
+                has_user, person = found["has_user"].astype(np.bool_), found["person"]
+                counts, mated = found["counts"].astype(np.int64), found["mated"].astype(np.int64)
+                about = json.loads(str(found["about"]))
+            size, is_whole = int(about["gallery"]["size"]), counts.shape == (has_user.size, BINS) and mated.shape[1:] == (BINS,)
+            if not is_whole or person.shape != has_user.shape or min(counts.min(), mated.min(initial=0)) < 0 or size < has_user.size:
+                raise ValueError("its counts are not of this form")
+            about = {key: str(about[key]) for key in ("audit_id", "collection", "model")}
+        except OSError as error:
+            raise BadRequest(f"{file} cannot be read: {error.strerror or error}") from error
+        except (ValueError, LookupError, TypeError, EOFError, zipfile.BadZipFile, RecursionError) as error:
+            raise BadRequest(f"{file} holds no gallery's scores of this version ({error!r}); {_MAKE}") from error
+        if has_user.mean() < KNOWN:
+            raise BadRequest(
+                f"of {has_user.size} sampled faces {np.count_nonzero(has_user)} have a user: without users the scores of one person's "
+                "faces would count as false matches. Associate faces with users (CreateUser, AssociateFaces), then measure again"
+            )
+        owner = np.unique(person[has_user], return_inverse=True)[1]
+        return GalleryFile(counts[has_user], owner, mated, size, about, hashlib.sha256(content).hexdigest())
+
+    @property
+    def comparisons(self) -> int:
+        """Non-mated pairs, each once: those of two sampled faces were counted twice."""
+        faces = len(self.non_mated)
+        return round(int(self.non_mated.sum()) * (1 - (faces - 1) / (2 * (self.size - 1))))
+
+    def resampling(self, draws: int, seed: int) -> SampledFaces:
+        """Its comparisons, and draws of its people. A score is taken to lie anywhere in its bin of 0.002."""
+        scores, face = _spread(self.non_mated, seed, max(math.ceil(0.01 * int(self.non_mated.sum())), 1_000_000))
+        mated, mated_subject = _spread(self.mated, seed)
+        reaching = np.interp(np.linspace(-1, 1, metrics.BINS + 1), EDGES, np.append(0, np.cumsum(self.non_mated.sum(axis=0))))
+        people = int(self.person.max()) + 1
+        pairs = Pairs(
+            subject=self.person,
+            mated=mated,
+            mated_subject=mated_subject,
+            tail=scores,
+            tail_templates=np.stack([face, face], axis=1),
+            counts=np.diff(np.floor(reaching + 1e-6)).astype(np.int64),
+            sizes=np.bincount(self.person),
+            missed=np.zeros(people, np.int64),
+        )
+        trials = np.bincount(self.person, self.non_mated.sum(axis=1)).astype(np.float64)
+        # The gallery's other side is a draw of people too: docs/gallery-factor.md, "Interval".
+        faces = float(np.mean(self.size - self.non_mated.sum(axis=1)))
+        variance = 1 + 3 * len(self.non_mated) * faces / self.size
+        weights = np.random.default_rng(seed).gamma(1 / variance, variance, (draws, people))
+        return SampledFaces(pairs, weights, trials)
+
+
+@dataclass(frozen=True)
+class SampledFaces(Resampling):
+    """People of the sample drawn by random weights (mean 1) whose variance stands for both sides of the comparisons.
+
+    A weighted bootstrap (Praestgaard and Wellner, Ann. Probab. 21, 1993); `trials`: comparisons of each person of the sample.
+    """
+
+    trials: Scores
+
+    def totals(self) -> tuple[Scores, Scores]:
+        """Weighted numbers of non-mated comparisons of each draw; of mated ones none are drawn."""
+        return self.weights @ self.trials, np.zeros(len(self.weights))
+
+    def tail_weights(self, size: int | None = None) -> Iterator[Scores]:
+        """Of each draw the weights of the `size` highest non-mated scores."""
+        person = self.pairs.subject[self.pairs.tail_templates[:size, 0]]
+        return (weight[person] for weight in self.weights)
+
+
+def calibrate_on(
+    file: GalleryFile,
+    models: Models,
+    data_set: str = "",
+    date: datetime.date | None = None,
+    progress: Progress | None = None,
+    draws: int = 1000,
+    seed: int = 0,
+) -> dict[str, Any]:
+    """The calibration of a pack from a gallery's file, as `calibrating.calibrate` makes it from photographs.
+
+    `copies`: scores beyond the end of the pack's present scale, of copies or of people under two users: they make rare rates look worse.
+    Raises BadRequest for a file of another model version or with too few comparisons.
+    """
+    version = models.card.model_version
+    if file.about["model"] != version:
+        raise BadRequest(f"the gallery's templates are of model version {file.about['model']}, the pack in use has {version}")
+    several = int(np.count_nonzero(file.mated.sum(axis=1)))
+    if file.mated.sum() < RULE_OF_30 or several < 10:
+        raise BadRequest(
+            f"{int(file.mated.sum())} comparisons of {several} people with themselves cannot tell how many are missed: 30 of 10 people are "
+            "the least. Enrol several photographs of some people, each under one user"
+        )
+    resampling, day = file.resampling(draws, seed), date or datetime.datetime.now(datetime.UTC).date()
+    end = models.calibration.score_at(100) if models.calibration else 1.0
+    return {
+        "id": f"{day:%Y%m%d}",
+        "model_version": version,
+        **calibration_from(resampling, file.comparisons, progress),
+        "data_set": data_set or f"collection {file.about['collection']}",
+        "data_sha256": file.sha256,
+        "audit_id": file.about["audit_id"],
+        "subjects": int(file.person.max()) + 1,
+        "photographs": file.size,
+        "copies": resampling.pairs.errors_at(end),
+        "mated": int(file.mated.sum()),
+        "mated_subjects": several,
+        "non_mated": file.comparisons,
+        "date": f"{day}",
+        "draws": draws,
+        "seed": seed,
+        "pack": {"id": models.card.id, "files": {part.file: part.sha256 for part in models.card.files}},
+        "libraries": {name: metadata.version(name) for name in ("numpy", "scipy")},
+    }
+
+
+def _spread(counts: Counts, seed: int, most: int | None = None) -> tuple[Scores, Counts]:
+    """Scores, falling, and the row of each, out of counts (rows, BINS): spread evenly over their bins, rows by lot; the `most` highest."""
+    total = counts.sum(axis=0)
+    reaching = np.cumsum(total[::-1])[::-1]
+    first = 0 if most is None or most >= reaching[0] else int(np.flatnonzero(reaching >= most)[-1])
+    random, scores, rows = np.random.default_rng(seed), [np.empty(0)], [np.empty(0, np.int64)]
+    for bin_ in range(BINS - 1, first - 1, -1):
+        k = int(total[bin_])
+        if k:
+            scores.append(EDGES[bin_] + (EDGES[bin_ + 1] - EDGES[bin_]) * (1 - (np.arange(k) + 0.5) / k))
+            rows.append(random.permutation(np.repeat(np.arange(len(counts)), counts[:, bin_])))
+    return np.concatenate(scores), np.concatenate(rows)

@@ -1,0 +1,115 @@
+"""Likelihood ratios of a calibration and posteriors of candidates, against lir (NFI's) and against what happens in simulated searches."""
+
+from __future__ import annotations
+
+import json
+import math
+
+import numpy as np
+import pytest
+from lir.algorithms.bayeserror import elub
+from lir.algorithms.isotonic_regression import IsotonicCalibrator
+
+from aboveboard.biometrics.calibration import Calibration
+from aboveboard.biometrics.evidence import posterior
+from aboveboard.evaluation import likelihood, metrics
+from aboveboard.evaluation.calibrating import ratios_document
+
+CURVE = {"id": "1", "model_version": "1", "measured_limit": 1e-3, "curve": [{"score": 0.0, "fmr": 0.5}, {"score": 0.9, "fmr": 1e-12}],
+         "misses": [{"score": step / 100, "fnmr": (step + 100) / 200} for step in range(-100, 101)]}  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def scores() -> tuple[np.ndarray, np.ndarray]:
+    """Mated and non-mated comparison scores."""
+    rng = np.random.default_rng(3)
+    return np.clip(rng.normal(0.6, 0.15, 3000), -1, 1), np.clip(rng.normal(0.0, 0.12, 30000), -1, 1)
+
+
+@pytest.fixture(scope="module")
+def calibration(scores: tuple[np.ndarray, np.ndarray]) -> Calibration:
+    mated, non_mated = scores
+    document = CURVE | {"ratios": ratios_document(mated, metrics.binned(non_mated)), "non_mated": len(non_mated)}
+    return Calibration.from_json(json.dumps(document))
+
+
+def test_ratios_equal_lir(scores: tuple[np.ndarray, np.ndarray]) -> None:
+    """The same steps as the isotonic calibrator of lir finds in the same scores, with one of each kind beyond both ends."""
+    mated, non_mated = scores
+    ends = np.array([-2.0, 2.0])
+    x, y = np.concatenate([mated, ends, non_mated, ends]), np.repeat([1.0, 0.0], [mated.size + 2, non_mated.size + 2])
+    oracle = IsotonicCalibrator().fit(x, y)
+    asked = np.concatenate([mated[:500], non_mated[:500]])
+    ours = likelihood.ratios_of(mated, non_mated).at(asked)
+    assert ours == pytest.approx(oracle.transform(asked) * math.log(10), rel=1e-6, abs=1e-6)
+
+
+def test_a_file_has_the_steps_bounded_by_what_its_comparisons_can_tell(
+    scores: tuple[np.ndarray, np.ndarray], calibration: Calibration
+) -> None:
+    mated, non_mated = scores
+    ratios = calibration.ratios
+    assert ratios is not None
+    assert ratios.most == pytest.approx(non_mated.size / 30, rel=1e-3), "the rule of 30"
+    assert ratios.least >= 30 / mated.size * 0.999
+    whole = likelihood.ratios_of(mated, non_mated).bounded(ratios.least, ratios.most)
+    asked = np.linspace(-0.5, 1, 301)
+    # Scores lie in bins of 1e-4: a step may be off by one.
+    assert np.median(np.abs(ratios.at(asked) - whole.at(asked))) < 0.01
+    llr = np.concatenate([whole.at(mated), whole.at(non_mated)]) / math.log(10)
+    _, most = elub(llr, np.repeat([1, 0], [mated.size, non_mated.size]))
+    assert math.log10(ratios.most) <= most + 0.02, "no less cautious than ELUB (Vergeer et al. 2016)"
+
+
+def test_ratios_of_other_people_are_rarely_high() -> None:
+    """Of non-mated comparisons that a calibration never saw at most one in x has a ratio of x, but for chance."""
+    rng = np.random.default_rng(5)
+    document = ratios_document(np.clip(rng.normal(0.6, 0.15, 3000), -1, 1), metrics.binned(np.clip(rng.normal(0, 0.12, 30000), -1, 1)))
+    ratios = Calibration.from_json(json.dumps(CURVE | {"ratios": document})).ratios
+    others = np.exp(ratios.at(np.clip(rng.normal(0, 0.12, 300_000), -1, 1)))
+    for x in (10, 100, 900):
+        assert np.mean(others >= x) <= 1.3 / x
+    assert np.mean(1 / np.exp(ratios.at(np.clip(rng.normal(0.6, 0.15, 30_000), -1, 1)))) <= 1.1
+
+
+def test_files_from_before_have_none_and_bad_ones_are_refused() -> None:
+    before = Calibration.from_json(json.dumps(CURVE))
+    assert before.ratios is None
+    with pytest.raises(ValueError, match="no likelihood ratios"):
+        before.evidence([0.5], 80, 10, 0.5)
+    for points in ([], [{"score": 0.1, "log10_lr": 1}, {"score": 0.2, "log10_lr": 0}], [{"score": 0.1, "log10_lr": float("nan")}],
+                   [{"score": 0.1, "log10_lr": 1}, {"score": 0.1, "log10_lr": 2}], [{"score": 0.1}]):  # fmt: skip
+        with pytest.raises(ValueError, match="aboveboard calibrate"):
+            Calibration.from_json(json.dumps(CURVE | {"ratios": {"points": points}}))
+
+
+def test_evidence_has_its_bound_and_needs_a_prior_for_a_posterior(calibration: Calibration) -> None:
+    low, high, top = calibration.evidence([0.2, 0.45, 0.9], 30, 100, None)
+    assert low.ratio < high.ratio <= top.ratio == pytest.approx(calibration.ratios.most)
+    assert (low.is_most, top.is_most) == (False, True)
+    assert {one.posterior for one in (low, high, top)} == {None}
+    even = calibration.evidence([0.45], 30, 100, 0.5)[0].posterior
+    assert calibration.evidence([0.45], 30, 100, 0.01)[0].posterior < even < calibration.evidence([0.45], 30, 100, 0.9)[0].posterior
+    assert calibration.evidence([0.45], 30, 100_000, 0.5)[0].posterior < even, "among more people it is less"
+
+
+def test_posteriors_of_candidates_above_a_threshold_are_what_happens() -> None:
+    """20,000 searches of 200 people, half of the persons sought enrolled, answered from a threshold on: of those given p, p are right.
+
+    Who is below the threshold is not seen; what all of them say together is the share of mates below it.
+    """
+    rng = np.random.default_rng(8)
+    threshold, said, true = 2.0, [], []
+    missed = 0.5 * math.erfc((3.0 - threshold) / math.sqrt(2))
+    for _ in range(20_000):
+        scores, mate = rng.normal(0, 1, 200), rng.integers(0, 400)
+        if mate < 200:
+            scores[mate] += 3.0
+        listed = np.flatnonzero(scores >= threshold)
+        said += posterior(0.5, 200, np.exp(3.0 * scores[listed] - 4.5), missed).tolist()  # N(3, 1) over N(0, 1)
+        true += (listed == mate).tolist()
+    said, true = np.array(said), np.array(true)
+    for low, high in ((0.0, 0.05), (0.05, 0.2), (0.2, 0.5), (0.5, 0.8), (0.8, 1.0)):
+        inside = (said >= low) & (said < high)
+        assert np.count_nonzero(inside) > 300
+        assert said[inside].mean() == pytest.approx(true[inside].mean(), abs=0.035)
