@@ -26,7 +26,7 @@ from aboveboard import settings
 from aboveboard.biometrics.vocabulary import EMOTIONS
 from aboveboard.evaluation.rates import wilson
 from aboveboard.vision import media, session
-from aboveboard.vision.demographics import AGE_SIZE, AgeFit, AgeGender, GenderFit, age_ranges, chance_male, chip, moments
+from aboveboard.vision.demographics import AgeFit, AgeGender, GenderFit, age_ranges, chance_male, moments, views
 from aboveboard.vision.detector import Detection, Detector
 from aboveboard.vision.emotions import CLASSES, MOVES, EmotionFit, Expressions, confidences, evidence, face_of
 from aboveboard.vision.mesh import Mesher
@@ -179,15 +179,15 @@ def keep(fits: dict[str, Any]) -> None:
 def demographics(data: Path, nets: AgeGender, detector: Detector) -> None:
     with (data / "utkface-a" / "labels.csv").open() as file:
         labels = list(csv.DictReader(file))
-    chips, rows, first = [], [], None
+    seen, rows, first = [], [], None
     for row in labels:
         image = media.decode((data / "utkface-a" / row["file"]).read_bytes(), 10**8)
         if (face := counted(detector, image)) is not None:
-            chips.append(chip(image, face.points, AGE_SIZE))
+            seen.append(views(image, face.points))
             rows.append(row)
             first = first or (image, face.points)
     assert first is not None
-    ages, logits = nets.raw(chips)
+    ages, logits = nets.raw(np.stack(seen))
     truth, male = np.array([float(row["age"]) for row in rows]), np.array([row["gender"] == "male" for row in rows])
     race = np.array([row["race"] for row in rows])
     print(f"{len(labels)} photographs, {len(rows)} with a face")
