@@ -159,6 +159,21 @@ def raw_coverage(ages: Array, truth: Array) -> str:
     return share(int(((low <= truth) & (truth <= high)).sum()), len(truth))
 
 
+def views_table(nets: AgeGender, seen: NDArray[np.uint8], mirrored: NDArray[np.uint8], truth: Array, male: Bools) -> None:
+    """`seen` (n, 2, 64, 64, 3): the views that ship; `mirrored` (n, 64, 64, 3): the first in a mirror."""
+    ways = {"as the networks were trained": seen[:, :1], "nearer and mirrored": seen[:, 1:], "the first and its mirror image":
+            np.stack([seen[:, 0], mirrored], axis=1), "the first and the second (what ships)": seen}  # fmt: skip
+    rows = []
+    for name, each in ways.items():
+        ages, logits = nets.raw(each)
+        right, fit = int(((logits > 0) == male).sum()), fit_gender(logits, male)
+        chance = chance_male(logits, fit)
+        rows.append([name, str(each.shape[1]), share(right, len(male)), f"{-np.log(np.where(male, chance, 1 - chance)).mean():.3f}",
+                     f"{np.abs(moments(ages)[:, 1] - truth).mean():.2f}"])  # fmt: skip
+    head = ["views", "runs of each network", "gender as labelled", "its log loss", "age: mean absolute error, years"]
+    write("age-gender-views", head, rows, f"utkface-a, {len(male)} adults.", "how-good.md")
+
+
 def milliseconds(work: Callable[[], Any]) -> float:
     times = []
     for _ in range(60):
@@ -188,9 +203,11 @@ def demographics(data: Path, nets: AgeGender, detector: Detector) -> None:
             first = first or (image, face.points)
     assert first is not None
     ages, logits = nets.raw(np.stack(seen))
+    mirrored = np.stack([views[0, :, ::-1] for views in seen])
     truth, male = np.array([float(row["age"]) for row in rows]), np.array([row["gender"] == "male" for row in rows])
     race = np.array([row["race"] for row in rows])
     print(f"{len(labels)} photographs, {len(rows)} with a face")
+    views_table(nets, np.stack(seen), mirrored, truth, male)
     gender_tables(logits, male, race)
     age_table(ages, truth, male, race)
     where = f"utkface-a, {len(rows)} adults of 18 and over, python benchmarks/attributes.py, seed {SEED}"
