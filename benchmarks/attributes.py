@@ -93,7 +93,7 @@ def fit_gender(logits: Array, male: Bools, provenance: str = "") -> GenderFit:
     return GenderFit(round(float(slope), 4), round(float(lapse), 4), provenance)
 
 
-def gender_tables(logits: Array, male: Bools, race: NDArray[np.str_]) -> None:
+def gender_tables(logits: Array, truth: Array, male: Bools, race: NDArray[np.str_]) -> None:
     scores, decided = np.empty(len(male)), np.empty(len(male), bool)
     for fold in folds(len(male)):
         rest = np.setdiff1d(np.arange(len(male)), fold)
@@ -102,13 +102,16 @@ def gender_tables(logits: Array, male: Bools, race: NDArray[np.str_]) -> None:
         decided[fold], scores[fold] = chance > 0.5, 100 * np.maximum(chance, 1 - chance)
     right = decided == male
     kinds = {"all": np.ones(len(male), bool), "women": ~male, "men": male}
-    for name in sorted(set(race)):
-        kinds |= {f"{name} women": ~male & (race == name), f"{name} men": male & (race == name)}
+    cells = {f"{name} {who}": each & (race == name) for name in sorted(set(race)) for who, each in (("women", ~male), ("men", male))}
+    kinds |= cells
+    for low, high in pairwise((18, 40, 60, 120)):
+        aged, name = (truth >= low) & (truth < high), f"of {low} to {high - 1}" if high < 120 else f"of {low} and over"
+        kinds |= {f"women {name}": ~male & aged, f"men {name}": male & aged}
     rows = [[name, f"{kind.sum():,}", share(int(right[kind].sum()), int(kind.sum()))] for name, kind in kinds.items()]
-    cells = [float(right[kind].mean()) for name, kind in kinds.items() if " " in name]
+    shares = [float(right[kind].mean()) for kind in cells.values()]
     note = (
-        f"utkface-a, adults, one photograph a person, labels of annotators; Wilson's 95 % intervals. Best and worst cell lie"
-        f" {100 * (max(cells) - min(cells)):.1f} points apart."
+        f"utkface-a, adults, one photograph a person, labels of annotators; Wilson's 95 % intervals. Best and worst of gender and race lie"
+        f" {100 * (max(shares) - min(shares)):.1f} points apart."
     )
     write("gender", ["people", "n", "as labelled"], rows, note, "how-good.md")
     rows = []
@@ -208,7 +211,7 @@ def demographics(data: Path, nets: AgeGender, detector: Detector) -> None:
     race = np.array([row["race"] for row in rows])
     print(f"{len(labels)} photographs, {len(rows)} with a face")
     views_table(nets, np.stack(seen), mirrored, truth, male)
-    gender_tables(logits, male, race)
+    gender_tables(logits, truth, male, race)
     age_table(ages, truth, male, race)
     where = f"utkface-a, {len(rows)} adults of 18 and over, python benchmarks/attributes.py, seed {SEED}"
     keep({"age": fit_age(ages, truth, where), "gender": fit_gender(logits, male, where)})
