@@ -26,7 +26,7 @@ from aboveboard import settings
 from aboveboard.biometrics.vocabulary import EMOTIONS
 from aboveboard.evaluation.rates import wilson
 from aboveboard.vision import media, session
-from aboveboard.vision.demographics import AGE_SIZE, AgeFit, AgeGender, GenderFit, age_ranges, chance_male, chip, moments
+from aboveboard.vision.demographics import AgeFit, AgeGender, GenderFit, age_ranges, chance_male, moments, views
 from aboveboard.vision.detector import Detection, Detector
 from aboveboard.vision.emotions import CLASSES, MOVES, EmotionFit, Expressions, confidences, evidence, face_of
 from aboveboard.vision.mesh import Mesher
@@ -93,7 +93,7 @@ def fit_gender(logits: Array, male: Bools, provenance: str = "") -> GenderFit:
     return GenderFit(round(float(slope), 4), round(float(lapse), 4), provenance)
 
 
-def gender_tables(logits: Array, male: Bools, race: NDArray[np.str_]) -> None:
+def gender_tables(logits: Array, truth: Array, male: Bools, race: NDArray[np.str_]) -> None:
     scores, decided = np.empty(len(male)), np.empty(len(male), bool)
     for fold in folds(len(male)):
         rest = np.setdiff1d(np.arange(len(male)), fold)
@@ -102,13 +102,16 @@ def gender_tables(logits: Array, male: Bools, race: NDArray[np.str_]) -> None:
         decided[fold], scores[fold] = chance > 0.5, 100 * np.maximum(chance, 1 - chance)
     right = decided == male
     kinds = {"all": np.ones(len(male), bool), "women": ~male, "men": male}
-    for name in sorted(set(race)):
-        kinds |= {f"{name} women": ~male & (race == name), f"{name} men": male & (race == name)}
+    cells = {f"{name} {who}": each & (race == name) for name in sorted(set(race)) for who, each in (("women", ~male), ("men", male))}
+    kinds |= cells
+    for low, high in pairwise((18, 40, 60, 120)):
+        aged, name = (truth >= low) & (truth < high), f"of {low} to {high - 1}" if high < 120 else f"of {low} and over"
+        kinds |= {f"women {name}": ~male & aged, f"men {name}": male & aged}
     rows = [[name, f"{kind.sum():,}", share(int(right[kind].sum()), int(kind.sum()))] for name, kind in kinds.items()]
-    cells = [float(right[kind].mean()) for name, kind in kinds.items() if " " in name]
+    shares = [float(right[kind].mean()) for kind in cells.values()]
     note = (
-        f"utkface-a, adults, one photograph a person, labels of annotators; Wilson's 95 % intervals. Best and worst cell lie"
-        f" {100 * (max(cells) - min(cells)):.1f} points apart."
+        f"utkface-a, adults, one photograph a person, labels of annotators; Wilson's 95 % intervals. Best and worst of gender and race lie"
+        f" {100 * (max(shares) - min(shares)):.1f} points apart."
     )
     write("gender", ["people", "n", "as labelled"], rows, note, "how-good.md")
     rows = []
@@ -159,6 +162,21 @@ def raw_coverage(ages: Array, truth: Array) -> str:
     return share(int(((low <= truth) & (truth <= high)).sum()), len(truth))
 
 
+def views_table(nets: AgeGender, seen: NDArray[np.uint8], mirrored: NDArray[np.uint8], truth: Array, male: Bools) -> None:
+    """`seen` (n, 2, 64, 64, 3): the views that ship; `mirrored` (n, 64, 64, 3): the first in a mirror."""
+    ways = {"as the networks were trained": seen[:, :1], "nearer and mirrored": seen[:, 1:], "the first and its mirror image":
+            np.stack([seen[:, 0], mirrored], axis=1), "the first and the second (what ships)": seen}  # fmt: skip
+    rows = []
+    for name, each in ways.items():
+        ages, logits = nets.raw(each)
+        right, fit = int(((logits > 0) == male).sum()), fit_gender(logits, male)
+        chance = chance_male(logits, fit)
+        rows.append([name, str(each.shape[1]), share(right, len(male)), f"{-np.log(np.where(male, chance, 1 - chance)).mean():.3f}",
+                     f"{np.abs(moments(ages)[:, 1] - truth).mean():.2f}"])  # fmt: skip
+    head = ["views", "runs of each network", "gender as labelled", "its log loss", "age: mean absolute error, years"]
+    write("age-gender-views", head, rows, f"utkface-a, {len(male)} adults.", "how-good.md")
+
+
 def milliseconds(work: Callable[[], Any]) -> float:
     times = []
     for _ in range(60):
@@ -179,19 +197,21 @@ def keep(fits: dict[str, Any]) -> None:
 def demographics(data: Path, nets: AgeGender, detector: Detector) -> None:
     with (data / "utkface-a" / "labels.csv").open() as file:
         labels = list(csv.DictReader(file))
-    chips, rows, first = [], [], None
+    seen, rows, first = [], [], None
     for row in labels:
         image = media.decode((data / "utkface-a" / row["file"]).read_bytes(), 10**8)
         if (face := counted(detector, image)) is not None:
-            chips.append(chip(image, face.points, AGE_SIZE))
+            seen.append(views(image, face.points))
             rows.append(row)
             first = first or (image, face.points)
     assert first is not None
-    ages, logits = nets.raw(chips)
+    ages, logits = nets.raw(np.stack(seen))
+    mirrored = np.stack([views[0, :, ::-1] for views in seen])
     truth, male = np.array([float(row["age"]) for row in rows]), np.array([row["gender"] == "male" for row in rows])
     race = np.array([row["race"] for row in rows])
     print(f"{len(labels)} photographs, {len(rows)} with a face")
-    gender_tables(logits, male, race)
+    views_table(nets, np.stack(seen), mirrored, truth, male)
+    gender_tables(logits, truth, male, race)
     age_table(ages, truth, male, race)
     where = f"utkface-a, {len(rows)} adults of 18 and over, python benchmarks/attributes.py, seed {SEED}"
     keep({"age": fit_age(ages, truth, where), "gender": fit_gender(logits, male, where)})

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Final
@@ -12,20 +11,17 @@ import numpy as np
 import onnxruntime
 from numpy.typing import NDArray
 
-from aboveboard import strict
 from aboveboard.errors import BadRequest
 from aboveboard.vision import session
 from aboveboard.vision.media import Image
 from aboveboard.vision.recogniser import align_to
 
-DLIB_POINTS: Final = np.array([[0.85957, 0.21350], [0.64606, 0.22897], [0.12058, 0.21373], [0.33409, 0.22906], [0.49011, 0.62780]])
-"""Where dlib's chips have the outer and inner corner of the eye on the right, of the eye on the left, and the base of the nose, in a
-square of side 1 without padding (get_face_chip_details in dlib's image_transforms/interpolation.h)."""
-
 DETECTOR_POINTS: Final = np.array([[0.2233, 0.2045], [0.7586, 0.2045], [0.4910, 0.4952], [0.2662, 0.7486], [0.7158, 0.7486]])
-"""Where the detector's five landmarks lie in those chips: their mean over the chips that dlib 20.0.1 makes of utkface-a, made symmetric."""
+"""Where the detector's five landmarks lie in the square of side 1, without padding, in which dlib's get_face_chip_details
+(image_transforms/interpolation.h) has the corners of the eyes and the base of the nose at fixed places: their mean over the chips that dlib
+20.0.1 makes of utkface-a, made symmetric."""
 
-PADDING: Final = 0.2
+NEARER: Final = 0.15
 MEAN: Final = np.array([122.782, 117.001, 104.298], np.float32)
 AGE_SIZE, GENDER_SIZE, BATCH = 64, 32, 8
 AGES: Final = np.array([0.25, *range(1, 81)])
@@ -53,16 +49,6 @@ class GenderFit:
     provenance: str = ""
 
 
-def read_fits(text: str, where: str) -> tuple[AgeFit, GenderFit]:
-    """The fits in the JSON document `text`, under "age" and "gender"; raises BadRequest naming `where` and what is wrong."""
-    try:
-        held = json.loads(text)
-        parts = held["age"], held["gender"]
-    except (ValueError, KeyError, TypeError) as error:
-        raise BadRequest(f"{where} holds no fits of age and gender ({error}); write it with benchmarks/attributes.py") from error
-    return strict.table(AgeFit, parts[0], f"{where} age"), strict.table(GenderFit, parts[1], f"{where} gender")
-
-
 @dataclass(frozen=True, slots=True)
 class Demographics:
     """Of one face: the expected age in years, a range of whole years fitted to hold the true age of 80 % of people, and the gender that
@@ -74,9 +60,17 @@ class Demographics:
     gender_confidence: float
 
 
-def chip(image: Image, points: NDArray[np.float32], size: int) -> Image:
-    """The face's square crop of `size` px as dlib's get_face_chip makes it with padding 0.2, from the detector's five landmarks in px."""
-    return align_to(image, points, (PADDING + DETECTOR_POINTS) / (2 * PADDING + 1) * size, size)
+def chip(image: Image, points: NDArray[np.float32], size: int, padding: float = 0.2) -> Image:
+    """The face's square crop of `size` px as dlib's get_face_chip makes it, from the detector's five landmarks (5, 2) in pixels."""
+    return align_to(image, points, (padding + DETECTOR_POINTS) / (2 * padding + 1) * size, size)
+
+
+def views(image: Image, points: NDArray[np.float32]) -> NDArray[np.uint8]:
+    """The two crops (2, 64, 64, 3) that the networks look at: as they were trained, and a little nearer and mirrored.
+
+    The mean of two unlike crops is better than either, and than of one crop and its mirror image (docs/how-good.md#which-views-of-a-face).
+    """
+    return np.stack([chip(image, points, AGE_SIZE), chip(image, points, AGE_SIZE, NEARER)[:, ::-1]])
 
 
 @dataclass(frozen=True)
@@ -84,7 +78,7 @@ class AgeGender:
     """dlib's age predictor (ResNet-10) and gender classifier of Cydral, as ONNX graphs.
 
     Input of both (N, 3, size, size) float32, (RGB - MEAN) / 256; output of the first (N, 81), probabilities of the years 0-80, of the
-    second (N, 2), of female and male. Each face is looked at as it is and mirrored, and the two are averaged.
+    second (N, 2), of female and male. Of the two `views` of a face the mean counts.
     """
 
     age: onnxruntime.InferenceSession
@@ -100,17 +94,18 @@ class AgeGender:
 
     def run(self, image: Image, points: Sequence[NDArray[np.float32]]) -> list[Demographics]:
         """What each face says, of the detector's five landmarks (5, 2) in pixels of an upright BGR image."""
-        return self.judged(*self.raw([chip(image, each, AGE_SIZE) for each in points])) if len(points) else []
+        return self.judged(*self.raw(np.stack([views(image, each) for each in points]))) if len(points) else []
 
-    def raw(self, chips: Sequence[Image]) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-        """Of chips of 64 px: the probabilities of the ages (n, 81), and the logits of male against female (n,), before any fit."""
+    def raw(self, faces: NDArray[np.uint8]) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+        """Of the views of n faces (n, views, 64, 64, 3): ages (n, 81) and logits of male against female (n,), not fitted."""
         ages, logits = [], []
-        for first in range(0, len(chips), BATCH):
-            large = np.stack(chips[first : first + BATCH])
-            small = np.stack([cv2.resize(each, (GENDER_SIZE, GENDER_SIZE), interpolation=cv2.INTER_AREA) for each in large])
-            ages.append(np.mean([_run(self.age, large), _run(self.age, large[:, :, ::-1])], axis=0))
-            shares = np.log(np.clip([_run(self.gender, small), _run(self.gender, small[:, :, ::-1])], 1e-9, 1.0))
-            logits.append((shares[..., 1] - shares[..., 0]).mean(axis=0))
+        for first in range(0, len(faces), BATCH):
+            some = np.asarray(faces[first : first + BATCH], np.uint8)
+            large = some.reshape(-1, AGE_SIZE, AGE_SIZE, 3)
+            small = np.array([cv2.resize(each, (GENDER_SIZE, GENDER_SIZE), interpolation=cv2.INTER_AREA) for each in large], np.uint8)
+            ages.append(_run(self.age, large).reshape(*some.shape[:2], -1).mean(axis=1))
+            shares = np.log(np.clip(_run(self.gender, small), 1e-9, 1.0)).reshape(*some.shape[:2], 2)
+            logits.append((shares[..., 1] - shares[..., 0]).mean(axis=1))
         return np.concatenate(ages), np.concatenate(logits)
 
     def judged(self, ages: NDArray[np.float64], logits: NDArray[np.float64]) -> list[Demographics]:

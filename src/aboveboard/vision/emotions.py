@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Final
@@ -12,7 +11,6 @@ import numpy as np
 import onnxruntime
 from numpy.typing import NDArray
 
-from aboveboard import strict
 from aboveboard.biometrics.vocabulary import EMOTIONS
 from aboveboard.errors import BadRequest
 from aboveboard.vision import flatgraphs, session
@@ -43,17 +41,9 @@ class EmotionFit:
     moves: tuple[float, ...]
     provenance: str = ""
 
-
-def read_fit(text: str, where: str) -> EmotionFit:
-    """The fit in the JSON document `text`, under "emotions"; raises BadRequest naming `where` and what is wrong."""
-    try:
-        held = json.loads(text)["emotions"]
-    except (ValueError, KeyError, TypeError) as error:
-        raise BadRequest(f"{where} holds no fit of emotions ({error}); write it with benchmarks/attributes.py") from error
-    fit = strict.table(EmotionFit, held, f"{where} emotions")
-    if {len(fit.bias), len(fit.moves)} != {len(EMOTIONS)}:
-        raise BadRequest(f"{where} emotions: bias and moves must have {len(EMOTIONS)} numbers each, as {', '.join(EMOTIONS)}")
-    return fit
+    def __post_init__(self) -> None:
+        if {len(self.bias), len(self.moves)} != {len(EMOTIONS)}:
+            raise BadRequest(f"a fit of emotions has {len(EMOTIONS)} numbers each in bias and moves: of {', '.join(EMOTIONS)}")
 
 
 @dataclass(frozen=True)
