@@ -5,7 +5,7 @@ from __future__ import annotations
 import itertools
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
@@ -13,11 +13,11 @@ from scipy import sparse
 
 from aboveboard.errors import BadRequest
 from aboveboard.evaluation.metrics import interval
-from aboveboard.evaluation.rates import Rate, bound_without_errors
+from aboveboard.evaluation.rates import Found, Rate, Unmeasured
 
 Weights = NDArray[np.float64]
 MOST_WEIGHTS = 250_000_000
-PEOPLE = "people resampled"
+PEOPLE, BOTH_SIDES = "people resampled", "people resampled on both sides"
 _BLOCK = 10_000_000
 """Weights of so many persons and draws are worked on at once: 80 MB, and twice that beside it."""
 INDEPENDENT = "rule of 3, as if trials were independent"
@@ -63,16 +63,48 @@ def counts(weights: Weights, people: NDArray[np.int64], ends: Sequence[int]) -> 
     return np.cumsum(sums, axis=1)
 
 
-def rate(errors: int, trials: int, errors_drawn: Weights, trials_drawn: Weights) -> Rate:
-    """A rate with its 95 % percentile interval over draws (draws,); draws without a trial say nothing.
+@dataclass(frozen=True, eq=False)
+class Drawn:
+    """A rate as counted, and its weighted errors and trials in each draw of people (draws,).
 
-    No error at all is no error in every draw: then the rule of 3 bounds the rate, and pairs that share people make it optimistic.
+    `is_once`: every trial is another person's. `both_sides`: those who were compared with them were drawn too, where a trial has such.
     """
-    if not errors:
-        return Rate(0, trials, 0.0, 0.0, bound_without_errors(trials), INDEPENDENT)
-    tried = trials_drawn > 0
-    low, high = interval(errors_drawn[tried] / trials_drawn[tried])
-    return Rate(errors, trials, errors / trials, low, high, PEOPLE)
+
+    errors: int
+    trials: int
+    errors_drawn: Weights
+    trials_drawn: Weights
+    is_once: bool = False
+    both_sides: bool = False
+
+    @property
+    def rate(self) -> Rate:
+        """The rate with its 95 % percentile interval over draws; draws without a trial say nothing.
+
+        Where every trial is another person's it is Wilson's, or reaches at least as far if both sides were drawn. No error at all is no
+        error in every draw: then the rule of 3 bounds the rate, and pairs that share people make it optimistic.
+        """
+        wilson = Rate.of(self.errors, self.trials)
+        if self.is_once and not (self.both_sides and self.errors):
+            return wilson
+        if not self.errors:
+            return replace(wilson, method=INDEPENDENT)
+        low, high = interval(self.shares[self.trials_drawn > 0])
+        if self.is_once:
+            return replace(wilson, low=min(low, wilson.low), high=max(high, wilson.high), method=BOTH_SIDES)
+        return replace(wilson, low=low, high=high, method=BOTH_SIDES if self.both_sides else PEOPLE)
+
+    @property
+    def shares(self) -> Weights:
+        """The rate in each draw, NaN where it has no trial."""
+        shares: Weights = np.full(self.trials_drawn.shape, np.nan)
+        np.divide(self.errors_drawn, self.trials_drawn, out=shares, where=self.trials_drawn > 0)
+        return shares
+
+
+def rate_of(drawn: Drawn | Unmeasured) -> Found:
+    """The rate of what was drawn, or that there is none."""
+    return drawn if isinstance(drawn, Unmeasured) else drawn.rate
 
 
 def up(threshold: float) -> float:
