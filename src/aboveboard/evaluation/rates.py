@@ -71,7 +71,7 @@ def found(errors: int, trials: int, reason: str = "no trial") -> Found:
     return Rate.of(errors, trials) if trials else Unmeasured(reason)
 
 
-def wilson(errors: int, trials: int, z: float = Z) -> tuple[float, float]:
+def wilson(errors: float, trials: float, z: float = Z) -> tuple[float, float]:
     """Wilson's score interval of a share (95 % for the default z), for independent trials (Wilson, JASA 22, 1927)."""
     if not 0 <= errors <= trials or trials == 0:
         raise ValueError(f"{errors} errors in {trials} trials is no share")

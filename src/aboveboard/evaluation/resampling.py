@@ -13,7 +13,7 @@ from scipy import sparse
 
 from aboveboard.errors import BadRequest
 from aboveboard.evaluation.metrics import interval
-from aboveboard.evaluation.rates import Found, Rate, Unmeasured
+from aboveboard.evaluation.rates import WILSON, Found, Rate, Unmeasured, wilson
 
 Weights = NDArray[np.float64]
 MOST_WEIGHTS = 250_000_000
@@ -81,18 +81,23 @@ class Drawn:
     def rate(self) -> Rate:
         """The rate with its 95 % percentile interval over draws; draws without a trial say nothing.
 
-        Where every trial is another person's it is Wilson's, or reaches at least as far if both sides were drawn. No error at all is no
-        error in every draw: then the rule of 3 bounds the rate, and pairs that share people make it optimistic.
+        Where every trial is another person's it is Wilson's; if both sides were drawn, for as many independent trials as would scatter as
+        much as the draws do, at most those that there were (Kish's design effect). No error at all is no error in every draw: then the rule
+        of 3 bounds the rate, and pairs that share people make it optimistic.
         """
-        wilson = Rate.of(self.errors, self.trials)
+        found = Rate.of(self.errors, self.trials)
         if self.is_once and not (self.both_sides and self.errors):
-            return wilson
+            return found
         if not self.errors:
-            return replace(wilson, method=INDEPENDENT)
-        low, high = interval(self.shares[self.trials_drawn > 0])
+            return replace(found, method=INDEPENDENT)
+        shares = self.shares[self.trials_drawn > 0]
         if self.is_once:
-            return replace(wilson, low=min(low, wilson.low), high=max(high, wilson.high), method=BOTH_SIDES)
-        return replace(wilson, low=low, high=high, method=BOTH_SIDES if self.both_sides else PEOPLE)
+            scatter, binomial = float(np.var(shares)), found.value * (1 - found.value)
+            trials = min(self.trials, binomial / scatter) if scatter and binomial else self.trials
+            low, high = wilson(found.value * trials, trials)
+            return replace(found, low=low, high=high, method=f"{WILSON}, {BOTH_SIDES}")
+        low, high = interval(shares)
+        return replace(found, low=low, high=high, method=BOTH_SIDES if self.both_sides else PEOPLE)
 
     @property
     def shares(self) -> Weights:

@@ -50,7 +50,7 @@ class Analysing(Foreign):
 def foreign() -> Iterator[Callable[..., Any]]:
     running: list[Foreign] = []
 
-    def start(kind: type[Foreign] = Foreign, **how: float) -> Foreign:
+    def start(kind: type[Foreign] = Foreign, **how: Any) -> Foreign:
         running.append(kind(**how))
         return running[-1]
 
