@@ -82,7 +82,7 @@ def said(found: Found) -> str:
     """ "28 of 535: 5.23 % [3.65, 7.46]"; rates too small for per cent as numbers."""
     if isinstance(found, Unmeasured):
         return text(found)
-    if found.value >= 1e-4 or not found.errors:
+    if found.high >= 1e-3:
         return f"{found.errors:,} of {found.trials:,}: {text(found)}"
     star = "*" if found.is_insufficient else ""
     return f"{found.errors:,} of {found.trials:,}: {number(found.value)} [{number(found.low)}, {number(found.high)}]{star}"

@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from aboveboard.evaluation import metrics, resampling
 from aboveboard.evaluation.rates import Unmeasured
-from aboveboard.evaluation.resampling import Drawn, Weights
+from aboveboard.evaluation.resampling import NOBODY, SEVERAL, Drawn, Weights
 from aboveboard.evaluation.scores import Floats, Scores, least
 
 DEPTH = 50
@@ -24,7 +24,7 @@ class Searches:
 
     `is_mated` says whether the person is enrolled; `mate` is the best score of the person's own enrolled photographs, `others`
     (p, DEPTH) those of the best other photographs, highest first. -inf where there is none, also after a failure to enrol. `culprit`
-    is the person of the best of these (-1: none), `next_other` the best score among them of somebody else.
+    is the person of the best of these (NOBODY: none), `next_other` the best score among them of somebody else.
     """
 
     probe: Ints
@@ -39,23 +39,14 @@ class Searches:
     def fpir(self, threshold: float, weights: Weights) -> Drawn | Unmeasured:
         """The share of searches for people who are not enrolled that bring up a candidate; a failure to enrol brings up none.
 
-        People are drawn on both sides. The best candidate is a maximum over the gallery, and a draw leaves out a third of it: to look for
-        the best one again would make every FPIR smaller. So each search keeps what it found, as many times as its person is drawn; what
-        rests on a single enrolled person counts besides as many times as that one is drawn, what two of them make stands without either.
-        That is the jackknife's influence of each enrolled person (Efron 1982) inside a bootstrap; its mean is the FPIR that was found.
+        People are drawn on both sides (`resampling.searched`).
         """
-        asked, persons = ~self.is_mated, weights.shape[1]
+        asked = ~self.is_mated
         if not asked.any():
             return Unmeasured("no non-mated search")
-        false = asked & (self.others[:, 0] >= least(threshold))
-        alone = false & (self.next_other < least(threshold))
-        pairs = np.stack([self.person[alone], self.culprit[alone]], axis=1)
-        # Two different people are drawn together a little more rarely than once: E(w_i w_j) = 1 - 1/n.
-        drawn = resampling.counts(weights, pairs, [len(pairs)])[:, 0] * persons / max(persons - 1, 1)
-        drawn += weights @ np.bincount(self.person[false & ~alone], minlength=persons)
-        searched = np.bincount(self.person[asked], minlength=persons)
-        trials = weights @ searched
-        return Drawn(int(false.sum()), int(asked.sum()), np.minimum(drawn, trials), trials, bool(searched.max() == 1), both_sides=True)
+        false = self.others[:, 0] >= least(threshold)
+        culprit = np.where(false, np.where(self.next_other >= least(threshold), SEVERAL, self.culprit), NOBODY)
+        return resampling.searched(weights, self.person[asked], culprit[asked])
 
     def fnir(self, threshold: float, rank: int, weights: Weights) -> Drawn | Unmeasured:
         """FNIR(N, R, T): the share of searches for enrolled people whose own photograph is below the threshold or not among the first R.
@@ -109,7 +100,7 @@ def searches(scores: Scores) -> Searches | None:
     gallery = scores.person[:enrolled]
     mate, next_other = (np.full(probed.size, -np.inf, np.float32) for _ in range(2))
     others = np.full((probed.size, DEPTH), -np.inf, np.float32)
-    culprit = np.full(probed.size, -1)
+    culprit = np.full(probed.size, NOBODY)
     for row, (references, found) in enumerate(_lists(scores, probed)):
         people = gallery[references]
         own = people == scores.person[probed[row]]

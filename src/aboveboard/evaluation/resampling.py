@@ -18,6 +18,7 @@ from aboveboard.evaluation.rates import WILSON, Found, Rate, Unmeasured, wilson
 Weights = NDArray[np.float64]
 MOST_WEIGHTS = 250_000_000
 PEOPLE, BOTH_SIDES = "people resampled", "people resampled on both sides"
+NOBODY, SEVERAL = -1, -2
 _BLOCK = 10_000_000
 """Weights of so many persons and draws are worked on at once: 80 MB, and twice that beside it."""
 INDEPENDENT = "rule of 3, as if trials were independent"
@@ -105,6 +106,27 @@ class Drawn:
         shares: Weights = np.full(self.trials_drawn.shape, np.nan)
         np.divide(self.errors_drawn, self.trials_drawn, out=shares, where=self.trials_drawn > 0)
         return shares
+
+
+def searched(weights: Weights, person: NDArray[np.int64], culprit: NDArray[np.int64]) -> Drawn:
+    """The FPIR of searches for people who are not enrolled, with both the people searched for and those enrolled drawn anew.
+
+    `person` (p,) is who was searched for, `culprit` (p,) whose photographs came up: a person, `NOBODY` or `SEVERAL`.
+
+    The best candidate is a maximum over the gallery, and a draw leaves out a third of it: to look for the best one again would make every
+    FPIR smaller. So each search keeps what it found, as many times as its person is drawn; what rests on a single enrolled person counts
+    besides as many times as that one is drawn, what several make stands without any of them. That is the jackknife's influence of each
+    enrolled person (Efron 1982) inside a bootstrap; its mean is the FPIR that was found.
+    """
+    persons, alone, several = weights.shape[1], culprit >= 0, culprit == SEVERAL
+    pairs = np.stack([person[alone], culprit[alone]], axis=1)
+    # Two different people are drawn together a little more rarely than once: E(w_i w_j) = 1 - 1/n.
+    errors = counts(weights, pairs, [len(pairs)])[:, 0] * persons / max(persons - 1, 1)
+    errors += weights @ np.bincount(person[several], minlength=persons)
+    each = np.bincount(person, minlength=persons)
+    trials = weights @ each
+    is_once = bool(each.max() == 1)
+    return Drawn(int((alone | several).sum()), person.size, np.minimum(errors, trials), trials, is_once, both_sides=True)
 
 
 def rate_of(drawn: Drawn | Unmeasured) -> Found:
