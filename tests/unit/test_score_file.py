@@ -21,7 +21,14 @@ from aboveboard.evaluation.resampling import rate_of
 from aboveboard.evaluation.scores import FORMAT, Scores
 from aboveboard.evaluation.verification import Verification, verification
 
-ABOUT = {"format": FORMAT, "scale": "any", "named": {"80": 0.2}, "threshold": {"asked": "none", "applied": "none"}}
+ABOUT: dict[str, Any] = {
+    "format": FORMAT,
+    "scale": "any",
+    "named": {"80": 0.2},
+    "threshold": {"asked": "none", "applied": "none"},
+    "data": {"photographs": 60, "sha256": "00"},
+    "model": {"pack": "null", "model_version": "1.0"},
+}
 AT = [-0.1, 0.2, 0.6]
 
 
@@ -292,6 +299,29 @@ def test_tables_depend_on_the_seed_and_on_nothing_else() -> None:
     assert one == same
     assert one != other
     assert tables.tables(made("all", seed=2), 100, 1) != one
+
+
+@pytest.mark.parametrize(
+    "about",
+    [
+        {"named": {"80": True}},
+        {"named": {"80": float("nan")}},
+        {"named": []},
+        {"threshold": {"applied": []}},
+        {"threshold": {"applied": None}},
+        {"threshold": None},
+        {"scale": 1},
+        {"data": float("inf")},
+        {"data": {"photographs": "60", "sha256": "00"}},
+        {"model": None},
+        {"model": {"pack": "null"}},
+        {"calibration": float("inf")},
+    ],
+)
+def test_a_score_file_that_does_not_say_where_it_comes_from_is_told(tmp_path: Path, about: dict[str, Any]) -> None:
+    score_files.save(replace(made("pairs"), about={**ABOUT, **about}), tmp_path / "scores.npz")
+    with pytest.raises(BadRequest, match="no score file"):
+        score_files.load(tmp_path / "scores.npz")
 
 
 @pytest.mark.parametrize("broken", ["text", "pickle", "cut", "form", "length", "index", "format"])
