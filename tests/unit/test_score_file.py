@@ -324,7 +324,15 @@ def test_a_score_file_that_does_not_say_where_it_comes_from_is_told(tmp_path: Pa
         score_files.load(tmp_path / "scores.npz")
 
 
-@pytest.mark.parametrize("broken", ["text", "pickle", "cut", "form", "length", "index", "format"])
+@pytest.mark.parametrize("layout", ["all", "cross"])
+def test_scores_that_do_not_agree_with_the_templates_are_told(tmp_path: Path, layout: str) -> None:
+    scores = made(layout)
+    score_files.save(replace(scores, template=np.roll(scores.template, 1)), tmp_path / "scores.npz")
+    with pytest.raises(BadRequest, match="do not agree"):
+        score_files.load(tmp_path / "scores.npz")
+
+
+@pytest.mark.parametrize("broken", ["text", "pickle", "cut", "form", "length", "index", "format", "infinite"])
 def test_what_is_no_score_file_is_told(tmp_path: Path, broken: str) -> None:
     file = tmp_path / "scores.npz"
     score_files.save(made("pairs"), file)
@@ -339,6 +347,7 @@ def test_what_is_no_score_file_is_told(tmp_path: Path, broken: str) -> None:
             "form": {"pair_scores": arrays["pair_scores"].reshape(-1, 1)},
             "length": {"template": arrays["template"][1:]},
             "index": {"pairs": arrays["pairs"] + 59},
+            "infinite": {"pair_scores": arrays["pair_scores"] + np.float32(np.inf)},
             "format": {"about": np.array('{"format": "other"}')},
         }[broken]
         np.savez(file, **{**arrays, **changed})

@@ -141,7 +141,26 @@ def _check(scores: Scores) -> None:
         raise ValueError("'all_pairs' is not every pair once")
     if scores.cross is not None and scores.cross.shape != (n - enrolled, enrolled):
         raise ValueError("'cross' must be probed x enrolled")
+    _check_values(scores)
     _check_about(scores.about)
+
+
+def _check_values(scores: Scores) -> None:
+    """Matrices of scores have NaN where a template is missing, and there only; no score is beyond all thresholds."""
+    for values in (scores.all_pairs, scores.cross, scores.pair_scores, scores.candidate_scores):
+        if values is not None and (values == np.inf).any():
+            raise ValueError("a score is infinite")
+    template, n = scores.template, scores.photograph.size
+    enrolled = int(scores.enrolled.sum())
+    fits = True
+    if scores.cross is not None:
+        fits = bool((np.isnan(scores.cross) == ~np.outer(template[enrolled:], template[:enrolled])).all())
+    elif scores.all_pairs is not None:
+        ends = np.cumsum(np.arange(n - 1, 0, -1))
+        rows = np.split(np.isnan(scores.all_pairs), ends[:-1]) if n > 1 else []
+        fits = all(bool((row == ~(template[i] & template[i + 1 :])).all()) for i, row in enumerate(rows))
+    if not fits:
+        raise ValueError("scores and templates do not agree")
 
 
 def _check_about(about: Mapping[str, Any]) -> None:
