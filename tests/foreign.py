@@ -11,6 +11,7 @@ import json
 import threading
 import time
 from collections import Counter
+from collections.abc import Mapping
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
 
@@ -19,8 +20,9 @@ import numpy as np
 
 
 class Foreign:
-    def __init__(self, cut: float = 0.0, delay_s: float = 0.0, throttled: int = 0) -> None:
-        self.cut, self.delay_s = cut, delay_s
+    def __init__(self, cut: float = 0.0, delay_s: float = 0.0, errors: Mapping[str, list[str]] | None = None) -> None:
+        """`errors`: by operation, the codes that it answers first; "" for an answer in between."""
+        self.cut, self.delay_s, self.errors = cut, delay_s, errors or {}
         self.collections: dict[str, dict[str, tuple[str, np.ndarray]]] = {}
         self.calls: Counter[str] = Counter()
         foreign = self
@@ -30,16 +32,9 @@ class Foreign:
 
             def do_POST(self) -> None:
                 name = self.headers["x-amz-target"].partition(".")[2]
-                request = json.loads(self.rfile.read(int(self.headers["content-length"])) or b"{}")
+                request = self.rfile.read(int(self.headers["content-length"]))
                 time.sleep(foreign.delay_s)
-                try:
-                    if name == "SearchFacesByImage" and foreign.calls["throttled"] < throttled:
-                        name = "throttled"
-                    foreign.calls[name] += 1
-                    status, answer = 200, getattr(foreign, name)(**request)
-                except LookupError as error:
-                    status, answer = 400, {"__type": error.args[0], "message": error.args[1]}
-                body = json.dumps(answer).encode()
+                status, body = foreign.answer(name, request)
                 self.send_response(status)
                 self.send_header("Content-Type", "application/x-amz-json-1.1")
                 self.send_header("Content-Length", str(len(body)))
@@ -57,8 +52,16 @@ class Foreign:
         self._http.shutdown()
         self._http.server_close()
 
-    def throttled(self, **_: Any) -> dict[str, Any]:
-        raise LookupError("ThrottlingException", "Slow down")
+    def answer(self, name: str, request: bytes) -> tuple[int, bytes]:
+        """Status and body of an answer, or the error that is due."""
+        due = self.errors[name].pop(0) if self.errors.get(name) else ""
+        self.calls[due or name] += 1
+        try:
+            if due:
+                raise LookupError(due, f"{due}, says this stub")
+            return 200, json.dumps(getattr(self, name)(**json.loads(request or b"{}"))).encode()
+        except LookupError as error:
+            return 400, json.dumps({"__type": error.args[0], "message": error.args[1]}).encode()
 
     def CreateCollection(self, CollectionId: str) -> dict[str, Any]:  # noqa: N802, N803
         if CollectionId in self.collections:

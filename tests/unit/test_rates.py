@@ -83,6 +83,8 @@ def test_fpir_of_a_gallery_and_its_inverse() -> None:
     assert fmr_for_fpir(0.003, 300_000) == pytest.approx(1.0e-8, rel=2e-3)
     assert fmr_for_fpir(0.001, 300_000) == pytest.approx(3.34e-9, rel=2e-3)
     assert fmr_for_fpir(1.0, 10) == 1
+    assert [fpir(1.0, size) for size in (0, 1, 300_000)] == [0, 1, 1]
+    assert rates.at_size(Rate.of(535, 535), 25_000, 300_000).value == 1
 
 
 def test_a_capped_list_shows_fewer() -> None:

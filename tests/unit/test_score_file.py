@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -14,20 +15,28 @@ from scipy import stats
 from aboveboard.errors import BadRequest
 from aboveboard.evaluation import resampling, tables
 from aboveboard.evaluation import scores as score_files
-from aboveboard.evaluation.identification import DEPTH, searches
-from aboveboard.evaluation.rates import Rate
+from aboveboard.evaluation.identification import DEPTH, Searches, searches
+from aboveboard.evaluation.rates import Rate, wilson
+from aboveboard.evaluation.resampling import rate_of
 from aboveboard.evaluation.scores import FORMAT, Scores
 from aboveboard.evaluation.verification import Verification, verification
 
-ABOUT = {"format": FORMAT, "scale": "any", "named": {"80": 0.2}, "threshold": {"asked": "none", "applied": "none"}}
+ABOUT: dict[str, Any] = {
+    "format": FORMAT,
+    "scale": "any",
+    "named": {"80": 0.2},
+    "threshold": {"asked": "none", "applied": "none"},
+    "data": {"photographs": 60, "sha256": "00"},
+    "model": {"pack": "null", "model_version": "1.0"},
+}
 AT = [-0.1, 0.2, 0.6]
 
 
-def made(layout: str, n: int = 60, seed: int = 1) -> Scores:
+def made(layout: str, n: int = 60, seed: int = 1, people: int = 20) -> Scores:
     """Random scores of 60 photographs of 20 people in two groups; two photographs have no template."""
     rng = np.random.default_rng(seed)
-    person, enrolled = rng.integers(0, 20, n), n // 2
-    towards = rng.normal(size=(20, 6))
+    person, enrolled = rng.integers(0, people, n), n // 2
+    towards = rng.normal(size=(people, 6))
     features = towards[person] + rng.normal(size=(n, 6))
     features /= np.linalg.norm(features, axis=1, keepdims=True)
     template = ~np.isin(np.arange(n), [3, n - 4])
@@ -41,7 +50,7 @@ def made(layout: str, n: int = 60, seed: int = 1) -> Scores:
     }[layout]
     return Scores(
         photograph=np.array([f"{i}.png" for i in range(n)]),
-        subject=np.array([f"person {i:02}" for i in person]),
+        subject=np.array([f"person {i:03}" for i in person]),
         enrolled=np.arange(n) < enrolled,
         template=template,
         labels={"side": np.array(["left" if i % 3 else "right" for i in person])},
@@ -79,7 +88,8 @@ def test_verification_is_what_counting_pairs_says(layout: str, groups: tuple[str
     person = scores.person
     mated = [(person[i], score) for i, j, score in rows if person[i] == person[j]]
     others = [(person[i], person[j], score) for i, j, score in rows if person[i] != person[j] and not np.isnan(score)]
-    for threshold, fmr, fnmr in zip(AT, chosen.fmr(AT, weights), chosen.fnmr(AT, weights), strict=True):
+    for threshold, *both in zip(AT, chosen.fmr(AT, weights), chosen.fnmr(AT, weights), strict=True):
+        fmr, fnmr = map(rate_of, both)
         assert isinstance(fmr, Rate)
         reached = [(i, j) for i, j, score in others if score >= threshold]
         assert (fmr.errors, fmr.trials) == (len(reached), len(others))
@@ -117,7 +127,7 @@ def test_identification_is_what_walking_down_the_lists_says() -> None:
         # A tie counts against the mate: others first.
         lists.append((person, person in gallery, sorted(listed, key=lambda one: (-one[0], one[1]))))
     for threshold, rank in ((-np.inf, 1), (-np.inf, 5), (0.2, DEPTH), (0.6, 3), (0.99, 1)):
-        fpir, fnir = found.fpir(threshold, weights), found.fnir(threshold, rank, weights)
+        fpir, fnir = rate_of(found.fpir(threshold, weights)), rate_of(found.fnir(threshold, rank, weights))
         assert isinstance(fpir, Rate)
         assert isinstance(fnir, Rate)
         non_mated = [listed for _, is_enrolled, listed in lists if not is_enrolled]
@@ -135,10 +145,107 @@ def test_one_search_a_person_has_wilsons_interval() -> None:
     found = searches(scores)
     assert found is not None
     alone = found.of(np.isin(np.arange(30), first))
-    rate = alone.fnir(0.6, DEPTH, resampling.draw(scores.people.size, 100, 0))
+    rate = rate_of(alone.fnir(0.6, DEPTH, resampling.draw(scores.people.size, 100, 0)))
     assert isinstance(rate, Rate)
     oracle = stats.binomtest(rate.errors, rate.trials).proportion_ci(method="wilson")
     assert (rate.low, rate.high) == pytest.approx((oracle.low, oracle.high), rel=1e-9)
+
+
+def test_the_interval_of_an_fpir_draws_the_enrolled_people_too() -> None:
+    """Counted draw by draw: what rests on one enrolled person comes as often as both are drawn, what several make as the probe is."""
+    scores = made("cross", n=160, seed=7, people=80)
+    found, weights, at = searches(scores), resampling.draw(scores.people.size, 200, 4), 0.8
+    assert found is not None
+    assert scores.cross is not None
+    enrolled, n = scores.person[scores.enrolled], scores.people.size
+    errors, trials, alone, many = np.zeros(200), np.zeros(200), 0, 0
+    for row, person in zip(scores.cross, scores.person[~scores.enrolled], strict=True):
+        if person in enrolled:
+            continue
+        trials += weights[:, person]
+        reached = sorted(set(enrolled[row >= at]))
+        if reached:
+            errors += weights[:, person] * (weights[:, reached[0]] * n / (n - 1) if len(reached) == 1 else 1)
+            alone, many = alone + (len(reached) == 1), many + (len(reached) > 1)
+    rate = rate_of(found.fpir(at, weights))
+    assert isinstance(rate, Rate)
+    assert alone > 3
+    assert many > 3
+    assert rate.errors == alone + many
+    shares = np.minimum(errors, trials)[trials > 0] / trials[trials > 0]
+    assert [rate.low, rate.high] == pytest.approx(np.quantile(shares, [0.025, 0.975]))
+
+
+def gallery_of_wolves(seed: int, probes: int = 300, enrolled: int = 400) -> Searches:
+    """Searches for people who are searched for once and not enrolled, in a gallery of which some people resemble everybody."""
+    rng = np.random.default_rng(seed)
+    scores = (rng.normal(size=(probes, enrolled)) + rng.normal(0, 0.8, enrolled)).astype(np.float32)
+    order = np.argsort(-scores, axis=1)[:, :DEPTH]
+    others, number, nothing = np.take_along_axis(scores, order, 1), np.arange(probes), np.full(probes, -np.inf, np.float32)
+    return Searches(number, number, np.zeros(probes, np.bool_), nothing, others, order[:, 0] + probes, others[:, 1], enrolled)
+
+
+def test_another_gallery_has_another_fpir_and_the_interval_knows_it() -> None:
+    """Where some enrolled people resemble everybody, an interval of the searches alone misses the FPIR of other galleries."""
+    at, weights = 4.2, resampling.draw(700, 200, 1)
+    truth = np.mean([np.mean(gallery_of_wolves(seed).others[:, 0] >= at) for seed in range(1000, 1060)])
+    rates = [rate for seed in range(60) if isinstance(rate := rate_of(gallery_of_wolves(seed).fpir(at, weights)), Rate)]
+    held = np.mean([rate.low <= truth <= rate.high for rate in rates])
+    by_wilson = np.mean([low <= truth <= high for low, high in (wilson(rate.errors, rate.trials) for rate in rates)])
+    assert len(rates) == 60
+    assert held > 0.87
+    assert by_wilson < 0.75
+    assert all(rate.low <= wilson(rate.errors, rate.trials)[0] and resampling.BOTH_SIDES in rate.method for rate in rates)
+
+
+def test_how_far_groups_lie_apart_is_what_their_rates_say() -> None:
+    scores = made("cross", n=160, seed=3, people=80)
+    found, weights = whole(scores), resampling.draw(scores.people.size, 200, 0)
+    made_of = tables.tables(scores, 200, 0)
+    for false, missed, kind in (("fmr", "fnmr", "verification"), ("fpir", "fnir", "identification")):
+        within = [row for row in made_of[f"{kind}_by_group"] if row.get("other", row["group"]) == row["group"]]
+        for point in {row["set_for"] for row in made_of[f"{kind}_disparity"]}:
+            rates = {rate: {row["group"]: row for row in within if row["set_for"] == point} for rate in (false, missed)}
+            figures = {(row["rate"], row["figure"]): row for row in made_of[f"{kind}_disparity"] if row["set_for"] == point}
+            for rate in (false, missed):
+                by_group = {group: row[rate] for group, row in rates[rate].items() if row[rate] is not None}
+                shown, apart = figures[rate.upper(), "MaxMin"], figures[rate.upper(), "difference"]
+                assert set(by_group) == {"left", "right"}
+                assert apart["value"] == pytest.approx(max(by_group.values()) - min(by_group.values()), rel=1e-4)
+                assert shown["fewest_errors"] == min(row[f"{rate}_errors"] for row in rates[rate].values())
+                if shown["fewest_errors"]:
+                    assert shown["value"] == pytest.approx(max(by_group.values()) / min(by_group.values()), rel=1e-4)
+                    assert shown["low"] <= shown["value"] <= shown["high"]
+                else:
+                    assert shown["without_errors"]
+                assert (shown["standing"] == "apart") == (apart["low"] > 0)
+                assert shown["standing"] != "not told apart" or shown["fewest_errors"] >= 30
+            both = f"{false.upper()} and {missed.upper()}"
+            spread = [abs(np.subtract(*(rates[rate][group][rate] for group in ("left", "right")))) for rate in (false, missed)]
+            assert figures[both, "FDR"]["value"] == pytest.approx(1 - np.mean(spread), rel=1e-4)
+    # One figure's interval, draw by draw; a group without an error in a draw stands with Wilson's bound there too.
+    both_groups = [drawn for one in ("left", "right") for drawn in found.group("side", one, one).fnmr([0.2], weights)]
+    shares = [
+        [errors / trials or wilson(0, trials)[1] for errors, trials in zip(one.errors_drawn, one.trials_drawn, strict=True)]
+        for one in both_groups
+        if isinstance(one, resampling.Drawn)
+    ]
+    ratios = np.max(shares, axis=0) / np.min(shares, axis=0)
+    (row,) = [
+        row
+        for row in made_of["verification_disparity"]
+        if (row["set_for"], row["rate"], row["figure"]) == ("similarity 80", "FNMR", "MaxMin")
+    ]
+    assert (row["low"], row["high"]) == pytest.approx(tuple(np.quantile(ratios, [0.025, 0.975])), rel=1e-5)
+
+
+def test_groups_without_any_error_have_no_figure() -> None:
+    scores = made("cross", n=160, seed=3, people=80)
+    named = replace(scores, about={**ABOUT, "named": {"99": 5.0}})
+    rows = [row for row in tables.tables(named, 100)["identification_disparity"] if row["set_for"] == "similarity 99"]
+    false = [row for row in rows if row["rate"] == "FPIR" and row["figure"] != "difference"]
+    assert [row["value"] for row in false] == [None, None, None]
+    assert {row["standing"] for row in false} == {"insufficient"}
 
 
 def test_resampling_people_with_a_pair_each_is_the_bootstrap() -> None:
@@ -158,7 +265,7 @@ def test_resampling_people_with_a_pair_each_is_the_bootstrap() -> None:
     )
     found = verification(scores)
     assert found is not None
-    (rate,) = found.whole.fnmr([0.2], resampling.draw(people, 4000, 0))
+    rate = rate_of(*found.whole.fnmr([0.2], resampling.draw(people, 4000, 0)))
     assert isinstance(rate, Rate)
     oracle = stats.bootstrap((mated < np.float32(0.2),), np.mean, n_resamples=4000, method="percentile", rng=1).confidence_interval
     assert (rate.low, rate.high) == pytest.approx((oracle.low, oracle.high), abs=0.006)
@@ -194,7 +301,38 @@ def test_tables_depend_on_the_seed_and_on_nothing_else() -> None:
     assert tables.tables(made("all", seed=2), 100, 1) != one
 
 
-@pytest.mark.parametrize("broken", ["text", "pickle", "cut", "form", "length", "index", "format"])
+@pytest.mark.parametrize(
+    "about",
+    [
+        {"named": {"80": True}},
+        {"named": {"80": float("nan")}},
+        {"named": []},
+        {"threshold": {"applied": []}},
+        {"threshold": {"applied": None}},
+        {"threshold": None},
+        {"scale": 1},
+        {"data": float("inf")},
+        {"data": {"photographs": "60", "sha256": "00"}},
+        {"model": None},
+        {"model": {"pack": "null"}},
+        {"calibration": float("inf")},
+    ],
+)
+def test_a_score_file_that_does_not_say_where_it_comes_from_is_told(tmp_path: Path, about: dict[str, Any]) -> None:
+    score_files.save(replace(made("pairs"), about={**ABOUT, **about}), tmp_path / "scores.npz")
+    with pytest.raises(BadRequest, match="no score file"):
+        score_files.load(tmp_path / "scores.npz")
+
+
+@pytest.mark.parametrize("layout", ["all", "cross"])
+def test_scores_that_do_not_agree_with_the_templates_are_told(tmp_path: Path, layout: str) -> None:
+    scores = made(layout)
+    score_files.save(replace(scores, template=np.roll(scores.template, 1)), tmp_path / "scores.npz")
+    with pytest.raises(BadRequest, match="do not agree"):
+        score_files.load(tmp_path / "scores.npz")
+
+
+@pytest.mark.parametrize("broken", ["text", "pickle", "cut", "form", "length", "index", "format", "infinite"])
 def test_what_is_no_score_file_is_told(tmp_path: Path, broken: str) -> None:
     file = tmp_path / "scores.npz"
     score_files.save(made("pairs"), file)
@@ -209,6 +347,7 @@ def test_what_is_no_score_file_is_told(tmp_path: Path, broken: str) -> None:
             "form": {"pair_scores": arrays["pair_scores"].reshape(-1, 1)},
             "length": {"template": arrays["template"][1:]},
             "index": {"pairs": arrays["pairs"] + 59},
+            "infinite": {"pair_scores": arrays["pair_scores"] + np.float32(np.inf)},
             "format": {"about": np.array('{"format": "other"}')},
         }[broken]
         np.savez(file, **{**arrays, **changed})

@@ -48,7 +48,7 @@ def fpir(fmr: float, gallery_size: int) -> float:
 
     Comparisons are taken as independent; kin and look-alikes in the gallery make the true rate higher.
     """
-    return -math.expm1(gallery_size * math.log1p(-fmr))
+    return -math.expm1(gallery_size * math.log1p(-fmr)) if fmr < 1 else float(gallery_size > 0)
 
 
 def fmr_for_fpir(fpir: float, gallery_size: int) -> float:

@@ -145,8 +145,9 @@ def agree(name: str, url: str, left: int, answered: int, per_second: float, yes:
     if not left:
         return
     price = f", some {left * USD_PER_1000 / 1000:,.2f} US dollars at {USD_PER_1000:g} per 1,000" if is_paid(url) else ""
-    minutes = f", {left / per_second / 60:,.0f} minutes or more" if per_second else ""
-    typer.echo(f"{name} is asked {left:,} questions, {answered:,} are answered{price}{minutes}", err=True)
+    seconds = left / per_second if per_second else 0
+    time = "" if not seconds else f", {seconds / 60:,.0f} minutes or more" if seconds > 120 else f", {seconds:,.0f} s or more"
+    typer.echo(f"{name} is asked {left:,} questions, {answered:,} are answered{price}{time}", err=True)
     if is_paid(url) and not yes:
         if not sys.stdin.isatty():
             raise BadRequest("this costs money and nobody is there to agree; add --yes")

@@ -15,6 +15,7 @@ from aboveboard.cli.laboratory import loaded, progressing
 from aboveboard.errors import BadRequest
 
 if TYPE_CHECKING:
+    from aboveboard.evaluation.attributes import Asked
     from aboveboard.evaluation.protocol import Sample
     from aboveboard.evaluation.searching import Engine
     from aboveboard.evaluation.studies import Written
@@ -102,9 +103,13 @@ def facial_analysis(
     region: Region = "",
     per_second: PerSecond = None,
     yes: Yes = False,
+    data: Data = None,
     as_json: Json = False,
 ) -> None:
-    """How often an endpoint says the wrong gender, by group, as Gender Shades measured it. No similarity threshold applies to it."""
+    """How often the wrong gender is said, by group, as Gender Shades measured it. No similarity threshold applies to it.
+
+    In process with the packs in use, or at any endpoint.
+    """
     from aboveboard.evaluation import attributes
     from aboveboard.evaluation import studies as study
 
@@ -113,15 +118,16 @@ def facial_analysis(
         return _show(study.make("facial-analysis", {}, _counts(counts, "facial-analysis"), folder), as_json)
     if photographs is None or labels is None:
         raise BadRequest("name a folder of photographs and --labels CSV, or recompute studies with --published")
-    client, name = _client(url, aws, region)
-    asked = attributes.labelled(photographs, _labels(labels, [truth, by]), truth)
-    about = attributes.data_of(photographs.name, asked)
-    with closing(attributes.open_journal(folder / study.ANSWERED, name, about)) as journal:
-        pace = pace_of(url, per_second)
-        agree(name, url, len(asked) - len(journal.answers), len(journal.answers), pace, yes)
+    faces = attributes.labelled(photographs, _labels(labels, [truth, by]), truth)
+    about, is_remote = attributes.data_of(photographs.name, faces), bool(url or aws)
+    asked = attributes.AtEndpoint(*_client(url, aws, region)) if is_remote else _attribute_pack(data)
+    pace = pace_of(url, per_second) if is_remote else 0.0
+    with closing(attributes.open_journal(folder / study.ANSWERED, asked.about, about)) as journal:
+        if is_remote:
+            agree(asked.about["endpoint"], url, len(faces) - len(journal.answers), len(journal.answers), pace, yes)
         with progressing("photographs") as progress:
-            inputs = attributes.ask(client, name, asked, journal, pace, progress)
-    return _show(study.make("facial-analysis", {"by": by, "source": {"endpoint": name}, "data": about}, inputs, folder), as_json)
+            inputs = attributes.ask(asked, faces, journal, pace, progress)
+    return _show(study.make("facial-analysis", {"by": by, "source": asked.about, "data": about}, inputs, folder), as_json)
 
 
 @studies.command("verify")
@@ -199,6 +205,20 @@ def _engine(folder: Path, url: str, aws: bool, region: str, per_second: float | 
     client, name = _client(url, aws, region)
     pace = pace_of(url, per_second)
     return searching.AtEndpoint(client, name, folder / ANSWERED, pace, lambda left, answered: agree(name, url, left, answered, pace, yes))
+
+
+def _attribute_pack(data: Path | None) -> Asked:
+    from aboveboard.evaluation import attributes
+    from aboveboard.vision.packs import PackFolder
+
+    settings, models = loaded(data)
+    packs = PackFolder(settings.models)
+    if not settings.attribute_pack or not packs.is_installed(settings.attribute_pack):
+        raise BadRequest(
+            f"no attribute pack is installed ({settings.attribute_pack or 'the setting attribute_pack is empty'}); run: aboveboard models "
+            "install face-attributes, or name an endpoint: --endpoint URL or --aws"
+        )
+    return attributes.InProcess(models, packs.load_attributes(settings.attribute_pack), packs.attribute_card(settings.attribute_pack))
 
 
 def _client(url: str, aws: bool, region: str) -> tuple[Any, str]:

@@ -1,4 +1,4 @@
-"""Ask an endpoint what it says of single faces, through boto3's DetectFaces: the answers of a facial-analysis study."""
+"""What is said of single faces, by an attribute pack in process or by an endpoint's DetectFaces: the answers of a facial-analysis study."""
 
 from __future__ import annotations
 
@@ -6,19 +6,23 @@ from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 from botocore.exceptions import BotoCoreError, ClientError
 
-from aboveboard.errors import BadRequest, Unavailable
+from aboveboard.errors import BadRequest, BadSample, Unavailable
 from aboveboard.evaluation.endpoint import NO_TEMPLATE, WORKERS, Pace
 from aboveboard.evaluation.facial_analysis import ANSWER_COLUMNS, ANSWERS, NOT_ASSESSED
-from aboveboard.evaluation.journal import Journal
+from aboveboard.evaluation.journal import Answer, Journal
 from aboveboard.evaluation.protocol import PHOTOGRAPHS, Sample, content_hash
-from aboveboard.evaluation.run import Progress
+from aboveboard.evaluation.run import MAX_PIXELS, Progress
 from aboveboard.reporting.tables import Cell, csv_of
+from aboveboard.vision.attributes import AttributeReader
+from aboveboard.vision.media import decode
+from aboveboard.vision.model_cards import AttributeCard
+from aboveboard.vision.packs import Models
 
-JOURNAL = "answers.jsonl"
+JOURNAL, NO_FACE = "answers.jsonl", "no face found"
 LETTERS = {"m": "male", "f": "female"}
 
 
@@ -56,27 +60,73 @@ def data_of(name: str, photographs: Sequence[Labelled]) -> dict[str, Any]:
     return {"name": name, "photographs": len(samples), "sha256": content_hash(samples)}
 
 
-def open_journal(folder: Path, endpoint: str, data: Mapping[str, Any]) -> Journal:
+class Asked(Protocol):
+    """Who is asked for the gender of the largest face of a photograph; `about` says who that is."""
+
+    about: dict[str, Any]
+
+    def gender(self, photograph: bytes, /) -> Answer:
+        """`answer` and `confidence`, or why there is none, as `failed`."""
+
+
+class InProcess:
+    """A pack's detector and an attribute pack, without a server."""
+
+    def __init__(self, models: Models, reader: AttributeReader, card: AttributeCard) -> None:
+        self._detector, self._reader = models.detector, reader
+        parts = [*models.card.files, *card.files]
+        self.about = {"endpoint": f"{models.card.id} and {card.id}, in process", "files": {part.file: part.sha256 for part in parts}}
+
+    def gender(self, photograph: bytes, /) -> Answer:
+        try:
+            image = decode(photograph, MAX_PIXELS)
+        except BadSample as error:
+            return {"failed": error.message}
+        faces = self._detector.detect(image)
+        if not faces:
+            return {"failed": NO_FACE}
+        largest = max(faces, key=lambda face: float(face.box[2] * face.box[3]))
+        said = self._reader.read(image, [largest], ["gender"], mesh=False)[0].attributes.gender
+        return {"answer": said.value.casefold(), "confidence": said.confidence} if said else {"failed": NOT_ASSESSED}
+
+
+class AtEndpoint:
+    """Any Rekognition endpoint through boto3's `client`. Raises Unavailable where the endpoint does."""
+
+    def __init__(self, client: Any, name: str) -> None:
+        self._client = client
+        self.about: dict[str, Any] = {"endpoint": name}
+
+    def gender(self, photograph: bytes, /) -> Answer:
+        try:
+            faces = self._client.detect_faces(Image={"Bytes": photograph}, Attributes=["ALL"])["FaceDetails"]
+        except (ClientError, BotoCoreError) as error:
+            if isinstance(error, ClientError) and error.response["Error"]["Code"] in NO_TEMPLATE:
+                return {"failed": error.response["Error"]["Message"]}
+            raise Unavailable(f"{self.about['endpoint']} answered: {error}; run the same line again to go on") from error
+        if not faces:
+            return {"failed": NO_FACE}
+        said = max(faces, key=_area).get("Gender")
+        return {"answer": said["Value"].casefold(), "confidence": said["Confidence"]} if said else {"failed": NOT_ASSESSED}
+
+
+def open_journal(folder: Path, about: Mapping[str, Any], data: Mapping[str, Any]) -> Journal:
     """What this run has been answered so far."""
-    return Journal(folder / JOURNAL, {"endpoint": endpoint, "data": dict(data)})
+    return Journal(folder / JOURNAL, {**about, "data": dict(data)})
 
 
-def ask(
-    client: Any, name: str, photographs: Sequence[Labelled], journal: Journal, per_second: float, progress: Progress
-) -> dict[str, bytes]:
-    """Ask about each photograph that has no answer yet and give the study's inputs. Raises Unavailable where the endpoint does."""
+def ask(asked: Asked, photographs: Sequence[Labelled], journal: Journal, per_second: float, progress: Progress) -> dict[str, bytes]:
+    """Ask about each photograph that has no answer yet and give the study's inputs."""
     pace, keys = Pace(per_second), [("face", number, -1) for number in range(len(photographs))]
 
     def one(key: tuple[str, int, int]) -> None:
         pace.wait()
-        journal.add(key, _said(client, photographs[key[1]].sample))
+        journal.add(key, asked.gender(photographs[key[1]].sample.path.read_bytes()))
 
     pool = ThreadPoolExecutor(WORKERS)
     try:
         for _ in pool.map(one, [key for key in keys if key not in journal.answers]):
             progress(len(journal.answers), len(keys))
-    except (ClientError, BotoCoreError) as error:
-        raise Unavailable(f"{name} answered: {error}; run the same line again to go on") from error
     finally:
         pool.shutdown(cancel_futures=True)
     columns = sorted({column for photograph in photographs for column in photograph.labels})
@@ -86,20 +136,6 @@ def ask(
         said = [answer.get("answer", ""), answer.get("confidence"), answer.get("failed", "")]
         rows.append([photograph.sample.name, photograph.truth, *said, *(photograph.labels[column] for column in columns)])
     return {ANSWERS: csv_of([*ANSWER_COLUMNS, *columns], rows)}
-
-
-def _said(client: Any, sample: Sample) -> dict[str, Any]:
-    """The gender said of the largest face, or why there is none."""
-    try:
-        faces = client.detect_faces(Image={"Bytes": sample.path.read_bytes()}, Attributes=["ALL"])["FaceDetails"]
-    except ClientError as error:
-        if error.response["Error"]["Code"] not in NO_TEMPLATE:
-            raise
-        return {"failed": error.response["Error"]["Message"]}
-    if not faces:
-        return {"failed": "no face found"}
-    gender = max(faces, key=_area).get("Gender")
-    return {"answer": gender["Value"].casefold(), "confidence": gender["Confidence"]} if gender else {"failed": NOT_ASSESSED}
 
 
 def _area(face: Mapping[str, Any]) -> float:

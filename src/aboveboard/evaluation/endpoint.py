@@ -30,9 +30,11 @@ from aboveboard.evaluation.scores import Scores
 ANSWERS = "answers.jsonl"
 WORKERS = 4
 AMAZONS_PACE = 5.0
-"""Calls a second that Amazon allows every account in every region."""
+"""Calls a second that Amazon allows every account in every region: the smallest default of its quotas
+(docs.aws.amazon.com/general/latest/gr/rekognition.html, 2026-11); some regions and accounts have more."""
 USD_PER_1000 = 1.0
-"""Amazon's list price of 1,000 images, the first million a month, for these operations (US East, read 2026-11)."""
+"""Amazon's list price of 1,000 images, the first million a month, for these operations in US East, without faces kept and without the free
+tier (aws.amazon.com/rekognition/pricing, 2026-11). Other regions ask more: an estimate, no offer."""
 NO_TEMPLATE = ("InvalidParameterException", "InvalidImageFormatException", "ImageTooLargeException")
 """Errors that are about the photograph: no face in it, or no image."""
 STATED = "x-aboveboard-threshold"

@@ -6,6 +6,7 @@ Everything here is computed from the study's inputs (`searching`).
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -14,16 +15,20 @@ import numpy as np
 
 from aboveboard.biometrics.calibration import expected_false, fmr_at, fpir
 from aboveboard.errors import BadRequest
-from aboveboard.evaluation import plots
+from aboveboard.evaluation import plots, resampling
 from aboveboard.evaluation.findings import UNLABELLED, Report, group_of, rows_of
 from aboveboard.evaluation.gallery_sizes import Counted, at_sizes
 from aboveboard.evaluation.groups import Compared, disparities
 from aboveboard.evaluation.identification import DEPTH
 from aboveboard.evaluation.rates import Found, Rate, found
 from aboveboard.evaluation.report import FNIR, FPIR, HEADINGS, INTERVALS, STAR, Row, Threshold, rate_table, text
+from aboveboard.evaluation.resampling import NOBODY, SEVERAL
 from aboveboard.evaluation.searching import GALLERY, NO_THRESHOLD, PICTURES, PROBE_COLUMNS, PROBES, SEARCHES
 from aboveboard.reporting.page import Block, Figure, Heading, Notice, Page, Picture, Pictures, Text
 from aboveboard.reporting.tables import Cell, Column, Table
+
+DRAWS, SEED = 1000, 0
+"""Of people, for the interval of an FPIR in other galleries."""
 
 
 @dataclass(frozen=True)
@@ -78,6 +83,7 @@ def findings(parameters: Mapping[str, Any], inputs: Mapping[str, bytes]) -> Repo
         Heading("What each threshold lets through, and what it misses"),
         headline,
         Text(_failures(searches, enrolled)),
+        *_other_galleries(searches, enrolled, with_threshold),
         *_curves(searches, mated, thresholds),
         Heading("By group"),
         *_groups(searches, finite, parameters["by"]),
@@ -179,6 +185,29 @@ def _invalid(searches: Sequence[Search], thresholds: Sequence[Threshold], size: 
     elif short := sum(len(search.false) < min(DEPTH, size) for search in searches if not search.failure):
         reasons.append(f"{short:,} searches answered fewer candidates than there are, though no threshold was asked for")
     return tuple(reasons)
+
+
+def _other_galleries(searches: Sequence[Search], enrolled: Sequence[Mapping[str, str]], points: Sequence[Row]) -> list[Block]:
+    """Who in the gallery the false matches rest on, and how sure the FPIR is if other people were enrolled: people drawn on both sides."""
+    if not points:
+        return []
+    subject = {row["reference"]: row["subject"] for row in enrolled}
+    number = {name: i for i, name in enumerate(sorted({*subject.values(), *(search.subject for search in searches)}))}
+    weights = resampling.draw(len(number), DRAWS, SEED)
+    person, rows = np.array([number[search.subject] for search in searches]), []
+    for row in points:
+        who = [{subject[reference] for reference, score in search.false if score >= row.threshold.least} for search in searches]
+        culprit = [NOBODY if not people else SEVERAL if len(people) > 1 else number[next(iter(people))] for people in who]
+        by_person = Counter(name for people in who for name in people)
+        rates = {**row.rates, "both": resampling.searched(weights, person, np.array(culprit)).rate}
+        rows.append(Row({}, row.threshold, rates, {"people": len(by_person), "most": max(by_person.values(), default=0)}))
+    note = (
+        f"The FPIR of above, whose interval stands for other people searched for in this gallery, and the same with those enrolled drawn "
+        f"anew as well ({DRAWS:,} draws of people, seed {SEED}): what rests on one enrolled person comes and goes with that person. {STAR}"
+    )
+    headings = {FPIR: "other searches [95 %]", "both": "another gallery too [95 %]", FNIR: HEADINGS[FNIR]}
+    columns = [Column("people", "enrolled people brought up", "count"), Column("most", "most searches by one of them", "count")]
+    return [rate_table("other_galleries", "If other people were enrolled", rows, [], headings, columns, note)]
 
 
 def _curves(searches: Sequence[Search], mated: Sequence[Search], thresholds: Sequence[Threshold]) -> list[Figure]:

@@ -9,8 +9,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from aboveboard.evaluation import metrics, resampling
-from aboveboard.evaluation.rates import Found, Rate, Unmeasured
-from aboveboard.evaluation.resampling import Weights
+from aboveboard.evaluation.rates import Unmeasured
+from aboveboard.evaluation.resampling import NOBODY, SEVERAL, Drawn, Weights
 from aboveboard.evaluation.scores import Floats, Scores, least
 
 DEPTH = 50
@@ -23,7 +23,8 @@ class Searches:
     """One search for each probed photograph in a gallery of `size` photographs.
 
     `is_mated` says whether the person is enrolled; `mate` is the best score of the person's own enrolled photographs, `others`
-    (p, DEPTH) those of the best other photographs, highest first. -inf where there is none, also after a failure to enrol.
+    (p, DEPTH) those of the best other photographs, highest first. -inf where there is none, also after a failure to enrol. `culprit`
+    is the person of the best of these (NOBODY: none), `next_other` the best score among them of somebody else.
     """
 
     probe: Ints
@@ -31,18 +32,33 @@ class Searches:
     is_mated: NDArray[np.bool_]
     mate: Floats
     others: Floats
+    culprit: Ints
+    next_other: Floats
     size: int
 
-    def fpir(self, threshold: float, weights: Weights) -> Found:
-        """The share of searches for people who are not enrolled that bring up a candidate; a failure to enrol brings up none."""
-        return self._rate(self.others[:, 0] >= least(threshold), ~self.is_mated, weights, "no non-mated search")
+    def fpir(self, threshold: float, weights: Weights) -> Drawn | Unmeasured:
+        """The share of searches for people who are not enrolled that bring up a candidate; a failure to enrol brings up none.
 
-    def fnir(self, threshold: float, rank: int, weights: Weights) -> Found:
+        People are drawn on both sides (`resampling.searched`).
+        """
+        asked = ~self.is_mated
+        if not asked.any():
+            return Unmeasured("no non-mated search")
+        false = self.others[:, 0] >= least(threshold)
+        culprit = np.where(false, np.where(self.next_other >= least(threshold), SEVERAL, self.culprit), NOBODY)
+        return resampling.searched(weights, self.person[asked], culprit[asked])
+
+    def fnir(self, threshold: float, rank: int, weights: Weights) -> Drawn | Unmeasured:
         """FNIR(N, R, T): the share of searches for enrolled people whose own photograph is below the threshold or not among the first R.
 
-        A tie counts against the mate. A failure to enrol, of the probe or of the person's enrolled photographs, is a miss.
+        A tie counts against the mate. A failure to enrol, of the probe or of the person's enrolled photographs, is a miss. A person is
+        drawn with probes and enrolled photographs; who else is enrolled, and stands before the mate, stays.
         """
-        return self._rate(~(self.mate >= least(threshold)) | (self.ranks > rank), self.is_mated, weights, "no mated search")
+        if not self.is_mated.any():
+            return Unmeasured("no mated search")
+        missed = self.is_mated & (~(self.mate >= least(threshold)) | (self.ranks > rank))
+        errors, searched = (np.bincount(self.person[chosen], minlength=weights.shape[1]) for chosen in (missed, self.is_mated))
+        return Drawn(int(missed.sum()), int(self.is_mated.sum()), weights @ errors, weights @ searched, bool(searched.max() == 1))
 
     def false_candidates(self, threshold: float, depth: int = DEPTH) -> float:
         """How many candidates a list of `depth` shows on average in a search for somebody who is not enrolled."""
@@ -71,21 +87,9 @@ class Searches:
             is_mated=self.is_mated[chosen],
             mate=self.mate[chosen],
             others=self.others[chosen],
+            culprit=self.culprit[chosen],
+            next_other=self.next_other[chosen],
         )
-
-    def _rate(self, errors: NDArray[np.bool_], asked: NDArray[np.bool_], weights: Weights, reason: str) -> Found:
-        """Wilson's interval where each person is searched for once, else people are resampled; the gallery is what it is.
-
-        Resampling the gallery too would leave out a third of it in each draw and make every FPIR look better.
-        """
-        person, persons = self.person[asked], weights.shape[1]
-        if not person.size:
-            return Unmeasured(reason)
-        count, searches = int(errors[asked].sum()), np.bincount(person, minlength=persons)
-        if searches.max() == 1:
-            return Rate.of(count, person.size)
-        drawn = weights @ np.bincount(self.person[asked & errors], minlength=persons)
-        return resampling.rate(count, person.size, drawn, weights @ searches)
 
 
 def searches(scores: Scores) -> Searches | None:
@@ -94,17 +98,21 @@ def searches(scores: Scores) -> Searches | None:
     if scores.cross is None and scores.candidates is None:
         return None
     gallery = scores.person[:enrolled]
-    mate = np.full(probed.size, -np.inf, np.float32)
+    mate, next_other = (np.full(probed.size, -np.inf, np.float32) for _ in range(2))
     others = np.full((probed.size, DEPTH), -np.inf, np.float32)
+    culprit = np.full(probed.size, NOBODY)
     for row, (references, found) in enumerate(_lists(scores, probed)):
-        own = gallery[references] == scores.person[probed[row]]
+        people = gallery[references]
+        own = people == scores.person[probed[row]]
         mate[row] = found[own].max(initial=-np.inf)
-        rest = found[~own]
+        people, rest = people[~own], found[~own]
         best = np.sort(np.partition(rest, rest.size - DEPTH)[-DEPTH:] if rest.size > DEPTH else rest)[::-1]
         others[row, : best.size] = best
-    return Searches(
-        probed, scores.person[probed], np.isin(scores.person[probed], gallery), mate, others, int(scores.template[:enrolled].sum())
-    )
+        if rest.size and np.isfinite(best[0]):
+            culprit[row] = people[rest.argmax()]
+            next_other[row] = rest[people != culprit[row]].max(initial=-np.inf)
+    is_mated, size = np.isin(scores.person[probed], gallery), int(scores.template[:enrolled].sum())
+    return Searches(probed, scores.person[probed], is_mated, mate, others, culprit, next_other, size)
 
 
 def _lists(scores: Scores, probed: Ints) -> Iterator[tuple[Ints, Floats]]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -13,7 +14,7 @@ from aboveboard.evaluation.report import STAR, text
 from aboveboard.evaluation.tables import Row, Tables
 from aboveboard.reporting.figures import COLOURS, INK, blank, finish, style
 from aboveboard.reporting.page import TABLES, Block, Figure, Heading, Notice, Page, Text
-from aboveboard.reporting.tables import Column, Kind, Table, json_of
+from aboveboard.reporting.tables import Column, Kind, Table, json_of, number
 
 TITLES = {
     "failures": "Failures to enrol",
@@ -22,9 +23,11 @@ TITLES = {
     "histogram": "How many comparisons score how much",
     "highest_non_mated": "The highest non-mated comparisons: where label errors show",
     "verification_by_group": "Verification by groups of pairs",
+    "verification_disparity": "Verification: how far the groups lie apart, by the pairs within each",
     "identification": "Identification: FPIR and FNIR by rank and by threshold",
     "cmc": "Identification: the mate among the first R candidates",
     "identification_by_group": "Identification by group of the person searched for",
+    "identification_disparity": "Identification: how far the groups lie apart",
 }
 IN_PAGE = ("failures", "verification", "identification")
 RATES = {"fmr": "FMR", "fnmr": "FNMR", "fpir": "FPIR", "fnir": "FNIR", "failure_to_enrol": "failure to enrol"}
@@ -32,6 +35,15 @@ SIZES = (1_000, 10_000, 100_000, 1_000_000)
 INTERVALS = (
     "Intervals are 95 %: people resampled on both sides of a comparison, Wilson's where each person is searched for once; "
     "without any error the upper bound is that of the rule of 3, as if trials were independent. "
+)
+DISPARITY = (
+    "MaxMin and MaxGeo: the highest rate over the lowest, and over the geometric mean of all. Gini: 0 where all are equal, 1 where one "
+    "group has every error. GARBE: the mean Gini of both rates. FDR: 1 minus the mean of both rates' greatest differences, near 1 whatever "
+    "happens where rates are small. In these, but for FDR, a group without an error stands with its Wilson upper bound, and is named. "
+    "Difference: highest minus lowest rate, 95 % for all pairs of groups together (Bonferroni). Chance alone sets groups apart: an "
+    "interval says how far a figure moves when people are drawn anew, and only that of the difference tests whether the groups differ. "
+    "'insufficient': it reaches 0 and some group has fewer than 30 errors, so that nothing is said; it does not mean that there is no "
+    "difference."
 )
 
 
@@ -49,18 +61,30 @@ def _table(name: str, rows: Sequence[Row]) -> Table:
     """The rows as a table: in the page each rate is "28 of 535" and "5.23 % [3.65, 7.46]", in the files it has its columns."""
     columns: list[Column] = []
     shown = [rate for rate in RATES if rows and f"{rate}_errors" in rows[0]]
+    is_disparity = name.endswith("_disparity")
     for key in rows[0] if rows else ():
-        is_raw = any(key == rate or key.startswith(f"{rate}_") for rate in RATES)
+        is_raw = any(key == rate or key.startswith(f"{rate}_") for rate in RATES) or (is_disparity and key in ("value", "low", "high"))
         columns.append(Column(key, key.replace("_", " "), _kind(key), in_page=not is_raw))
     columns += [Column(f"{rate}_{end}", heading, in_data=False) for rate in shown for end, heading in _headings(rate)]
     cells = [(*row.values(), *(cell for rate in shown for cell in _texts(row, rate))) for row in rows]
-    return Table(name, TITLES[name], tuple(columns), tuple(cells), STAR if shown else "")
+    if rows and is_disparity:
+        columns.insert(5, Column("shown", "[95 %]", in_data=False))
+        cells = [(*row[:5], _between(row[5:8]), *row[5:]) for row in cells]
+    return Table(name, TITLES[name], tuple(columns), tuple(cells), DISPARITY if is_disparity else STAR if shown else "")
+
+
+def _between(cells: Sequence[Any]) -> str:
+    """A figure with its interval: "1.84 [1.31, 2.6]"."""
+    if cells[0] is None:
+        return "no group has an error"
+    value, low, high = ("–" if cell is None else number(cell) for cell in cells)
+    return f"{value} [{low}, {high}]"
 
 
 def _kind(key: str) -> Kind:
     return (
         "count"
-        if key in ("gallery", "rank", "mated", "non_mated")
+        if key in ("gallery", "rank", "mated", "non_mated", "groups", "fewest_errors")
         else "number"
         if key in ("threshold", "low", "high", "score")
         else "text"
@@ -116,7 +140,7 @@ def _verification(made: Tables, tables: Mapping[str, Table]) -> Iterator[Block]:
         yield plots.det("det", caption, false, missed, ("FMR", "FNMR"), trials, marks)
     if made["histogram"]:
         yield _histogram(made["histogram"], made["verification"])
-    yield from _groups(made["verification_by_group"], "fmr", "fnmr", "verification_by_group")
+    yield from _groups(made, tables, "fmr", "fnmr", "verification")
 
 
 def _identification(made: Tables, tables: Mapping[str, Table]) -> Iterator[Block]:
@@ -146,11 +170,12 @@ def _identification(made: Tables, tables: Mapping[str, Table]) -> Iterator[Block
             {name: [at_size(fpir, size, other) for other in SIZES] for name, (fpir, _, size) in lines.items()},
             {name: fnir for name, (_, fnir, _) in lines.items()},
         )
-    yield from _groups(made["identification_by_group"], "fpir", "fnir", "identification_by_group")
+    yield from _groups(made, tables, "fpir", "fnir", "identification")
 
 
-def _groups(rows: Sequence[Row], false: str, missed: str, file: str) -> Iterator[Block]:
+def _groups(made: Tables, tables: Mapping[str, Table], false: str, missed: str, what: str) -> Iterator[Block]:
     """Both rates of each group, at the highest threshold at which false matches are enough to tell groups apart, else at the lowest."""
+    rows, file = made[f"{what}_by_group"], f"{what}_by_group"
     errors: dict[str, list[int]] = {}
     for row in rows:
         if not row["set_for"].startswith("rank") and row[false] is not None:
@@ -168,6 +193,10 @@ def _groups(rows: Sequence[Row], false: str, missed: str, file: str) -> Iterator
         if panels:
             caption = f"{RATES[rate]} by group at {point}. All thresholds, and the other rate, are in tables/{file}.csv."
             yield plots.groups(f"{rate}_by_group", caption, panels, RATES[rate])
+    apart = tables[f"{what}_disparity"]
+    chosen = [cells for row, cells in zip(made[f"{what}_disparity"], apart.rows, strict=True) if row["set_for"] == point]
+    if chosen:
+        yield replace(apart, title=f"{apart.title}, at {point}", rows=tuple(chosen))
 
 
 def _histogram(rows: Sequence[Row], points: Sequence[Row]) -> Figure:

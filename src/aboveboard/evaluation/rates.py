@@ -17,6 +17,8 @@ from aboveboard.biometrics.calibration import fmr_for_fpir, fpir
 RULE_OF_30 = 30
 """Errors from which on a rate counts as measured: they give +-30 % at 90 % confidence."""
 WILSON, RULE_OF_3 = "Wilson", "rule of 3"
+Z = 1.959963984540054
+"""The standard normal's quantile of 97.5 %."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,7 +71,7 @@ def found(errors: int, trials: int, reason: str = "no trial") -> Found:
     return Rate.of(errors, trials) if trials else Unmeasured(reason)
 
 
-def wilson(errors: int, trials: int, z: float = 1.959963984540054) -> tuple[float, float]:
+def wilson(errors: float, trials: float, z: float = Z) -> tuple[float, float]:
     """Wilson's score interval of a share (95 % for the default z), for independent trials (Wilson, JASA 22, 1927)."""
     if not 0 <= errors <= trials or trials == 0:
         raise ValueError(f"{errors} errors in {trials} trials is no share")
@@ -95,16 +97,26 @@ def trials_without_errors(rate: float, level: float = 0.95) -> int:
 
 
 def difference(first: Rate, second: Rate, pairs: int = 1) -> tuple[float, float, float]:
-    """`first - second` of two independent groups with its 95 % interval: Newcombe's hybrid score (Stat. Med. 17, 1998, method 10).
+    """`first - second` of two groups that share no people, with its 95 % interval out of those of the two rates.
 
-    Where the two were picked out of so many `pairs` of groups, the interval holds for all of them together (Bonferroni).
+    For independent trials Newcombe's hybrid score (Stat. Med. 17, 1998, method 10), else the same out of the intervals that the rates have
+    (MOVER: Zou and Donner, Stat. Med. 27, 2008). Where the two were picked out of so many `pairs` of groups, the interval holds for all
+    of them together (Bonferroni).
     """
     z = float(stats.norm.isf(0.025 / pairs))
-    (low, high), (other_low, other_high) = wilson(first.errors, first.trials, z), wilson(second.errors, second.trials, z)
+    (low, high), (other_low, other_high) = _ends(first, z), _ends(second, z)
     gap = first.value - second.value
     down = math.hypot(first.value - low, other_high - second.value)
     up = math.hypot(high - first.value, second.value - other_low)
     return gap, gap - down, gap + up
+
+
+def _ends(rate: Rate, z: float) -> tuple[float, float]:
+    """The interval of a rate for another z: Wilson's, or the rate's own 95 % interval, stretched."""
+    if rate.method in (WILSON, RULE_OF_3):
+        return wilson(rate.errors, rate.trials, z)
+    stretch = z / Z
+    return max(0.0, rate.value - stretch * (rate.value - rate.low)), min(1.0, rate.value + stretch * (rate.high - rate.value))
 
 
 def implied_fmr(rate: Rate, gallery_size: int) -> Rate:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import itertools
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
@@ -13,11 +13,12 @@ from scipy import sparse
 
 from aboveboard.errors import BadRequest
 from aboveboard.evaluation.metrics import interval
-from aboveboard.evaluation.rates import Rate, bound_without_errors
+from aboveboard.evaluation.rates import WILSON, Found, Rate, Unmeasured, wilson
 
 Weights = NDArray[np.float64]
 MOST_WEIGHTS = 250_000_000
-PEOPLE = "people resampled"
+PEOPLE, BOTH_SIDES = "people resampled", "people resampled on both sides"
+NOBODY, SEVERAL = -1, -2
 _BLOCK = 10_000_000
 """Weights of so many persons and draws are worked on at once: 80 MB, and twice that beside it."""
 INDEPENDENT = "rule of 3, as if trials were independent"
@@ -63,16 +64,74 @@ def counts(weights: Weights, people: NDArray[np.int64], ends: Sequence[int]) -> 
     return np.cumsum(sums, axis=1)
 
 
-def rate(errors: int, trials: int, errors_drawn: Weights, trials_drawn: Weights) -> Rate:
-    """A rate with its 95 % percentile interval over draws (draws,); draws without a trial say nothing.
+@dataclass(frozen=True, eq=False)
+class Drawn:
+    """A rate as counted, and its weighted errors and trials in each draw of people (draws,).
 
-    No error at all is no error in every draw: then the rule of 3 bounds the rate, and pairs that share people make it optimistic.
+    `is_once`: every trial is another person's. `both_sides`: those who were compared with them were drawn too, where a trial has such.
     """
-    if not errors:
-        return Rate(0, trials, 0.0, 0.0, bound_without_errors(trials), INDEPENDENT)
-    tried = trials_drawn > 0
-    low, high = interval(errors_drawn[tried] / trials_drawn[tried])
-    return Rate(errors, trials, errors / trials, low, high, PEOPLE)
+
+    errors: int
+    trials: int
+    errors_drawn: Weights
+    trials_drawn: Weights
+    is_once: bool = False
+    both_sides: bool = False
+
+    @property
+    def rate(self) -> Rate:
+        """The rate with its 95 % percentile interval over draws; draws without a trial say nothing.
+
+        Where every trial is another person's it is Wilson's; if both sides were drawn, for as many independent trials as would scatter as
+        much as the draws do, at most those that there were (Kish's design effect). No error at all is no error in every draw: then the rule
+        of 3 bounds the rate, and pairs that share people make it optimistic.
+        """
+        found = Rate.of(self.errors, self.trials)
+        if self.is_once and not (self.both_sides and self.errors):
+            return found
+        if not self.errors:
+            return replace(found, method=INDEPENDENT)
+        shares = self.shares[self.trials_drawn > 0]
+        if self.is_once:
+            scatter, binomial = float(np.var(shares)), found.value * (1 - found.value)
+            trials = min(self.trials, binomial / scatter) if scatter and binomial else self.trials
+            low, high = wilson(found.value * trials, trials)
+            return replace(found, low=low, high=high, method=f"{WILSON}, {BOTH_SIDES}")
+        low, high = interval(shares)
+        return replace(found, low=low, high=high, method=BOTH_SIDES if self.both_sides else PEOPLE)
+
+    @property
+    def shares(self) -> Weights:
+        """The rate in each draw, NaN where it has no trial."""
+        shares: Weights = np.full(self.trials_drawn.shape, np.nan)
+        np.divide(self.errors_drawn, self.trials_drawn, out=shares, where=self.trials_drawn > 0)
+        return shares
+
+
+def searched(weights: Weights, person: NDArray[np.int64], culprit: NDArray[np.int64]) -> Drawn:
+    """The FPIR of searches for people who are not enrolled, with both the people searched for and those enrolled drawn anew.
+
+    `person` (p,) is who was searched for, `culprit` (p,) whose photographs came up: a person, `NOBODY` or `SEVERAL`.
+
+    The best candidate is a maximum over the gallery, and a draw leaves out a third of it: to look for the best one again would make every
+    FPIR smaller. So each search keeps what it found, as many times as its person is drawn; what rests on a single enrolled person counts
+    besides as many times as that one is drawn, what several make stands without any of them. That is the jackknife's influence of each
+    enrolled person (Efron 1982) inside a bootstrap; its mean is the FPIR that was found.
+    """
+    persons, alone, several = weights.shape[1], culprit >= 0, culprit == SEVERAL
+    pairs = np.stack([person[alone], culprit[alone]], axis=1)
+    # Two different people are drawn together a little more rarely than once: E(w_i w_j) = 1 - 1/n.
+    errors = counts(weights, pairs, [len(pairs)])[:, 0] * persons / max(persons - 1, 1)
+    errors += weights @ np.bincount(person[several], minlength=persons)
+    each = np.bincount(person, minlength=persons)
+    trials = weights @ each
+    is_once = bool(each.max() == 1)
+    return Drawn(int((alone | several).sum()), person.size, np.minimum(errors, trials), trials, is_once, both_sides=True)
+
+
+def rate_of(drawn: Drawn | Unmeasured) -> Found:
+    """The rate of what was drawn, or that there is none."""
+    return drawn if isinstance(drawn, Unmeasured) else drawn.rate
 
 
 def up(threshold: float) -> float:

@@ -141,7 +141,41 @@ def _check(scores: Scores) -> None:
         raise ValueError("'all_pairs' is not every pair once")
     if scores.cross is not None and scores.cross.shape != (n - enrolled, enrolled):
         raise ValueError("'cross' must be probed x enrolled")
-    if not all(isinstance(value, float | int) for value in scores.named.values()) or "applied" not in scores.about["threshold"]:
+    _check_values(scores)
+    _check_about(scores.about)
+
+
+def _check_values(scores: Scores) -> None:
+    """Matrices of scores have NaN where a template is missing, and there only; no score is beyond all thresholds."""
+    for values in (scores.all_pairs, scores.cross, scores.pair_scores, scores.candidate_scores):
+        if values is not None and (values == np.inf).any():
+            raise ValueError("a score is infinite")
+    template, n = scores.template, scores.photograph.size
+    enrolled = int(scores.enrolled.sum())
+    fits = True
+    if scores.cross is not None:
+        fits = bool((np.isnan(scores.cross) == ~np.outer(template[enrolled:], template[:enrolled])).all())
+    elif scores.all_pairs is not None:
+        ends = np.cumsum(np.arange(n - 1, 0, -1))
+        rows = np.split(np.isnan(scores.all_pairs), ends[:-1]) if n > 1 else []
+        fits = all(bool((row == ~(template[i] & template[i + 1 :])).all()) for i, row in enumerate(rows))
+    if not fits:
+        raise ValueError("scores and templates do not agree")
+
+
+def _check_about(about: Mapping[str, Any]) -> None:
+    json.dumps(about, allow_nan=False)  # no number that JSON does not know
+    data, threshold, model = about["data"], about["threshold"], about["model"]
+    applied = threshold["applied"]
+    if not all(_is_number(value) for value in about["named"].values()) or not (applied in (None, "none") or _is_number(applied)):
         raise ValueError("'about' lacks its thresholds")
-    if not isinstance(scores.about["scale"], str):
-        raise ValueError("'about' lacks its scale")
+    if not (applied is not None or isinstance(threshold["why"], str)):
+        raise ValueError("'about' does not say why its threshold is unknown")
+    if not (isinstance(about["scale"], str) and isinstance(data["sha256"], str) and isinstance(data["photographs"], int)):
+        raise ValueError("'about' lacks its scale or its data")
+    if not (isinstance(about.get("endpoint"), str) or (isinstance(model["pack"], str) and isinstance(model["model_version"], str))):
+        raise ValueError("'about' lacks its model or endpoint")
+
+
+def _is_number(value: Any) -> bool:
+    return isinstance(value, float | int) and not isinstance(value, bool)

@@ -5,21 +5,24 @@ No rate stands without its count, interval and threshold, and no FPIR without th
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 import numpy as np
 
 from aboveboard.errors import BadRequest
 from aboveboard.evaluation import resampling
+from aboveboard.evaluation.disparity import figures
 from aboveboard.evaluation.identification import DEPTH, Searches, searches
-from aboveboard.evaluation.rates import Found, Rate, found
-from aboveboard.evaluation.resampling import Weights
+from aboveboard.evaluation.rates import Found, Rate, Unmeasured, found
+from aboveboard.evaluation.resampling import Drawn, Weights, rate_of
 from aboveboard.evaluation.scores import Scores, least
 from aboveboard.evaluation.verification import Comparisons, Verification, groups, verification
 
 Row = dict[str, Any]
 Tables = dict[str, list[Row]]
+Drawns = tuple[Sequence[Drawn | Unmeasured], Sequence[Drawn | Unmeasured]]
+"""Of one group: the rate of false matches and that of misses at each threshold."""
 DRAWS, SEED = 1000, 0
 FMRS = ("1e-2", "1e-3", "1e-4", "1e-5", "1e-6")
 FPIRS = ("0.1", "0.03", "0.01", "0.003", "0.001")
@@ -40,16 +43,17 @@ def tables(scores: Scores, draws: int = DRAWS, seed: int = SEED) -> Tables:
     made: Tables = {"failures": list(_failures(scores))}
     if compared is not None:
         points = _points(compared, named)
-        made["verification"] = list(_verification(compared.whole, points, weights))
+        at = list(points.values())
+        made["verification"] = list(_verification(points, compared.whole.fmr(at, weights), compared.whole.fnmr(at, weights)))
         made["det"] = list(_det(compared, weights))
         made["histogram"] = list(_histogram(compared))
         made["highest_non_mated"] = list(_highest(scores, compared.whole))
-        made["verification_by_group"] = list(_verification_by_group(compared, points, weights))
+        made |= _verification_by_group(compared, points, weights)
     if searched is not None:
-        at = _fpirs(searched, named)
-        made["identification"] = list(_identification(searched, at, scores.lowest, weights))
+        reported = _fpirs(searched, named)
+        made["identification"] = list(_identification(searched, reported, scores.lowest, weights))
         made["cmc"] = list(_cmc(searched, scores.lowest, weights))
-        made["identification_by_group"] = list(_identification_by_group(scores, searched, at, weights))
+        made |= _identification_by_group(scores, searched, reported, weights)
     if not scores.is_valid:
         made = {name: [{**row, "invalid": INVALID} for row in rows] for name, rows in made.items()}
     if len(made) == 1:
@@ -72,12 +76,20 @@ def _rising(rates: Mapping[str, float | None], named: Mapping[str, float]) -> di
     return dict(sorted(points.items(), key=lambda point: point[1]))
 
 
-def _verification(compared: Comparisons, points: Mapping[str, float], weights: Weights, **beside: Any) -> Iterator[Row]:
-    at = list(points.values())
-    each = zip(points.items(), compared.fmr(at, weights), compared.fnmr(at, weights), strict=True)
-    for (name, threshold), fmr, fnmr in each:
-        tar = _short(1 - fnmr.value) if isinstance(fnmr, Rate) else None
-        yield {**beside, "set_for": name, "threshold": _threshold(threshold), **_cells("fmr", fmr), **_cells("fnmr", fnmr), "tar": tar}
+def _verification(
+    points: Mapping[str, float], fmrs: Iterable[Drawn | Unmeasured], fnmrs: Iterable[Drawn | Unmeasured], **beside: Any
+) -> Iterator[Row]:
+    for (name, threshold), fmr, fnmr in zip(points.items(), fmrs, fnmrs, strict=True):
+        missed = rate_of(fnmr)
+        tar = _short(1 - missed.value) if isinstance(missed, Rate) else None
+        yield {
+            **beside,
+            "set_for": name,
+            "threshold": _threshold(threshold),
+            **_cells("fmr", rate_of(fmr)),
+            **_cells("fnmr", missed),
+            "tar": tar,
+        }
 
 
 def _det(compared: Verification, weights: Weights) -> Iterator[Row]:
@@ -88,7 +100,7 @@ def _det(compared: Verification, weights: Weights) -> Iterator[Row]:
     wanted = [compared.threshold_for(float(10 ** (-step / 10))) for step in steps]
     at = sorted({threshold for threshold in wanted if threshold is not None and threshold >= compared.whole.floor})
     for threshold, fmr, fnmr in zip(at, compared.whole.fmr(at, weights), compared.whole.fnmr(at, weights), strict=True):
-        yield {"threshold": _threshold(threshold), **_cells("fmr", fmr), **_cells("fnmr", fnmr)}
+        yield {"threshold": _threshold(threshold), **_cells("fmr", rate_of(fmr)), **_cells("fnmr", rate_of(fnmr))}
 
 
 def _histogram(compared: Verification) -> Iterator[Row]:
@@ -111,13 +123,43 @@ def _highest(scores: Scores, compared: Comparisons) -> Iterator[Row]:
         yield {"score": round(float(score), 6), "first": str(scores.photograph[first]), "second": str(scores.photograph[second])}
 
 
-def _verification_by_group(compared: Verification, points: Mapping[str, float], weights: Weights) -> Iterator[Row]:
+def _verification_by_group(compared: Verification, points: Mapping[str, float], weights: Weights) -> Tables:
+    """Every pair of groups; and how far the groups lie apart, by the pairs within each."""
+    rows: list[Row] = []
+    apart: list[Row] = []
+    at = list(points.values())
     for column, names in _few(groups(compared.scores)):
+        within: dict[str, Drawns] = {}
         for i, one in enumerate(names):
             for other in names[i:]:
                 chosen = compared.group(column, one, other)
                 if chosen.size or chosen.mated.size:
-                    yield from _verification(chosen, points, weights, column=column, group=one, other=other)
+                    drawn = chosen.fmr(at, weights), chosen.fnmr(at, weights)
+                    rows += _verification(points, *drawn, column=column, group=one, other=other)
+                    within |= {one: drawn} if one == other else {}
+        apart += _apart(column, points, ("FMR", "FNMR"), within)
+    return {"verification_by_group": rows, "verification_disparity": apart}
+
+
+def _apart(column: str, points: Mapping[str, float], names: tuple[str, str], groups: Mapping[str, Drawns]) -> Iterator[Row]:
+    """How far the groups of a column lie apart in both rates, at each threshold."""
+    for k, (point, threshold) in enumerate(points.items()):
+        false, missed = ({group: each for group, both in groups.items() if isinstance(each := both[side][k], Drawn)} for side in (0, 1))
+        for one in figures((names[0], false), (names[1], missed)):
+            yield {
+                "column": column,
+                "set_for": point,
+                "threshold": _threshold(threshold),
+                "rate": one.compared.of,
+                "figure": one.name,
+                **{end: None if (value := getattr(one, end)) is None else _short(value) for end in ("value", "low", "high")},
+                "groups": one.compared.groups,
+                "fewest_errors": one.compared.fewest,
+                "highest": one.compared.highest,
+                "lowest": one.compared.lowest,
+                "without_errors": ", ".join(one.compared.flagged),
+                "standing": one.compared.standing,
+            }
 
 
 def _fpirs(searched: Searches, named: Mapping[str, float]) -> dict[str, float]:
@@ -139,17 +181,17 @@ def _searched(searched: Searches, threshold: float, rank: int, weights: Weights)
         "threshold": _threshold(threshold),
         "rank": rank,
         "gallery": searched.size,
-        **_cells("fpir", searched.fpir(threshold, weights)),
-        **_cells("fnir", searched.fnir(threshold, rank, weights)),
+        **_cells("fpir", rate_of(searched.fpir(threshold, weights))),
+        **_cells("fnir", rate_of(searched.fnir(threshold, rank, weights))),
         "false_candidates": _short(searched.false_candidates(threshold, rank)) if some else None,
     }
 
 
 def _cmc(searched: Searches, lowest: float, weights: Weights) -> Iterator[Row]:
     """TPIR, the share of mated searches whose mate is among the first R candidates, by R, without a threshold where that was allowed."""
+    fpir = rate_of(searched.fpir(lowest, weights))
     for rank in range(1, DEPTH + 1):
-        miss = searched.fnir(lowest, rank, weights)
-        fpir = searched.fpir(lowest, weights)
+        miss = rate_of(searched.fnir(lowest, rank, weights))
         tpir = round(1 - miss.value, 6) if isinstance(miss, Rate) else None
         yield {
             "rank": rank,
@@ -161,14 +203,20 @@ def _cmc(searched: Searches, lowest: float, weights: Weights) -> Iterator[Row]:
         }
 
 
-def _identification_by_group(scores: Scores, searched: Searches, at: Mapping[str, float], weights: Weights) -> Iterator[Row]:
-    """The same rates for the searches of each group, in the same gallery."""
+def _identification_by_group(scores: Scores, searched: Searches, at: Mapping[str, float], weights: Weights) -> Tables:
+    """The same rates for the searches of each group, in the same gallery; and how far the groups lie apart."""
+    rows: list[Row] = []
+    apart: list[Row] = []
     for column, names in _few(groups(scores)):
+        by_name: dict[str, Drawns] = {}
         for name in names:
             chosen = searched.of(scores.labels[column][searched.probe] == name)
             if chosen.probe.size:
-                for row in _identification(chosen, at, scores.lowest, weights):
-                    yield {"column": column, "group": name, **row}
+                rows += ({"column": column, "group": name, **row} for row in _identification(chosen, at, scores.lowest, weights))
+                thresholds = at.values()
+                by_name[name] = [chosen.fpir(one, weights) for one in thresholds], [chosen.fnir(one, DEPTH, weights) for one in thresholds]
+        apart += _apart(column, at, ("FPIR", "FNIR"), by_name)
+    return {"identification_by_group": rows, "identification_disparity": apart}
 
 
 def _failures(scores: Scores) -> Iterator[Row]:

@@ -9,8 +9,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from aboveboard.evaluation import metrics, resampling
-from aboveboard.evaluation.rates import Found, Unmeasured
-from aboveboard.evaluation.resampling import Form, Weights
+from aboveboard.evaluation.rates import Unmeasured
+from aboveboard.evaluation.resampling import Drawn, Form, Weights
 from aboveboard.evaluation.scores import Floats, Scores, least
 
 TAIL_SHARE = 0.1
@@ -36,7 +36,7 @@ class Comparisons:
     mated: Floats
     mated_pairs: Ints
 
-    def fmr(self, thresholds: Sequence[float], weights: Weights) -> list[Found]:
+    def fmr(self, thresholds: Sequence[float], weights: Weights) -> Sequence[Drawn | Unmeasured]:
         """The FMR at each threshold, none below `floor`; thresholds rise."""
         if not self.size:
             return [Unmeasured("no non-mated comparison")] * len(thresholds)
@@ -47,19 +47,19 @@ class Comparisons:
             trials = resampling.counts(weights, people, [self.size])[:, 0]
         else:
             trials = np.sum([form.of(weights) for form in self.forms], axis=0)
-        return [resampling.rate(count, self.size, drawn[:, k], trials) for k, count in enumerate(errors)]
+        return [Drawn(count, self.size, drawn[:, k], trials) for k, count in enumerate(errors)]
 
-    def fnmr(self, thresholds: Sequence[float], weights: Weights) -> list[Found]:
+    def fnmr(self, thresholds: Sequence[float], weights: Weights) -> Sequence[Drawn | Unmeasured]:
         """The FNMR at each threshold; a mated comparison without a template is a miss."""
         if not self.mated.size:
             return [Unmeasured("no mated comparison")] * len(thresholds)
         person, persons = self.person[self.mated_pairs[:, 0]], weights.shape[1]
         trials = weights @ np.bincount(person, minlength=persons)
-        found: list[Found] = []
+        found = []
         for threshold in thresholds:
             missed = ~(self.mated >= least(threshold))
             drawn = weights @ np.bincount(person[missed], minlength=persons)
-            found.append(resampling.rate(int(missed.sum()), self.mated.size, drawn, trials))
+            found.append(Drawn(int(missed.sum()), self.mated.size, drawn, trials))
         return found
 
     def reaching(self, threshold: float) -> int:

@@ -61,7 +61,7 @@ def rows(file: Path, header: str, lines: Any) -> None:
 def foreign() -> Iterator[Callable[..., Foreign]]:
     running: list[Foreign] = []
 
-    def start(**how: float) -> Foreign:
+    def start(**how: Any) -> Foreign:
         running.append(Foreign(**how))
         return running[-1]
 
@@ -129,7 +129,7 @@ def test_through_the_api_the_same_protocol_gives_the_same_errors(
 
 
 def test_an_endpoint_that_is_not_ours(run: Callable[..., Result], manifest: Path, foreign: Callable[..., Foreign], tmp_path: Path) -> None:
-    other = foreign(throttled=1)
+    other = foreign(errors={"SearchFacesByImage": ["ThrottlingException"]})
     run("evaluate", manifest, "--out", tmp_path / "out", "--endpoint", other.endpoint, "--draws", 100, "--tables-only", **KEYS)
     record = json.loads((tmp_path / "out" / "run.json").read_text())
     assert (record["valid"], record["endpoint"], record["model"]) == (True, other.endpoint, None)
@@ -140,7 +140,7 @@ def test_an_endpoint_that_is_not_ours(run: Callable[..., Result], manifest: Path
         "CreateCollection": 1,
         "IndexFaces": 10,
         "SearchFacesByImage": 11,
-        "throttled": 1,
+        "ThrottlingException": 1,
         "CompareFaces": 12,
         "DeleteCollection": 1,
     }

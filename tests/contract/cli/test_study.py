@@ -46,11 +46,20 @@ class Analysing(Foreign):
         return {"FaceDetails": [{**box, **gender}]}
 
 
+class Silent(Foreign):
+    """Finds the faces that the others find, and says nothing of any."""
+
+    def DetectFaces(self, Image: Any, Attributes: list[str]) -> dict[str, Any]:  # noqa: N802, N803
+        image = cv2.imdecode(np.frombuffer(base64.b64decode(Image["Bytes"]), np.uint8), cv2.IMREAD_GRAYSCALE)
+        box = {"BoundingBox": {"Left": 0.1, "Top": 0.1, "Width": 0.5, "Height": 0.5}}
+        return {"FaceDetails": [box] if image.std() > 1 else []}
+
+
 @pytest.fixture
 def foreign() -> Iterator[Callable[..., Any]]:
     running: list[Foreign] = []
 
-    def start(kind: type[Foreign] = Foreign, **how: float) -> Foreign:
+    def start(kind: type[Foreign] = Foreign, **how: Any) -> Foreign:
         running.append(kind(**how))
         return running[-1]
 
@@ -310,15 +319,33 @@ def test_facial_analysis_of_an_endpoint(run: Callable[..., Result], tmp_path: Pa
     run("study", "verify", tmp_path / "out")
 
 
-def test_facial_analysis_of_an_endpoint_that_says_nothing(run: Callable[..., Result], people: Path, tmp_path: Path, server: Server) -> None:
+def test_facial_analysis_of_an_endpoint_that_says_nothing(
+    run: Callable[..., Result], people: Path, tmp_path: Path, foreign: Callable[..., Any]
+) -> None:
     """Nothing measured is not nothing wrong."""
-    keys = {**KEYS, "AWS_ACCESS_KEY_ID": server.key.id, "AWS_SECRET_ACCESS_KEY": server.key.secret, "COLUMNS": "300"}
-    ask = ("study", "facial-analysis", people / "congress", "--labels", people / "members.csv", "--endpoint", server.endpoint)
-    result = run(*ask, "--out", tmp_path / "out", **keys)
+    ask = ("study", "facial-analysis", people / "congress", "--labels", people / "members.csv", "--endpoint", foreign(Silent).endpoint)
+    result = run(*ask, "--out", tmp_path / "out", **KEYS, COLUMNS="300")
     assert "all: wrong not assessed, of 24" in result.stdout
     page = (tmp_path / "out" / "report.html").read_text()
     assert "says no gender: of 24 photographs it classified none (1 without a face found)" in page
     assert "0.00 %" not in page.partition("<tbody>")[2].partition("</tbody>")[0].replace("100.00 %", "")
+
+
+def test_facial_analysis_in_process_is_that_of_a_server(run: Callable[..., Result], people: Path, tmp_path: Path, server: Server) -> None:
+    ask = ("study", "facial-analysis", people / "congress", "--labels", people / "members.csv", "--json")
+    keys = {**KEYS, "AWS_ACCESS_KEY_ID": server.key.id, "AWS_SECRET_ACCESS_KEY": server.key.secret}
+    there = json.loads(run(*ask, "--out", tmp_path / "there", "--endpoint", server.endpoint, **keys).stdout)
+    here = json.loads(run(*ask, "--out", tmp_path / "here", ABOVEBOARD_ATTRIBUTE_PACK="null-attributes").stdout)
+    answered = [[(row["photograph"], row["answer"]) for row in inputs(tmp_path / one, "answers.csv")] for one in ("here", "there")]
+    assert answered[0] == answered[1]
+    assert {answer for _, answer in answered[0]} == {"", "male", "female"}
+    faces = [{row["group"]: (row["error_errors"], row["error_trials"]) for row in one["tables"]["groups"]} for one in (here, there)]
+    assert faces[0] == faces[1]
+    assert (
+        json.loads((tmp_path / "here" / "manifest.json").read_text())["parameters"]["source"]["endpoint"]
+        == "null and null-attributes, in process"
+    )
+    run("study", "verify", tmp_path / "here")
 
 
 def test_what_cannot_be_studied_is_said_before_anything_is_asked(run: Callable[..., Result], people: Path, tmp_path: Path) -> None:
@@ -332,7 +359,7 @@ def test_what_cannot_be_studied_is_said_before_anything_is_asked(run: Callable[.
         (("false-matches", congress, gallery, "--out", out, "--labels", people / "members.csv", "--by", "age"), "needs the column age"),
         (("false-matches", congress, gallery, "--out", tmp_path / "mine"), "something else than a study"),
         (("false-matches", congress, gallery, "--out", out, "--policy", "nowhere"), "nowhere"),
-        (("facial-analysis", congress, "--labels", people / "members.csv", "--out", out), "name the endpoint"),
+        (("facial-analysis", congress, "--labels", people / "members.csv", "--out", out), "no attribute pack is installed"),
         (
             ("facial-analysis", gallery, "--labels", people / "members.csv", "--out", out, "--endpoint", "http://127.0.0.1:9"),
             "no photograph",
