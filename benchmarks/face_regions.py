@@ -13,7 +13,8 @@ import math
 import sys
 import time
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -31,14 +32,15 @@ from aboveboard.vision.packs import PackFolder
 FOLDS, SEED, MARGIN = 5, 20261123, 0.15
 PENALTY = {"eyewear": 3e-5, "dark_lenses": 3e-5, "beard": 1e-4, "mustache": 1e-4, "covered": 1e-3}
 """Of the squared weights; chosen on the enriched faces, by the likelihood of those left out."""
-STRANGERS, PATCHES = 1500, 150
-"""Faces without labels on which covers are drawn, and photographs of objects that covers are cut from."""
+STRANGERS = 1500
+"""Faces without labels on which covers are drawn."""
+EDGES = (50, 80, 95, 99, 100)
 LEAST_J, LEAST_LOWER = 0.5, 0.3
 """Decided before anything was measured: Youden's J and its lower bound that a judgement needs to be given."""
 FITTED = Path(regions.__file__).parent / "fitted" / "face-regions.json"
 LABELS = Path(__file__).parent / "labels"
 NAMES = ("eyeglasses", "sunglasses", "face_occluded", "beard", "mustache", "smile", "eyes_open", "mouth_open")
-HELD_TO_THE_RULE = NAMES[:5]
+HELD_TO_THE_RULE, RARE = NAMES[:5], ("sunglasses", "face_occluded")
 Array = NDArray[np.float64]
 
 
@@ -50,7 +52,7 @@ class Face:
     crop: media.Image
     points: regions.Array
     blendshapes: dict[str, float]
-    truth: dict[str, float] = field(default_factory=dict)
+    truth: dict[str, float]
 
 
 def looker() -> Callable[[Path], tuple[media.Image, regions.Array, dict[str, float]] | None]:
@@ -75,11 +77,18 @@ def looker() -> Callable[[Path], tuple[media.Image, regions.Array, dict[str, flo
     return look
 
 
-def labelled(data: Path, look: Callable[[Path], Any]) -> list[Face]:
-    with (LABELS / "face-attributes.csv").open(newline="") as file:
-        rows = list(csv.DictReader(file))
+def read(name: str) -> list[dict[str, str]]:
+    with (LABELS / name).open(newline="") as file:
+        return list(csv.DictReader(file))
+
+
+def labelled(name: str, data: Path, look: Callable[[Path], Any]) -> list[Face]:
     words = {"yes": 1.0, "no": 0.0, "unclear": math.nan}
-    return [Face(row, *look(data / row["set"] / row["photograph"]), {name: words[row[name]] for name in NAMES}) for row in rows]
+    faces = []
+    for row in read(name):
+        truth = {attribute: words[row[attribute]] if attribute in row else math.nan for attribute in NAMES}
+        faces.append(Face(row, *look(data / row["set"] / row["photograph"]), truth))
+    return faces
 
 
 def mean_shape(points: Array) -> tuple[Array, list[int]]:
@@ -194,48 +203,53 @@ def calibrated(scores: Array, y: Array, weight: Array) -> Array:
     return logistic(s[:, None], np.where(t == 1, (yes + 1) / (yes + 2), 1 / (no + 2)), 1e-6, w)
 
 
-def out_of_fold(fold: NDArray[np.int64], fit: Callable[[NDArray[np.bool_]], Callable[[NDArray[np.bool_]], Array]]) -> Array:
-    """Each face's score by what was fitted on the other folds."""
-    scores = np.empty(len(fold))
-    for k in range(FOLDS):
-        scores[fold == k] = fit(fold != k)(fold == k)
-    return scores
+def fitted_and_crossed(
+    faces: list[Face], seen: Array, strange: tuple[Array, Array], people: int
+) -> tuple[dict[str, Any], dict[str, Array]]:
+    """The models, fitted on all labels, and every face's probabilities by models fitted without it.
 
-
-def fitted_and_crossed(faces: list[Face], seen: Array, strange: tuple[Array, Array]) -> tuple[dict[str, Any], dict[str, Array]]:
-    """The models, fitted on all labels, and every face's probabilities by models fitted without it."""
+    Probabilities are of the `people` that faces were drawn from: a face that was picked stands for itself alone, one that was drawn for
+    many. Otherwise the rare would seem frequent.
+    """
     fold = np.random.default_rng(SEED).permutation(len(faces)) % FOLDS
-    chance = sum(face.row["sampled"] == "random" for face in faces) / (len(faces) + STRANGERS)
-    weight = np.array([1.0 if face.row["sampled"] == "random" else chance for face in faces])
-    # A face that was picked stands for itself alone, one that was drawn for many: otherwise the rare would seem frequent.
-    models: dict[str, Any] = {}
-    crossed: dict[str, Array] = {}
+    is_drawn = np.array([face.row["sampled"] == "random" for face in faces])
+    weight = np.where(is_drawn, 1.0, is_drawn.sum() / people)
     strangers = linear("covered", *strange)
 
+    def out_of_fold(fit: Callable[[Array], Callable[[Array], Array]]) -> Array:
+        scores = np.empty(len(faces))
+        for k in range(FOLDS):
+            scores[fold == k] = fit(fold != k)(fold == k)
+        return scores
+
     def probability(raw: Array, y: Array) -> tuple[Array, Array]:
-        def platt(train: NDArray[np.bool_]) -> Callable[[NDArray[np.bool_]], Array]:
+        def fit(train: Array) -> Callable[[Array], Array]:
             a, b = calibrated(raw[train], y[train], weight[train])
             return lambda held: 1 / (1 + np.exp(-(a * raw[held] + b)))
 
-        return out_of_fold(fold, platt), calibrated(raw, y, weight)
+        return out_of_fold(fit), calibrated(raw, y, weight)
 
-    for name, y in truths(faces).items():
+    def scored(name: str, y: Array, train: Array) -> tuple[Array, float]:
+        known = train & np.isfinite(y)
+        return strangers if name == "covered" else linear(name, seen[known], y[known])
+
+    def crosswise(name: str, y: Array) -> Array:
         window = (slice(None), *regions.WINDOWS[name])
 
-        def fit(train: NDArray[np.bool_], name: str = name, y: Array = y, window: Any = window) -> Callable[[NDArray[np.bool_]], Array]:
-            known = train & np.isfinite(y)
-            w, bias = strangers if name == "covered" else linear(name, seen[known], y[known])
-            return lambda held: np.asarray((seen[held][window] * w).sum(axis=(1, 2, 3)) + bias)
+        def fit(train: Array) -> Callable[[Array], Array]:
+            weights, bias = scored(name, y, train)
+            return lambda held: np.asarray((seen[held][window] * weights).sum(axis=(1, 2, 3)) + bias)
 
-        crossed[name], (a, b) = probability(out_of_fold(fold, fit), y)
-        known = np.isfinite(y)
-        w, bias = strangers if name == "covered" else linear(name, seen[known], y[known])
-        models[name] = {"bias": round(float(a * bias + b), 5), "weights": [float(f"{value:.4g}") for value in (a * w).ravel()]}
+        return out_of_fold(fit)
+
+    models, expressions, crossed = {}, {}, {}
+    for name, y in truths(faces).items():
+        crossed[name], (a, b) = probability(crosswise(name, y), y)
+        weights, bias = scored(name, y, np.ones(len(faces), bool))
+        models[name] = {"bias": round(float(a * bias + b), 5), "weights": [float(f"{value:.4g}") for value in (a * weights).ravel()]}
     measures = [regions.expressions(face.points, face.blendshapes) for face in faces]
-    expressions = {}
     for name in NAMES[5:]:
-        y = np.array([face.truth[name] for face in faces])
-        raw = np.array([each[name][0] for each in measures])
+        raw, y = np.array([each[name][0] for each in measures]), np.array([face.truth[name] for face in faces])
         crossed[name], (a, b) = probability(raw, y)
         expressions[name] = {"weights": [round(float(a), 4), round(float(b), 4)]}
     sun = crossed["eyewear"] * crossed["dark_lenses"]
@@ -283,116 +297,150 @@ def of(name: str, faces: list[Face], crossed: dict[str, Array], chosen: Callable
     return Measured(1 - truth, 1 - probability) if name == "eyes_open" else Measured(truth, probability)
 
 
-def share(good: int, trials: int) -> str:
+def is_drawn(face: Face) -> bool:
+    return face.row["sampled"] == "random"
+
+
+def percent(good: int, trials: int) -> str:
     if not trials:
         return "-"
     low, high = wilson(good, trials)
-    return f"{100 * good / trials:.1f} % ({100 * low:.1f} to {100 * high:.1f}), {good}/{trials}"
+    return f"{100 * good / trials:.1f} % ({100 * low:.1f} to {100 * high:.1f})"
 
 
-def tables(faces: list[Face], crossed: dict[str, Array]) -> set[str]:
-    """Write the tables; returns the names of attributes that the rule keeps back."""
-    drawn = [face for face in faces if face.row["sampled"] == "random"]
-    withheld = set()
-    rows, rare = [], []
+def title(name: str) -> str:
+    return f"`{name}`, closed" if name == "eyes_open" else f"`{name}`"
+
+
+def row_of(name: str, one: Measured, unclear: int) -> list[str]:
+    found, missed, false, rest = one.counts
+    yes, n, (j, low, high) = found + missed, len(one.truth), one.youden
+    return [
+        title(name), f"{yes} of {n}", str(unclear), percent(found + rest, n), f"{100 * max(yes, n - yes) / n:.1f} %",
+        f"{percent(found, yes)}; {found}/{yes}", f"{percent(found, found + false)}; {found}/{found + false}",
+        f"{one.auc:.3f}", f"{j:.2f} ({low:.2f} to {high:.2f})",
+    ]  # fmt: skip
+
+
+def tables(faces: list[Face], crossed: dict[str, Array], scanned: list[Face], said: dict[str, Array]) -> set[str]:
+    """Write the tables of random and of picked faces; returns the names of attributes that the rule keeps back."""
+    drawn = [face for face in faces if is_drawn(face)]
+    rows, picked, withheld = [], [], set()
     for name in NAMES:
-        one = of(name, faces, crossed, lambda face: face.row["sampled"] == "random")
-        found, missed, false, rest = one.counts
-        n = found + missed + false + rest
-        j, low, high = one.youden
+        one, unclear = of(name, faces, crossed, is_drawn), sum(math.isnan(face.truth[name]) for face in drawn)
+        if name in RARE:
+            more = of(name, scanned, said, lambda _: True)
+            one = Measured(np.append(one.truth, more.truth), np.append(one.probability, more.probability))
+            unclear += sum(math.isnan(face.truth[name]) for face in scanned)
         if name in HELD_TO_THE_RULE and not one.keeps_the_rule:
             withheld.add(name)
-        label = f"`{name}`" + (": closed" if name == "eyes_open" else "")
-        rows.append(
-            [label, f"{found + missed} of {n}, {len(drawn) - n} unclear", share(found + rest, n), f"{100 * max(found + missed, n - found - missed) / n:.1f} %",
-             share(found, found + missed), share(found, found + false), f"{one.auc:.3f}", f"{j:.2f} ({low:.2f} to {high:.2f})"]
-        )  # fmt: skip
-        every = of(name, faces, crossed, lambda _: True)
-        found, missed, false, rest = every.counts
-        rare.append([label, str(found + missed), share(found, found + missed), share(false, false + rest), f"{every.auc:.3f}"])
-    note = f"{len(drawn)} faces drawn at random (half LFW, half UTKFace), each judged by models fitted without it; Wilson's 95 % intervals, J's by Newcombe."
-    head = ["attribute", "yes", "right", "by always saying the commoner", "recall", "precision", "AUC", "Youden's J"]
+        rows.append(row_of(name, one, unclear))
+        found, missed, false, rest = (every := of(name, faces, crossed, lambda _: True)).counts
+        picked.append(
+            [
+                title(name),
+                str(found + missed),
+                percent(found, found + missed),
+                f"{percent(false, false + rest)}; {false}",
+                f"{every.auc:.3f}",
+            ]
+        )
+    note = (
+        f"{len(drawn)} faces drawn at random, half LFW, half UTKFace; the rare `sunglasses` and `face_occluded` on {len(scanned)} more. Each is judged"
+        " by models fitted without it. 95 % intervals: Wilson's, of J Newcombe's. Faces whose label is \"unclear\" are left out."
+    )
+    head = ["attribute", "yes", "unclear", "right", "always the commoner answer", "recall", "precision", "AUC", "Youden's J"]
     write("face-regions", head, rows, note, "how-good.md")
-    note = f"All {len(faces)} labelled faces; {len(faces) - len(drawn)} of them were picked because they are rare or hard, so that false alarms look worse than they are."
-    write("face-regions-picked", ["attribute", "yes", "recall", "false alarms", "AUC"], rare, note, "how-good.md")
+    note = f"{len(faces)} labelled faces; {len(faces) - len(drawn)} were picked as rare or hard, so that false alarms look worse than they are."
+    write("face-regions-picked", ["attribute", "yes", "recall", "false alarms", "AUC"], picked, note, "how-good.md")
     return withheld
 
 
 def groups(data: Path, faces: list[Face], crossed: dict[str, Array]) -> None:
     with (data / "utkface-a" / "labels.csv").open(newline="") as file:
         people = {row["file"]: row for row in csv.DictReader(file)}
-    chosen = [(column, word) for column in ("gender", "race") for word in sorted({row[column] for row in people.values()})]
     rows = []
-    for column, word in chosen:
+    for column, word in [(column, word) for column in ("gender", "race") for word in sorted({row[column] for row in people.values()})]:
         row = [word]
         for name in NAMES:
-            one = of(name, faces, crossed, lambda face: people.get(face.row["photograph"], {}).get(column) == word)  # noqa: B023
+
+            def belongs(face: Face, column: str = column, word: str = word) -> bool:
+                return people.get(face.row["photograph"], {}).get(column) == word
+
+            one = of(name, faces, crossed, belongs)
             found, missed, false, rest = one.counts
-            low, high = wilson(found + rest, len(one.truth))
-            row.append(
-                f"{100 * (found + rest) / len(one.truth):.0f} % ({100 * low:.0f} to {100 * high:.0f}); {found + missed}, {missed} missed, {false} false"
-            )
+            row.append(f"{percent(found + rest, len(one.truth))}; -{missed} of {found + missed}, +{false}")
         rows.append(row)
-    note = "All labelled faces of UTKFace, drawn and picked: right (Wilson's 95 %); how many are so, how many of them were missed, how many others taken for it."
-    write("face-regions-groups", ["group", *(f"`{name}`" for name in NAMES)], rows, note, "how-good.md")
+    note = (
+        "All labelled faces of UTKFace, drawn and picked, by the annotators' words: right, with Wilson's 95 %; after the minus how many were"
+        " missed of how many, after the plus how many others were taken for it."
+    )
+    write("face-regions-groups", ["group", *map(title, NAMES)], rows, note, "how-good.md")
 
 
 def reliability(faces: list[Face], crossed: dict[str, Array]) -> None:
     rows = []
-    for low, high in ((50, 80), (80, 95), (95, 99), (99, 100.1)):
-        row = [f"{low} to {min(high, 100):g}"]
+    for low, high in pairwise(EDGES):
+        row = [f"{low:g} to {high:g}"]
         for name in NAMES:
-            one = of(name, faces, crossed, lambda face: face.row["sampled"] == "random")
+            one = of(name, faces, crossed, is_drawn)
             confidence = 100 * np.maximum(one.probability, 1 - one.probability)
-            inside = (confidence >= low) & (confidence < high)
+            inside = (confidence >= low) & ((confidence < high) | (high == EDGES[-1]))
             right = (one.probability >= 0.5) == (one.truth == 1)
-            row.append(f"{int(right[inside].sum())}/{int(inside.sum())}")
+            row.append(f"{int(right[inside].sum())} of {int(inside.sum())}")
         rows.append(row)
-    note = "Of the faces drawn at random: how many judgements of such a confidence are right."
-    write("face-regions-confidence", ["confidence", *(f"`{name}`" for name in NAMES)], rows, note, "how-good.md")
+    note = "Of the faces drawn at random: how many judgements with such a confidence are right."
+    write("face-regions-confidence", ["confidence", *map(title, NAMES)], rows, note, "how-good.md")
 
 
 def agreement() -> str:
-    with (LABELS / "face-attributes.csv").open(newline="") as file:
-        first = {(row["set"], row["photograph"]): row for row in csv.DictReader(file)}
-    with (LABELS / "face-attributes-again.csv").open(newline="") as file:
-        again = list(csv.DictReader(file))
+    first = {(row["set"], row["photograph"]): row for row in read("face-attributes.csv")}
+    again = read("face-attributes-again.csv")
     pairs = [(first[row["set"], row["photograph"]][name], row[name]) for row in again for name in NAMES]
     clear = [one == other for one, other in pairs if "unclear" not in (one, other)]
-    return f"{sum(one == other for one, other in pairs)} of {len(pairs)} labels the same, {sum(clear)} of {len(clear)} where both are clear"
+    return f"{len(again)} faces: {sum(one == other for one, other in pairs)} of {len(pairs)} labels the same, {sum(clear)} of {len(clear)} clear ones"
+
+
+def place(row: dict[str, str]) -> tuple[str, str]:
+    return row["set"], row["photograph"]
 
 
 def main(data: Path) -> None:
     look = looker()
-    faces = labelled(data, look)
-    print("labelled twice:", agreement())
+    faces, scanned = labelled("face-attributes.csv", data, look), labelled("face-covers.csv", data, look)
+    print("labelled twice,", agreement())
     shape, rim = mean_shape(np.array([face.points[: regions.SURFACE, :2] for face in faces], np.float64))
     fitted: dict[str, Any] = {"shape": np.round(shape, 2).tolist(), "rim": rim, "margin": MARGIN, "models": {}, "expressions": {}}
     spreader = regions.Regions(fitted | {"not_assessed": []})
     seen = np.array([regions.cells(spreader.spread(face.crop, face.points)) for face in faces], np.float64)
     rng = np.random.default_rng(SEED)
-    known = {(face.row["set"], face.row["photograph"]) for face in faces}
     files = [sorted(person.iterdir())[0] for person in sorted((data / "lfw-a").iterdir()) if person.is_dir()]
     files += sorted((data / "utkface-a").glob("*.jpg"))
-    free = [file for file in files if (file.relative_to(data).parts[0], "/".join(file.relative_to(data).parts[1:])) not in known]
-    objects = sorted((data / "objects-a").iterdir())[:PATCHES]
-    patches = [media.decode(file.read_bytes(), 10**8)[..., ::-1] for file in objects]
-    drawn: list[tuple[Array, int]] = []
+    taken = {data / Path(*place(face.row)) for face in (*faces, *scanned)}
+    free = [file for file in files if file not in taken]
+    patches = [media.decode(file.read_bytes(), 10**8)[..., ::-1] for file in sorted((data / "objects-a").iterdir())]
+    pictures: list[tuple[Array, int]] = []
     for index in rng.permutation(len(free))[:STRANGERS]:
-        found = look(free[index])
-        if found is not None:
-            drawn += [(regions.cells(picture), is_covered) for picture, is_covered in covers(spreader.spread(*found[:2]), patches, rng)]
-    strange = np.array([one for one, _ in drawn], np.float64), np.array([is_covered for _, is_covered in drawn], np.float64)
-    models, crossed = fitted_and_crossed(faces, seen, strange)
-    withheld = tables(faces, crossed)
+        if (found := look(free[index])) is not None:
+            pictures += [(regions.cells(picture), is_covered) for picture, is_covered in covers(spreader.spread(*found[:2]), patches, rng)]
+    strange = np.array([one for one, _ in pictures], np.float64), np.array([is_covered for _, is_covered in pictures], np.float64)
+    models, crossed = fitted_and_crossed(faces, seen, strange, len(files))
+    # Of the scanned faces, some were labelled in full too: these are judged without themselves, as there; the others by the whole.
+    whole = regions.Regions(fitted | models | {"not_assessed": []})
+    index_of = {place(face.row): index for index, face in enumerate(faces)}
+    said: dict[str, list[float]] = {name: [] for name in RARE}
+    for face in scanned:
+        known, found = index_of.get(place(face.row)), whole.probabilities(face.crop, face.points, face.blendshapes, RARE)
+        for name in RARE:
+            said[name].append(found[name] if known is None else crossed[name][known])
+    withheld = tables(faces, crossed, scanned, {name: np.array(values) for name, values in said.items()})
     groups(data, faces, crossed)
     reliability(faces, crossed)
     provenance = (
         f"python benchmarks/face_regions.py: {len(faces)} faces of LFW, UTKFace and official portraits of Congress, labelled by eye"
-        f" (benchmarks/labels/README.md); covered: {len(drawn)} pictures with drawn covers; seed {SEED}"
+        f" (benchmarks/labels/README.md); covered: {len(pictures)} pictures, covers drawn on half of them; seed {SEED}"
     )
     fitted = {"provenance": provenance, "not_assessed": sorted(withheld)} | fitted | models
-    FITTED.parent.mkdir(exist_ok=True)
     FITTED.write_text("{\n" + ",\n".join(f"{json.dumps(key)}: {json.dumps(value)}" for key, value in fitted.items()) + "\n}\n")
     shipped = regions.Regions.shipped()
     start = time.process_time()

@@ -31,7 +31,7 @@ WINDOWS: Final = {
     "dark_lenses": (slice(3, 9), slice(1, 15)),
     "beard": (slice(9, 18), slice(2, 14)),
     "mustache": (slice(9, 18), slice(2, 14)),
-    "covered": (slice(3, 17), slice(2, 14)),
+    "covered": (slice(9, 17), slice(3, 13)),
 }
 """Rows and columns of cells that each linear model looks at."""
 ON_SPREAD: Final = frozenset({"eyeglasses", "sunglasses", "face_occluded", "beard", "mustache"})
@@ -86,7 +86,7 @@ class Regions:
     def spread(self, crop: Image, points: Array) -> Image:
         """The face on the mesh's mean shape, with a margin around it, its border drawn on outwards: (HEIGHT, WIDTH, 3)."""
         sources = self._sources @ self._with_margin(np.asarray(points[:SURFACE, :2], np.float32))
-        across, down = (np.ascontiguousarray(side, np.float32).reshape(HEIGHT, WIDTH) for side in np.asarray(sources).T)
+        across, down = cv2.split(np.asarray(sources, np.float32).reshape(HEIGHT, WIDTH, 2))
         return np.asarray(cv2.remap(crop, across, down, cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE), np.uint8)
 
     def _with_margin(self, points: Array) -> Array:
