@@ -30,7 +30,7 @@ from aboveboard.vision import media, regions
 from aboveboard.vision.packs import PackFolder
 
 FOLDS, SEED, MARGIN = 5, 20261123, 0.15
-PENALTY = {"eyewear": 3e-5, "dark_lenses": 3e-5, "beard": 1e-4, "mustache": 1e-4, "covered": 1e-3}
+PENALTY = {"eyewear": 3e-5, "sunglasses": 3e-5, "beard": 1e-4, "mustache": 1e-4, "covered": 1e-3}
 """Of the squared weights; chosen on the enriched faces, by the likelihood of those left out."""
 STRANGERS = 1500
 """Faces without labels on which covers are drawn."""
@@ -154,6 +154,34 @@ def covers(spread: media.Image, patches: list[media.Image], rng: np.random.Gener
         yield covered(edge[rng.integers(3)], (rng.uniform(8, 20), rng.uniform(8, 16))), 0
 
 
+def dark_lenses(spread: media.Image, shape: Array, rng: np.random.Generator) -> media.Image:
+    """The face with sunglasses drawn on."""
+    size, dark = (rng.uniform(17, 27), rng.uniform(9, 18)), np.zeros(spread.shape[:2], np.float32)
+    drop, power, is_shield = rng.uniform(-2, 6), rng.uniform(1.0, 3.0), rng.random() < 0.3
+    turns = np.linspace(0, 2 * np.pi, 40)
+    outline = np.column_stack([np.sign(f(turns)) * np.abs(f(turns)) ** (1 / power) for f in (np.cos, np.sin)]) * size
+    eyes = [shape[list(corners)].mean(axis=0) for corners in ((33, 133), (263, 362))]
+    middle = (eyes[0] + eyes[1]) / 2
+    for eye in eyes:
+        cv2.fillPoly(dark, [(outline + eye + [0.06 * (eye - middle)[0], drop]).astype(np.int32)], 1.0)
+    if is_shield:
+        cv2.line(dark, *(tuple(int(c) for c in eye + [0, drop]) for eye in eyes), 1.0, int(size[1]))
+    frame = rng.random() < 0.8
+    height = int(eyes[0][1] + drop - rng.uniform(0, 0.8) * size[1])
+    for ends in ((0, eyes[0][0] - size[0] + 3), (eyes[0][0] + size[0] - 6, eyes[1][0] - size[0] + 6), (eyes[1][0] + size[0] - 3, regions.WIDTH)):
+        if frame:
+            cv2.line(dark, (int(ends[0]), height), (int(ends[1]), height), 1.0, int(rng.integers(1, 4)))
+    dark = cv2.GaussianBlur(dark, (0, 0), rng.uniform(0.4, 1.3))[..., None] * rng.uniform(0.75, 1)
+    lens = np.full(spread.shape, rng.uniform(0, 55) + rng.normal(0, 12, 3) + (rng.random() < 0.2) * rng.uniform(0, 90, 3))
+    lens += np.linspace(-1, 1, len(lens))[:, None, None] * rng.uniform(-60, 60)
+    shine = np.zeros(spread.shape[:2], np.float32)
+    for eye in eyes:
+        place = eye + rng.normal(0, 0.4, 2) * size
+        cv2.ellipse(shine, (int(place[0]), int(place[1])), (int(rng.integers(1, 12)), int(rng.integers(1, 6))), rng.uniform(0, 180), 0, 360, 1.0, -1)
+    lens += cv2.GaussianBlur(shine, (0, 0), 1.5)[..., None] * rng.uniform(0, 170)
+    return np.asarray((spread * (1 - dark) + lens.clip(0, 255) * dark).clip(0, 255), np.uint8)
+
+
 def logistic(x: Array, y: Array, penalty: float, weight: Array | None = None) -> Array:
     """Weights and bias of the penalised logistic regression."""
     share = np.ones(len(y)) / len(y) if weight is None else weight / weight.sum()
@@ -171,11 +199,10 @@ def logistic(x: Array, y: Array, penalty: float, weight: Array | None = None) ->
 def linear(name: str, seen: Array, y: Array) -> tuple[Array, float]:
     """Weights over the model's window and the bias, from faces and their mirror images."""
     window = (slice(None), *regions.WINDOWS[name])
-    both = np.concatenate([seen, regions.mirrored(seen)])[window]
+    both = np.concatenate([seen[window], regions.mirrored(seen)[window]])
     middle, spread = both.mean(axis=0), both.std(axis=0) + 0.02
     unit = math.sqrt(middle.size)
-    x = ((both - middle) / spread / unit).reshape(len(both), -1)
-    w = logistic(x, np.concatenate([y, y]), PENALTY[name])
+    w = logistic(((both - middle) / spread / unit).reshape(len(both), -1), np.concatenate([y, y]), PENALTY[name])
     weights = w[:-1].reshape(middle.shape) / spread / unit
     weights = (weights + regions.mirrored(weights)) / 2
     return weights, float(w[-1] - (weights * middle).sum())
@@ -188,7 +215,7 @@ def truths(faces: list[Face]) -> dict[str, Array]:
     sure = np.isfinite(of["sunglasses"])
     return {
         "eyewear": worn,
-        "dark_lenses": np.where(worn == 1, of["sunglasses"], np.nan),
+        "sunglasses": of["sunglasses"],
         "beard": of["beard"],
         "mustache": of["mustache"],
         "covered": np.where(sure & (of["sunglasses"] == 0), of["face_occluded"], np.nan),
@@ -214,7 +241,7 @@ def fitted_and_crossed(
     fold = np.random.default_rng(SEED).permutation(len(faces)) % FOLDS
     is_drawn = np.array([face.row["sampled"] == "random" for face in faces])
     weight = np.where(is_drawn, 1.0, is_drawn.sum() / people)
-    strangers = linear("covered", *strange)
+    strangers = linear("covered", *drawn_on["covered"])
 
     def out_of_fold(fit: Callable[[Array], Callable[[Array], Array]]) -> Array:
         scores = np.empty(len(faces))
@@ -231,7 +258,12 @@ def fitted_and_crossed(
 
     def scored(name: str, y: Array, train: Array) -> tuple[Array, float]:
         known = train & np.isfinite(y)
-        return strangers if name == "covered" else linear(name, seen[known], y[known])
+        if name == "covered":
+            return strangers
+        if name not in drawn_on:
+            return linear(name, seen[known], y[known])
+        pictures, has = drawn_on[name]
+        return linear(name, np.concatenate([pictures, seen[known]]), np.concatenate([has, y[known]]))
 
     def crosswise(name: str, y: Array) -> Array:
         window = (slice(None), *regions.WINDOWS[name])
@@ -252,8 +284,7 @@ def fitted_and_crossed(
         raw, y = np.array([each[name][0] for each in measures]), np.array([face.truth[name] for face in faces])
         crossed[name], (a, b) = probability(raw, y)
         expressions[name] = {"weights": [round(float(a), 4), round(float(b), 4)]}
-    sun = crossed["eyewear"] * crossed["dark_lenses"]
-    crossed |= {"eyeglasses": crossed["eyewear"] - sun, "sunglasses": sun, "face_occluded": 1 - (1 - sun) * (1 - crossed["covered"])}
+    crossed |= regions.combined(crossed["eyewear"], crossed["sunglasses"], crossed["covered"])
     return {"models": models, "expressions": expressions}, crossed
 
 
@@ -412,19 +443,24 @@ def main(data: Path) -> None:
     shape, rim = mean_shape(np.array([face.points[: regions.SURFACE, :2] for face in faces], np.float64))
     fitted: dict[str, Any] = {"shape": np.round(shape, 2).tolist(), "rim": rim, "margin": MARGIN, "models": {}, "expressions": {}}
     spreader = regions.Regions(fitted | {"not_assessed": []})
-    seen = np.array([regions.cells(spreader.spread(face.crop, face.points)) for face in faces], np.float64)
+    seen = np.array([regions.cells(spreader.spread(face.crop, face.points)) for face in faces])
     rng = np.random.default_rng(SEED)
     files = [sorted(person.iterdir())[0] for person in sorted((data / "lfw-a").iterdir()) if person.is_dir()]
     files += sorted((data / "utkface-a").glob("*.jpg"))
     taken = {data / Path(*place(face.row)) for face in (*faces, *scanned)}
     free = [file for file in files if file not in taken]
     patches = [media.decode(file.read_bytes(), 10**8)[..., ::-1] for file in sorted((data / "objects-a").iterdir())]
-    pictures: list[tuple[Array, int]] = []
+    pictures: list[tuple[str, regions.Array, int]] = []
     for index in rng.permutation(len(free))[:STRANGERS]:
         if (found := look(free[index])) is not None:
-            pictures += [(regions.cells(picture), is_covered) for picture, is_covered in covers(spreader.spread(*found[:2]), patches, rng)]
-    strange = np.array([one for one, _ in pictures], np.float64), np.array([is_covered for _, is_covered in pictures], np.float64)
-    models, crossed = fitted_and_crossed(faces, seen, strange, len(files))
+            spread = spreader.spread(*found[:2])
+            pictures += [("covered", regions.cells(picture), has) for picture, has in covers(spread, patches, rng)]
+            pictures += [("sunglasses", regions.cells(picture), has) for picture, has in ((spread, 0), (dark_lenses(spread, shape, rng), 1))]
+    drawn_on = {
+        name: (np.array([seen for of, seen, _ in pictures if of == name]), np.array([has for of, _, has in pictures if of == name], np.float64))
+        for name in ("covered", "sunglasses")
+    }
+    models, crossed = fitted_and_crossed(faces, seen, drawn_on, len(files))
     # Of the scanned faces, some were labelled in full too: these are judged without themselves, as there; the others by the whole.
     whole = regions.Regions(fitted | models | {"not_assessed": []})
     index_of = {place(face.row): index for index, face in enumerate(faces)}
@@ -438,7 +474,7 @@ def main(data: Path) -> None:
     reliability(faces, crossed)
     provenance = (
         f"python benchmarks/face_regions.py: {len(faces)} faces of LFW, UTKFace and official portraits of Congress, labelled by eye"
-        f" (benchmarks/labels/README.md); covered: {len(pictures)} pictures, covers drawn on half of them; seed {SEED}"
+        f" (benchmarks/labels/README.md), and {len(pictures)} pictures with covers or dark lenses drawn on half of them; seed {SEED}"
     )
     fitted = {"provenance": provenance, "not_assessed": sorted(withheld)} | fitted | models
     FITTED.write_text("{\n" + ",\n".join(f"{json.dumps(key)}: {json.dumps(value)}" for key, value in fitted.items()) + "\n}\n")

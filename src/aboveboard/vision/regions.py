@@ -28,7 +28,7 @@ SURFACE: Final = 468
 """The mesh's points on the skin; the last ten of 478 are those of the irises."""
 WINDOWS: Final = {
     "eyewear": (slice(3, 9), slice(1, 15)),
-    "dark_lenses": (slice(3, 9), slice(1, 15)),
+    "sunglasses": (slice(3, 9), slice(1, 15)),
     "beard": (slice(9, 18), slice(2, 14)),
     "mustache": (slice(9, 18), slice(2, 14)),
     "covered": (slice(9, 17), slice(3, 13)),
@@ -70,14 +70,8 @@ class Regions:
         found = {}
         if not ON_SPREAD.isdisjoint(wanted):
             seen = cells(self.spread(crop, points))
-            worn, dark, covered = (self._probability(name, seen) for name in ("eyewear", "dark_lenses", "covered"))
-            found = {
-                "eyeglasses": worn * (1 - dark),
-                "sunglasses": worn * dark,
-                "beard": self._probability("beard", seen),
-                "mustache": self._probability("mustache", seen),
-                "face_occluded": 1 - (1 - worn * dark) * (1 - covered),
-            }
+            of = {name: self._probability(name, seen) for name in WINDOWS}
+            found = of | combined(of["eyewear"], of["sunglasses"], of["covered"])
         for name, measures in expressions(points, blendshapes, wanted).items():
             weights = self._expressions[name]
             found[name] = _logistic(float(weights[:-1] @ measures + weights[-1]))
@@ -96,6 +90,11 @@ class Regions:
     def _probability(self, name: str, seen: Array) -> float:
         weights, bias = self._models[name]
         return _logistic(float((seen[WINDOWS[name]] * weights).sum()) + bias)
+
+
+def combined(eyewear: Any, sunglasses: Any, covered: Any) -> dict[str, Any]:
+    """Eyeglasses are eyewear but sunglasses; what occludes a face are sunglasses or what covers nose and mouth."""
+    return {"eyeglasses": eyewear * (1 - sunglasses), "face_occluded": 1 - (1 - sunglasses) * (1 - covered)}
 
 
 def cells(spread: Image) -> Array:
