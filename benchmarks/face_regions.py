@@ -7,58 +7,39 @@ each face is judged by models that were fitted without it.
 
 from __future__ import annotations
 
-import csv
 import json
 import math
 import sys
 import time
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
-from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
 import cv2
 import numpy as np
+from face_judgements import NAMES, RARE, Array, Face, agreement, groups, is_drawn, place, read, reliability, tables
 from numpy.typing import NDArray
-from report import write
-from scipy import optimize, stats
+from scipy import optimize
 
 from aboveboard import settings
-from aboveboard.evaluation.rates import wilson
 from aboveboard.vision import media, regions
+from aboveboard.vision.mesh import Mesher
 from aboveboard.vision.packs import PackFolder
 
+PACK = "face-attributes"
 FOLDS, SEED, MARGIN = 5, 20261123, 0.15
 PENALTY = {"eyewear": 3e-5, "sunglasses": 3e-5, "beard": 1e-4, "mustache": 1e-4, "covered": 1e-3}
 """Of the squared weights; chosen on the enriched faces, by the likelihood of those left out."""
 STRANGERS = 1500
 """Faces without labels on which covers are drawn."""
-EDGES = (50, 80, 95, 99, 100)
-LEAST_J, LEAST_LOWER = 0.5, 0.3
-"""Decided before anything was measured: Youden's J and its lower bound that a judgement needs to be given."""
 FITTED = Path(regions.__file__).parent / "fitted" / "face-regions.json"
-LABELS = Path(__file__).parent / "labels"
-NAMES = ("eyeglasses", "sunglasses", "face_occluded", "beard", "mustache", "smile", "eyes_open", "mouth_open")
-HELD_TO_THE_RULE, RARE = NAMES[:5], ("sunglasses", "face_occluded")
-Array = NDArray[np.float64]
-
-
-@dataclass
-class Face:
-    """A labelled face and what the mesh says of it; `truth` is 1, 0 or NaN where the label is "unclear"."""
-
-    row: dict[str, str]
-    crop: media.Image
-    points: regions.Array
-    blendshapes: dict[str, float]
-    truth: dict[str, float]
 
 
 def looker() -> Callable[[Path], tuple[media.Image, regions.Array, dict[str, float]] | None]:
     """What finds the face that counts in a photograph (as benchmarks of verification do) and lays the mesh on it."""
-    folder = PackFolder(settings.load().models)
-    detector, mesh = folder.load("yunet-sface").detector, folder.load_attributes("face-attributes").mesh
+    packs = PackFolder(settings.load().models)
+    detector = packs.load("yunet-sface").detector
+    mesher = Mesher((packs.folder / PACK / packs.attribute_card(PACK).mesh.file).read_bytes())
 
     def look(file: Path) -> tuple[media.Image, regions.Array, dict[str, float]] | None:
         image = media.decode(file.read_bytes(), 10**8)
@@ -71,15 +52,10 @@ def looker() -> Callable[[Path], tuple[media.Image, regions.Array, dict[str, flo
         found = max(detector.detect(image), key=lambda face: counts(face.box), default=None)
         if found is None:
             return None
-        meshed = mesh.points(image, found.points)
-        return meshed.crop, meshed.in_crop, meshed.blendshapes
+        meshed = mesher.mesh(image, found.points)
+        return meshed.crop, meshed.in_crop, mesher.blendshapes(meshed)
 
     return look
-
-
-def read(name: str) -> list[dict[str, str]]:
-    with (LABELS / name).open(newline="") as file:
-        return list(csv.DictReader(file))
 
 
 def labelled(name: str, data: Path, look: Callable[[Path], Any]) -> list[Face]:
@@ -154,34 +130,6 @@ def covers(spread: media.Image, patches: list[media.Image], rng: np.random.Gener
         yield covered(edge[rng.integers(3)], (rng.uniform(8, 20), rng.uniform(8, 16))), 0
 
 
-def dark_lenses(spread: media.Image, shape: Array, rng: np.random.Generator) -> media.Image:
-    """The face with sunglasses drawn on."""
-    size, dark = (rng.uniform(17, 27), rng.uniform(9, 18)), np.zeros(spread.shape[:2], np.float32)
-    drop, power, is_shield = rng.uniform(-2, 6), rng.uniform(1.0, 3.0), rng.random() < 0.3
-    turns = np.linspace(0, 2 * np.pi, 40)
-    outline = np.column_stack([np.sign(f(turns)) * np.abs(f(turns)) ** (1 / power) for f in (np.cos, np.sin)]) * size
-    eyes = [shape[list(corners)].mean(axis=0) for corners in ((33, 133), (263, 362))]
-    middle = (eyes[0] + eyes[1]) / 2
-    for eye in eyes:
-        cv2.fillPoly(dark, [(outline + eye + [0.06 * (eye - middle)[0], drop]).astype(np.int32)], 1.0)
-    if is_shield:
-        cv2.line(dark, *(tuple(int(c) for c in eye + [0, drop]) for eye in eyes), 1.0, int(size[1]))
-    frame = rng.random() < 0.8
-    height = int(eyes[0][1] + drop - rng.uniform(0, 0.8) * size[1])
-    for ends in ((0, eyes[0][0] - size[0] + 3), (eyes[0][0] + size[0] - 6, eyes[1][0] - size[0] + 6), (eyes[1][0] + size[0] - 3, regions.WIDTH)):
-        if frame:
-            cv2.line(dark, (int(ends[0]), height), (int(ends[1]), height), 1.0, int(rng.integers(1, 4)))
-    dark = cv2.GaussianBlur(dark, (0, 0), rng.uniform(0.4, 1.3))[..., None] * rng.uniform(0.75, 1)
-    lens = np.full(spread.shape, rng.uniform(0, 55) + rng.normal(0, 12, 3) + (rng.random() < 0.2) * rng.uniform(0, 90, 3))
-    lens += np.linspace(-1, 1, len(lens))[:, None, None] * rng.uniform(-60, 60)
-    shine = np.zeros(spread.shape[:2], np.float32)
-    for eye in eyes:
-        place = eye + rng.normal(0, 0.4, 2) * size
-        cv2.ellipse(shine, (int(place[0]), int(place[1])), (int(rng.integers(1, 12)), int(rng.integers(1, 6))), rng.uniform(0, 180), 0, 360, 1.0, -1)
-    lens += cv2.GaussianBlur(shine, (0, 0), 1.5)[..., None] * rng.uniform(0, 170)
-    return np.asarray((spread * (1 - dark) + lens.clip(0, 255) * dark).clip(0, 255), np.uint8)
-
-
 def logistic(x: Array, y: Array, penalty: float, weight: Array | None = None) -> Array:
     """Weights and bias of the penalised logistic regression."""
     share = np.ones(len(y)) / len(y) if weight is None else weight / weight.sum()
@@ -239,9 +187,9 @@ def fitted_and_crossed(
     many. Otherwise the rare would seem frequent.
     """
     fold = np.random.default_rng(SEED).permutation(len(faces)) % FOLDS
-    is_drawn = np.array([face.row["sampled"] == "random" for face in faces])
-    weight = np.where(is_drawn, 1.0, is_drawn.sum() / people)
-    strangers = linear("covered", *drawn_on["covered"])
+    drawn = np.array([is_drawn(face) for face in faces])
+    weight = np.where(drawn, 1.0, drawn.sum() / people)
+    strangers = linear("covered", *strange)
 
     def out_of_fold(fit: Callable[[Array], Callable[[Array], Array]]) -> Array:
         scores = np.empty(len(faces))
@@ -258,12 +206,7 @@ def fitted_and_crossed(
 
     def scored(name: str, y: Array, train: Array) -> tuple[Array, float]:
         known = train & np.isfinite(y)
-        if name == "covered":
-            return strangers
-        if name not in drawn_on:
-            return linear(name, seen[known], y[known])
-        pictures, has = drawn_on[name]
-        return linear(name, np.concatenate([pictures, seen[known]]), np.concatenate([has, y[known]]))
+        return strangers if name == "covered" else linear(name, seen[known], y[known])
 
     def crosswise(name: str, y: Array) -> Array:
         window = (slice(None), *regions.WINDOWS[name])
@@ -288,154 +231,6 @@ def fitted_and_crossed(
     return {"models": models, "expressions": expressions}, crossed
 
 
-@dataclass(frozen=True)
-class Measured:
-    """Judgements of one attribute on some faces; `rare` is what is to be found: yes, but "eyes closed" of eyes_open."""
-
-    truth: Array
-    probability: Array
-
-    @property
-    def counts(self) -> tuple[int, int, int, int]:
-        """Found, missed, false and rightly not."""
-        says = self.probability >= 0.5
-        return tuple(int((self.truth[says == a] == b).sum()) for a, b in ((1, 1), (0, 1), (1, 0), (0, 0)))  # type: ignore[return-value]
-
-    @property
-    def auc(self) -> float:
-        yes = int(self.truth.sum())
-        return float((stats.rankdata(self.probability)[self.truth == 1].sum() - yes * (yes + 1) / 2) / (yes * (len(self.truth) - yes)))
-
-    @property
-    def youden(self) -> tuple[float, float, float]:
-        """J with its 95 % interval (Newcombe 1998, of the difference of two independent shares)."""
-        found, missed, false, rest = self.counts
-        hit, alarm = found / (found + missed), false / (false + rest)
-        (hit_low, hit_high), (alarm_low, alarm_high) = wilson(found, found + missed), wilson(false, false + rest)
-        j = hit - alarm
-        return j, j - math.hypot(hit - hit_low, alarm_high - alarm), j + math.hypot(hit_high - hit, alarm - alarm_low)
-
-    @property
-    def keeps_the_rule(self) -> bool:
-        found, _, false, _ = self.counts
-        j, low, _ = self.youden
-        return j >= LEAST_J and low > LEAST_LOWER and found > false
-
-
-def of(name: str, faces: list[Face], crossed: dict[str, Array], chosen: Callable[[Face], bool]) -> Measured:
-    take = np.array([chosen(face) and math.isfinite(face.truth[name]) for face in faces])
-    truth, probability = np.array([face.truth[name] for face in faces])[take], crossed[name][take]
-    return Measured(1 - truth, 1 - probability) if name == "eyes_open" else Measured(truth, probability)
-
-
-def is_drawn(face: Face) -> bool:
-    return face.row["sampled"] == "random"
-
-
-def percent(good: int, trials: int) -> str:
-    if not trials:
-        return "-"
-    low, high = wilson(good, trials)
-    return f"{100 * good / trials:.1f} % ({100 * low:.1f} to {100 * high:.1f})"
-
-
-def title(name: str) -> str:
-    return f"`{name}`, closed" if name == "eyes_open" else f"`{name}`"
-
-
-def row_of(name: str, one: Measured, unclear: int) -> list[str]:
-    found, missed, false, rest = one.counts
-    yes, n, (j, low, high) = found + missed, len(one.truth), one.youden
-    return [
-        title(name), f"{yes} of {n}", str(unclear), percent(found + rest, n), f"{100 * max(yes, n - yes) / n:.1f} %",
-        f"{percent(found, yes)}; {found}/{yes}", f"{percent(found, found + false)}; {found}/{found + false}",
-        f"{one.auc:.3f}", f"{j:.2f} ({low:.2f} to {high:.2f})",
-    ]  # fmt: skip
-
-
-def tables(faces: list[Face], crossed: dict[str, Array], scanned: list[Face], said: dict[str, Array]) -> set[str]:
-    """Write the tables of random and of picked faces; returns the names of attributes that the rule keeps back."""
-    drawn = [face for face in faces if is_drawn(face)]
-    rows, picked, withheld = [], [], set()
-    for name in NAMES:
-        one, unclear = of(name, faces, crossed, is_drawn), sum(math.isnan(face.truth[name]) for face in drawn)
-        if name in RARE:
-            more = of(name, scanned, said, lambda _: True)
-            one = Measured(np.append(one.truth, more.truth), np.append(one.probability, more.probability))
-            unclear += sum(math.isnan(face.truth[name]) for face in scanned)
-        if name in HELD_TO_THE_RULE and not one.keeps_the_rule:
-            withheld.add(name)
-        rows.append(row_of(name, one, unclear))
-        found, missed, false, rest = (every := of(name, faces, crossed, lambda _: True)).counts
-        picked.append(
-            [
-                title(name),
-                str(found + missed),
-                percent(found, found + missed),
-                f"{percent(false, false + rest)}; {false}",
-                f"{every.auc:.3f}",
-            ]
-        )
-    note = (
-        f"{len(drawn)} faces drawn at random, half LFW, half UTKFace; the rare `sunglasses` and `face_occluded` on {len(scanned)} more. Each is judged"
-        " by models fitted without it. 95 % intervals: Wilson's, of J Newcombe's. Faces whose label is \"unclear\" are left out."
-    )
-    head = ["attribute", "yes", "unclear", "right", "always the commoner answer", "recall", "precision", "AUC", "Youden's J"]
-    write("face-regions", head, rows, note, "how-good.md")
-    note = f"{len(faces)} labelled faces; {len(faces) - len(drawn)} were picked as rare or hard, so that false alarms look worse than they are."
-    write("face-regions-picked", ["attribute", "yes", "recall", "false alarms", "AUC"], picked, note, "how-good.md")
-    return withheld
-
-
-def groups(data: Path, faces: list[Face], crossed: dict[str, Array]) -> None:
-    with (data / "utkface-a" / "labels.csv").open(newline="") as file:
-        people = {row["file"]: row for row in csv.DictReader(file)}
-    rows = []
-    for column, word in [(column, word) for column in ("gender", "race") for word in sorted({row[column] for row in people.values()})]:
-        row = [word]
-        for name in NAMES:
-
-            def belongs(face: Face, column: str = column, word: str = word) -> bool:
-                return people.get(face.row["photograph"], {}).get(column) == word
-
-            one = of(name, faces, crossed, belongs)
-            found, missed, false, rest = one.counts
-            row.append(f"{percent(found + rest, len(one.truth))}; -{missed} of {found + missed}, +{false}")
-        rows.append(row)
-    note = (
-        "All labelled faces of UTKFace, drawn and picked, by the annotators' words: right, with Wilson's 95 %; after the minus how many were"
-        " missed of how many, after the plus how many others were taken for it."
-    )
-    write("face-regions-groups", ["group", *map(title, NAMES)], rows, note, "how-good.md")
-
-
-def reliability(faces: list[Face], crossed: dict[str, Array]) -> None:
-    rows = []
-    for low, high in pairwise(EDGES):
-        row = [f"{low:g} to {high:g}"]
-        for name in NAMES:
-            one = of(name, faces, crossed, is_drawn)
-            confidence = 100 * np.maximum(one.probability, 1 - one.probability)
-            inside = (confidence >= low) & ((confidence < high) | (high == EDGES[-1]))
-            right = (one.probability >= 0.5) == (one.truth == 1)
-            row.append(f"{int(right[inside].sum())} of {int(inside.sum())}")
-        rows.append(row)
-    note = "Of the faces drawn at random: how many judgements with such a confidence are right."
-    write("face-regions-confidence", ["confidence", *map(title, NAMES)], rows, note, "how-good.md")
-
-
-def agreement() -> str:
-    first = {(row["set"], row["photograph"]): row for row in read("face-attributes.csv")}
-    again = read("face-attributes-again.csv")
-    pairs = [(first[row["set"], row["photograph"]][name], row[name]) for row in again for name in NAMES]
-    clear = [one == other for one, other in pairs if "unclear" not in (one, other)]
-    return f"{len(again)} faces: {sum(one == other for one, other in pairs)} of {len(pairs)} labels the same, {sum(clear)} of {len(clear)} clear ones"
-
-
-def place(row: dict[str, str]) -> tuple[str, str]:
-    return row["set"], row["photograph"]
-
-
 def main(data: Path) -> None:
     look = looker()
     faces, scanned = labelled("face-attributes.csv", data, look), labelled("face-covers.csv", data, look)
@@ -450,17 +245,12 @@ def main(data: Path) -> None:
     taken = {data / Path(*place(face.row)) for face in (*faces, *scanned)}
     free = [file for file in files if file not in taken]
     patches = [media.decode(file.read_bytes(), 10**8)[..., ::-1] for file in sorted((data / "objects-a").iterdir())]
-    pictures: list[tuple[str, regions.Array, int]] = []
+    pictures: list[tuple[regions.Array, int]] = []
     for index in rng.permutation(len(free))[:STRANGERS]:
         if (found := look(free[index])) is not None:
-            spread = spreader.spread(*found[:2])
-            pictures += [("covered", regions.cells(picture), has) for picture, has in covers(spread, patches, rng)]
-            pictures += [("sunglasses", regions.cells(picture), has) for picture, has in ((spread, 0), (dark_lenses(spread, shape, rng), 1))]
-    drawn_on = {
-        name: (np.array([seen for of, seen, _ in pictures if of == name]), np.array([has for of, _, has in pictures if of == name], np.float64))
-        for name in ("covered", "sunglasses")
-    }
-    models, crossed = fitted_and_crossed(faces, seen, drawn_on, len(files))
+            pictures += [(regions.cells(picture), has) for picture, has in covers(spreader.spread(*found[:2]), patches, rng)]
+    strange = np.array([one for one, _ in pictures]), np.array([has for _, has in pictures], np.float64)
+    models, crossed = fitted_and_crossed(faces, seen, strange, len(files))
     # Of the scanned faces, some were labelled in full too: these are judged without themselves, as there; the others by the whole.
     whole = regions.Regions(fitted | models | {"not_assessed": []})
     index_of = {place(face.row): index for index, face in enumerate(faces)}
@@ -474,7 +264,7 @@ def main(data: Path) -> None:
     reliability(faces, crossed)
     provenance = (
         f"python benchmarks/face_regions.py: {len(faces)} faces of LFW, UTKFace and official portraits of Congress, labelled by eye"
-        f" (benchmarks/labels/README.md), and {len(pictures)} pictures with covers or dark lenses drawn on half of them; seed {SEED}"
+        f" (benchmarks/labels/README.md), and {len(pictures)} pictures with covers drawn on half of them; seed {SEED}"
     )
     fitted = {"provenance": provenance, "not_assessed": sorted(withheld)} | fitted | models
     FITTED.write_text("{\n" + ",\n".join(f"{json.dumps(key)}: {json.dumps(value)}" for key, value in fitted.items()) + "\n}\n")

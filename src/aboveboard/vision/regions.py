@@ -36,6 +36,8 @@ WINDOWS: Final = {
 """Rows and columns of cells that each linear model looks at."""
 ON_SPREAD: Final = frozenset({"eyeglasses", "sunglasses", "face_occluded", "beard", "mustache"})
 ATTRIBUTES: Final = ON_SPREAD | {"smile", "eyes_open", "mouth_open"}
+NOT_ASSESSED: Final = 0.49
+"""What is said of an attribute that no method here tells: no, with hardly any confidence."""
 _SKIN: Final = (slice(8, 12), slice(3, 13))
 _OUTER_EYES, _INNER_LIPS = (33, 263), ((81, 178), (13, 14), (311, 402))
 _LIDS = ((((159, 145), (158, 153), (160, 144)), (33, 133)), (((386, 374), (385, 380), (387, 373)), (263, 362)))
@@ -63,15 +65,16 @@ class Regions:
     def probabilities(
         self, crop: Image, points: Array, blendshapes: Mapping[str, float], wanted: Collection[str] = ATTRIBUTES
     ) -> dict[str, float]:
-        """The calibrated probability (0-1) of each attribute in `wanted`.
+        """The calibrated probability (0-1) of each attribute in `wanted`; NOT_ASSESSED where none can be given.
 
         `crop` is the upright RGB crop that the mesh was made of, `points` (478, 2 or more) lie in its pixels.
         """
-        found = {}
+        found: dict[str, float] = {}
         if not ON_SPREAD.isdisjoint(wanted):
             seen = cells(self.spread(crop, points))
-            of = {name: self._probability(name, seen) for name in WINDOWS}
-            found = of | combined(of["eyewear"], of["sunglasses"], of["covered"])
+            found = {name: self._probability(name, seen) for name in WINDOWS}
+            found |= combined(found["eyewear"], found["sunglasses"], found["covered"])
+            found |= dict.fromkeys(self.not_assessed, NOT_ASSESSED)
         for name, measures in expressions(points, blendshapes, wanted).items():
             weights = self._expressions[name]
             found[name] = _logistic(float(weights[:-1] @ measures + weights[-1]))
