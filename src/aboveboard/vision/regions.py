@@ -28,14 +28,16 @@ SURFACE: Final = 468
 """The mesh's points on the skin; the last ten of 478 are those of the irises."""
 WINDOWS: Final = {
     "eyewear": (slice(3, 9), slice(1, 15)),
-    "dark_lenses": (slice(3, 9), slice(1, 15)),
+    "sunglasses": (slice(3, 9), slice(1, 15)),
     "beard": (slice(9, 18), slice(2, 14)),
     "mustache": (slice(9, 18), slice(2, 14)),
-    "covered": (slice(3, 17), slice(2, 14)),
+    "covered": (slice(9, 17), slice(3, 13)),
 }
 """Rows and columns of cells that each linear model looks at."""
 ON_SPREAD: Final = frozenset({"eyeglasses", "sunglasses", "face_occluded", "beard", "mustache"})
 ATTRIBUTES: Final = ON_SPREAD | {"smile", "eyes_open", "mouth_open"}
+NOT_ASSESSED: Final = 0.49
+"""What is said of an attribute that no method here tells: no, with hardly any confidence."""
 _SKIN: Final = (slice(8, 12), slice(3, 13))
 _OUTER_EYES, _INNER_LIPS = (33, 263), ((81, 178), (13, 14), (311, 402))
 _LIDS = ((((159, 145), (158, 153), (160, 144)), (33, 133)), (((386, 374), (385, 380), (387, 373)), (263, 362)))
@@ -63,21 +65,16 @@ class Regions:
     def probabilities(
         self, crop: Image, points: Array, blendshapes: Mapping[str, float], wanted: Collection[str] = ATTRIBUTES
     ) -> dict[str, float]:
-        """The calibrated probability (0-1) of each attribute in `wanted`.
+        """The calibrated probability (0-1) of each attribute in `wanted`; NOT_ASSESSED where none can be given.
 
         `crop` is the upright RGB crop that the mesh was made of, `points` (478, 2 or more) lie in its pixels.
         """
-        found = {}
+        found: dict[str, float] = {}
         if not ON_SPREAD.isdisjoint(wanted):
             seen = cells(self.spread(crop, points))
-            worn, dark, covered = (self._probability(name, seen) for name in ("eyewear", "dark_lenses", "covered"))
-            found = {
-                "eyeglasses": worn * (1 - dark),
-                "sunglasses": worn * dark,
-                "beard": self._probability("beard", seen),
-                "mustache": self._probability("mustache", seen),
-                "face_occluded": 1 - (1 - worn * dark) * (1 - covered),
-            }
+            found = {name: self._probability(name, seen) for name in WINDOWS}
+            found |= combined(found["eyewear"], found["sunglasses"], found["covered"])
+            found |= dict.fromkeys(self.not_assessed, NOT_ASSESSED)
         for name, measures in expressions(points, blendshapes, wanted).items():
             weights = self._expressions[name]
             found[name] = _logistic(float(weights[:-1] @ measures + weights[-1]))
@@ -86,7 +83,7 @@ class Regions:
     def spread(self, crop: Image, points: Array) -> Image:
         """The face on the mesh's mean shape, with a margin around it, its border drawn on outwards: (HEIGHT, WIDTH, 3)."""
         sources = self._sources @ self._with_margin(np.asarray(points[:SURFACE, :2], np.float32))
-        across, down = (np.ascontiguousarray(side, np.float32).reshape(HEIGHT, WIDTH) for side in np.asarray(sources).T)
+        across, down = cv2.split(np.asarray(sources, np.float32).reshape(HEIGHT, WIDTH, 2))
         return np.asarray(cv2.remap(crop, across, down, cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE), np.uint8)
 
     def _with_margin(self, points: Array) -> Array:
@@ -96,6 +93,11 @@ class Regions:
     def _probability(self, name: str, seen: Array) -> float:
         weights, bias = self._models[name]
         return _logistic(float((seen[WINDOWS[name]] * weights).sum()) + bias)
+
+
+def combined(eyewear: Any, sunglasses: Any, covered: Any) -> dict[str, Any]:
+    """Eyeglasses are eyewear but sunglasses; what occludes a face are sunglasses or what covers nose and mouth."""
+    return {"eyeglasses": eyewear * (1 - sunglasses), "face_occluded": 1 - (1 - sunglasses) * (1 - covered)}
 
 
 def cells(spread: Image) -> Array:
