@@ -367,5 +367,5 @@ def test_what_cannot_be_studied_is_said_before_anything_is_asked(run: Callable[.
         (("verify", tmp_path / "mine"), "holds no manifest.json"),
     ]
     for arguments, said in cases:
-        assert said in run("study", *arguments, code=2, **KEYS).stderr.replace("\n", " ")
+        assert said in run("study", *arguments, code=2, ABOVEBOARD_ATTRIBUTE_PACK="face-attributes", **KEYS).stderr.replace("\n", " ")
     assert (tmp_path / "mine" / "letter.txt").exists()
