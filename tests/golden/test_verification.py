@@ -96,3 +96,27 @@ def test_a_calibration_says_what_it_was_made_from(people: Path, tmp_path: Path) 
     assert len(made["data_sha256"]) == 64
     assert made["curve_as_is"][-1]["score"] > made["curve"][0]["score"]
     assert calibration.similarity(0.999) == 100
+
+
+def test_a_calibration_held_against_other_people_is_widened_by_what_is_found_there(people: Path, tmp_path: Path) -> None:
+    """Others of whom every two are drawn as one person: they match each other more often than promised."""
+    for person in range(36):
+        (tmp_path / f"other/Q{person:02}").mkdir(parents=True)
+        for take in range(2):
+            image = np.full((128, 128, 3), 200, np.uint8)
+            null.draw(image, 20, 24, 80, 200 + person // 2, 0.45, 2 * person + take)
+            cv2.imwrite(str(tmp_path / f"other/Q{person:02}/{take}.png"), image)
+    models, errata = PackFolder(tmp_path).load("null"), read_errata(ERRATA)
+    alone = calibrating.calibrate(people, models, errata, draws=30)
+    held = calibrating.calibrate(people, models, errata, draws=30, check=tmp_path / "other")
+    rates = held["checked"]["rates"]
+    assert (held["checked"]["data_set"], held["checked"]["subjects"], rates[0]["promised"]) == ("other", 36, 0.01)
+    for found in rates:
+        assert found["low"] < found["found_to_promised"] < found["high"]
+    farthest = max(found["found_to_promised"] for found in rates)
+    assert held["checked"]["widened"] == [1.0, farthest]
+    assert farthest > 2
+    for before, after in zip(alone["curve"], held["curve"], strict=True):
+        assert (before["score"], before["fmr"]) == (after["score"], after["fmr"]), "the scale stays"
+        assert after["high"] == pytest.approx(min(before["high"] * farthest, 1), rel=1e-4)
+        assert after["low"] == before["low"]

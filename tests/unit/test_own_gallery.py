@@ -84,7 +84,9 @@ def test_what_cannot_be_calibrated_on_says_what_to_do(vectors: np.ndarray, model
 
 @pytest.mark.parametrize(
     "broken",
-    [{"counts": np.zeros((3, 5))}, {"counts": np.full((SAMPLED, BINS), -1)}, {"about": np.array("{")}, {"person": np.zeros(2)},
+    [{"counts": np.zeros((3, 5))}, {"counts": np.zeros((SAMPLED, BINS))},
+     {"counts": np.zeros((0, BINS)), "person": np.zeros(0), "has_user": np.zeros(0)}, {"counts": np.full((SAMPLED, BINS), -1)},
+     {"about": np.array("{")}, {"person": np.zeros(2)},
      {"about": np.array([{}], object)}, {"mated": np.zeros(BINS)}],
 )  # fmt: skip
 def test_a_broken_file_is_refused(vectors: np.ndarray, tmp_path: Path, broken: dict[str, object]) -> None:

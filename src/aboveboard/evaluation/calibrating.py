@@ -161,7 +161,7 @@ def _widen(document: dict[str, Any], others: Pairs, draws: int, seed: int) -> No
     Resampling people says how far another draw of the same kind of people may differ; people of another kind differ more.
     """
     at = {point["fmr"]: point["score"] for point in document["curve"]}
-    rates = [rate for rate in RATES.values() if rate in at and others.errors_at(at[rate]) >= RULE_OF_30]
+    rates = [rate for rate in (1e-2, *RATES.values()) if rate in at and others.errors_at(at[rate]) >= RULE_OF_30]
     bounds = [metrics.interval(column) for column in Resampling.of(others, draws, seed).fmr_at([at[rate] for rate in rates]).T]
     ratios = [others.fmr_at(at[rate]) / rate for rate in rates]
     lowest, highest = min([1.0, *ratios]), max([1.0, *ratios])

@@ -55,7 +55,8 @@ class GalleryFile:
                 counts, mated = found["counts"].astype(np.int64), found["mated"].astype(np.int64)
                 about = json.loads(str(found["about"]))
             size, is_whole = int(about["gallery"]["size"]), counts.shape == (has_user.size, BINS) and mated.shape[1:] == (BINS,)
-            if not is_whole or person.shape != has_user.shape or min(counts.min(), mated.min(initial=0)) < 0 or size < has_user.size:
+            is_whole = is_whole and person.shape == has_user.shape and 1 < has_user.size <= size
+            if not is_whole or not counts.sum() or min(counts.min(), mated.min(initial=0)) < 0:
                 raise ValueError("its counts are not of this form")
             about = {key: str(about[key]) for key in ("audit_id", "collection", "model")}
         except OSError as error:
