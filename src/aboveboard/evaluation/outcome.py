@@ -12,7 +12,7 @@ from aboveboard.evaluation import plots
 from aboveboard.evaluation.rates import RULE_OF_30, Rate, at_size
 from aboveboard.evaluation.report import STAR, text
 from aboveboard.evaluation.tables import Row, Tables
-from aboveboard.reporting.figures import COLOURS, INK, blank, finish, style
+from aboveboard.reporting.figures import COLOURS, blank, finish, style
 from aboveboard.reporting.page import TABLES, Block, Figure, Heading, Notice, Page, Text
 from aboveboard.reporting.tables import Column, Kind, Table, json_of, number
 
@@ -209,11 +209,8 @@ def _histogram(rows: Sequence[Row], points: Sequence[Row]) -> Figure:
             axes.stairs(
                 100 * counts / max(counts.sum(), 1), edges, color=colour, lw=1.2, label=f"{key.replace('_', '-')} ({counts.sum():,})"
             )
-        for row in points:
-            if row["set_for"].startswith("similarity"):
-                axes.axvline(row["threshold"], color=INK, lw=1, ls=(0, (4, 2)))
-                place, label = (row["threshold"], 1.0), row["set_for"].removeprefix("similarity ")
-                axes.annotate(label, place, xycoords=("data", "axes fraction"), xytext=(0, 3), textcoords="offset points", ha="center")
+        named = [row for row in points if row["set_for"].startswith("similarity")]
+        plots.mark(axes, {row["set_for"].removeprefix("similarity "): row["threshold"] for row in named})
         axes.set_xlabel("score")
         axes.set_ylabel("share of the comparisons, %")
         axes.legend(loc="best")

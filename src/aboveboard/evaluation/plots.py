@@ -93,8 +93,8 @@ def histogram(
             label = f"{label} (n = {values.size:,})"
             axes.hist(np.clip(values, low, high), edges, weights=weights, color=colour, alpha=0.35, label=label, histtype="stepfilled")
             axes.hist(np.clip(values, low, high), edges, weights=weights, color=colour, histtype="step", lw=1.2)
-        _mark(axes, thresholds)
         axes.set_xlim(low, high)
+        mark(axes, {threshold.name: threshold.similarity for threshold in thresholds if threshold.similarity is not None})
         axes.set_xlabel("similarity")
         axes.set_ylabel("share of the searches, %")
         axes.legend(loc="upper left", bbox_to_anchor=(0, 1.0))
@@ -102,12 +102,16 @@ def histogram(
         return finish(drawing, name, caption, f"Histogram of {' and '.join(series)}; thresholds at {known or 'none'}.")
 
 
-def _mark(axes: Axes, thresholds: Sequence[Threshold]) -> None:
-    for threshold in thresholds:
-        if threshold.similarity is not None:
-            axes.axvline(threshold.similarity, color=INK, lw=1, ls=(0, (4, 2)))
-            place = (threshold.similarity, 1.0)
-            axes.annotate(threshold.name, place, xycoords=("data", "axes fraction"), xytext=(0, 3), textcoords="offset points", ha="center")
+def mark(axes: Axes, thresholds: Mapping[str, float]) -> None:
+    """A dashed line at each threshold, its name above it; of two that are close together the upper one's name stands higher."""
+    low, high = axes.get_xlim()
+    before, lines = -np.inf, 0
+    for name, value in sorted(thresholds.items(), key=lambda one: one[1]):
+        axes.axvline(value, color=INK, lw=1, ls=(0, (4, 2)))
+        lines = lines + 1 if value - before < 0.035 * (high - low) else 0
+        place = (value, 1.0)
+        axes.annotate(name, place, xycoords=("data", "axes fraction"), xytext=(0, 3 + 12 * lines), textcoords="offset points", ha="center")
+        before = value
 
 
 def fpir_by_size(name: str, caption: str, sizes: Sequence[int], lines: Mapping[str, Sequence[Rate]], misses: Mapping[str, Found]) -> Figure:
@@ -137,7 +141,8 @@ def fpir_by_size(name: str, caption: str, sizes: Sequence[int], lines: Mapping[s
             axes.plot(sizes, [100 * rate.value for rate in rates], color=colour, lw=1.8, marker=marker, ms=4, label=said)
         axes.set_xscale("log")
         axes.set_yscale("log")
-        axes.set_ylim(top=130)
+        # A whole decade at least, so that the axis has two numbers.
+        axes.set_ylim(min(axes.get_ylim()[0], 9), 130)
         axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:,.0f}"))
         axes.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
         axes.xaxis.set_minor_locator(NullLocator())
