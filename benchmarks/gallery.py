@@ -18,6 +18,7 @@ from report import write
 from aboveboard import settings
 from aboveboard.biometrics.gallery import SAMPLE, Faces, Level, OwnScores
 from aboveboard.biometrics.gallery import Sample as Counter
+from aboveboard.biometrics.scan import Scanner
 from aboveboard.evaluation.protocol import PHOTOGRAPHS, Sample, correct, read_folder, shipped_errata
 from aboveboard.evaluation.run import TemplateSet, templates_of
 from aboveboard.vision.packs import Models, PackFolder
@@ -63,7 +64,7 @@ def own_scores(made: TemplateSet, members: int, has_users: bool) -> OwnScores:
     people = {person: n for n, person in enumerate(sorted({sample.subject for sample in made.samples}), 1)}
     subjects = np.array([people[sample.subject] if has_users else 0 for sample in made.samples], np.int64)
     faces = Faces(np.arange(1, len(vectors) + 1), np.rint(vectors / scales[:, None]).astype(np.int8), scales, subjects)
-    counter = Counter(vectors.shape[1])
+    counter = Counter(vectors.shape[1], Scanner().tally)
     chosen = np.random.default_rng(0).permutation(len(vectors))[:members]
     counter.choose(faces.at(chosen), lambda: [faces])
     return counter.scores(len(vectors))
