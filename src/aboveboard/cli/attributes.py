@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import asdict, replace
 from typing import TYPE_CHECKING, Any
 
@@ -16,7 +16,7 @@ from aboveboard.errors import BadRequest
 if TYPE_CHECKING:
     from aboveboard.service.analyse import Details
 
-_SIDE_BY_SIDE = 6
+_SIDE_BY_SIDE = 4
 _WORDS: dict[AttributeName, tuple[str, str]] = {
     "smile": ("smiles", "no smile"),
     "eyes_open": ("eyes open", "eyes shut"),
@@ -52,12 +52,12 @@ def as_json(said: Attributes) -> dict[str, Any]:
     return document
 
 
-def tables(faces: Sequence[Face]) -> list[Table]:
-    """A row for each attribute, a column for each face, a few faces side by side; none where nothing was told."""
+def tables(faces: Sequence[Face], untold: Collection[AttributeName]) -> list[Table]:
+    """A row for each attribute that is not `untold`, a column for each face, a few faces side by side; none where nothing was told."""
     made = []
     for first in range(0, len(faces), _SIDE_BY_SIDE):
         part = faces[first : first + _SIDE_BY_SIDE]
-        told = [(name, [_cell(name, face.attributes) for face in part]) for name in (*_OTHERS, *_WORDS)]
+        told = [(name, [_cell(name, face.attributes) for face in part]) for name in (*_OTHERS, *_WORDS) if name not in untold]
         rows = [(name, cells) for name, cells in told if any(cells)]
         if rows:
             table = columns("attribute", *(f"face {first + i}" for i in range(1, len(part) + 1)))
@@ -67,13 +67,15 @@ def tables(faces: Sequence[Face]) -> list[Table]:
     return made
 
 
-def lines(number: int, face: Face) -> tuple[str, ...]:
+def lines(number: int, face: Face, untold: Collection[AttributeName]) -> tuple[str, ...]:
     """The same of one face, as short lines for a picture."""
     said = face.attributes
     who = [f"{said.gender.value} {said.gender.confidence:.0f}"] if said.gender else []
     if said.age_range:
         who.append(f"{said.age_range[0]}-{said.age_range[1]} years")
-    judged: list[tuple[AttributeName, Judgement]] = [(name, getattr(said, name)) for name in _WORDS if getattr(said, name)]
+    judged: list[tuple[AttributeName, Judgement]] = [
+        (name, getattr(said, name)) for name in _WORDS if getattr(said, name) and name not in untold
+    ]
     yes = [f"{_WORDS[name][0]} {one.confidence:.0f}" for name, one in judged if one.value]
     no = [f"{_WORDS[name][1]} {one.confidence:.0f}" for name, one in judged if not one.value]
     shown = [f"{name.lower()} {sure:.0f}" for name, sure in (said.emotions or ())[:2]]
@@ -96,7 +98,7 @@ def _cell(name: AttributeName, said: Attributes) -> Text:
         case "eye_direction":
             return _sure(_direction(value.yaw, value.pitch), value.confidence)
         case _:
-            return _sure(_WORDS[name][0 if value.value else 1], value.confidence, is_plain=not value.value)
+            return _sure("yes" if value.value else "no", value.confidence, is_plain=not value.value)
 
 
 def _sure(what: str, confidence: float, *, is_plain: bool = False) -> Text:

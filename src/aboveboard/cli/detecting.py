@@ -41,8 +41,9 @@ def detect(
     app, session = open_as(data, operator)
     from aboveboard.service import analyse, quality
 
-    if missing := analyse.not_assessed(app, details):
-        typer.echo(f"note: not told here: {', '.join(missing)}{_mend(app)}", err=True)
+    untold = analyse.not_assessed(app, details)
+    if untold:
+        typer.echo(f"note: not told here: {', '.join(untold)}{_mend(app)}", err=True)
     several = len(photographs) > 1
     overview = columns("photograph", "faces", "largest face", "would enrol")
     faces_found, readable = 0, 0
@@ -60,11 +61,11 @@ def detect(
                     good = str(sum(not lacks for _, lacks in faces))
                     overview.add_row(printable(photograph.name), str(len(faces)), f"{faces[0][0].size_px:.0f} px" if faces else "", good)
                 else:
-                    for table in (_faces_table(faces), *attributes.tables(found)):
+                    for table in (_faces_table(faces), *attributes.tables(found, untold)):
                         out().print(table)
                 if draw:
                     marks = [(face, (str(i),), None) for i, face in enumerate(found, 1)]
-                    save(app, photograph, draw, several, marks, [attributes.lines(i, face) for i, face in enumerate(found, 1)])
+                    save(app, photograph, draw, several, marks, [attributes.lines(i, face, untold) for i, face in enumerate(found, 1)])
             done(i)
     if several and not as_json:
         out().print(overview)

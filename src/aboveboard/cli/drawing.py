@@ -57,14 +57,21 @@ def side_by_side(left: Image, right: Image) -> Image:
 
 def beside(image: Image, blocks: Sequence[Sequence[str]]) -> Image:
     """The picture with a dark panel on its right that holds the blocks of lines, in as many columns as they need."""
-    lines = [line for block in blocks for line in (*block, "")][:-1]
-    if not lines:
+    if not any(blocks):
         return image
     height = image.shape[0]
     size = max(0.5, min(0.9, height / 1100))
     step = round(34 * size)
     rows = max(1, (height - step) // step)
-    parts = [lines[first : first + rows] for first in range(0, len(lines), rows)]
+    parts: list[list[str]] = [[]]
+    for block in blocks:
+        if parts[-1] and len(parts[-1]) + len(block) > rows:
+            parts.append([])  # a block begins a column of its own rather than being torn apart
+        for line in (*block, ""):
+            if len(parts[-1]) == rows:
+                parts.append([])
+            parts[-1].append(line)
+    parts = [part for part in parts if any(part)]
     widths = [max(cv2.getTextSize(line, _FONT, size, 1)[0][0] for line in part) + step for part in parts]
     panel = np.full((height, sum(widths), 3), 20, np.uint8)
     for left, part in zip(np.cumsum([0, *widths]).tolist(), parts, strict=False):
