@@ -292,7 +292,7 @@ def emotions(data: Path, nets: Expressions, mesher: Mesher, detector: Detector) 
 def main(data: Path) -> None:
     packs = PackFolder(settings.load().models)
     detector, card = packs.load("yunet-sface").detector, packs.attribute_card(PACK)
-    files = {part.file: session.verified_bytes(packs.folder / PACK / part.file, part.sha256) for part in card.files}
+    files = {part.file: session.verified_bytes(packs.folder / PACK / part.file, part.sha256, PACK) for part in card.files}
     nets = {name: files[part.file] for name, part in card.nets.items()}
     nothing = EmotionFit(1, (0.0,) * len(EMOTIONS), (0.0,) * len(EMOTIONS))
     demographics(data, AgeGender.opened(nets["age"], nets["gender"], AgeFit((0, 1, 0), (0, 1, 0), 0), GenderFit(1, 0.01)), detector)

@@ -33,7 +33,8 @@ from aboveboard.storage.secrets import Keyring
 from aboveboard.storage.subjects import Subjects
 from aboveboard.storage.templates import Templates
 from aboveboard.vision.media import Room
-from aboveboard.vision.packs import Attributes, Labels, PackFolder
+from aboveboard.vision.on_demand import Attributes, Labels
+from aboveboard.vision.packs import PackFolder
 
 
 def open_app(settings: Settings, *, check: bool = False) -> App:

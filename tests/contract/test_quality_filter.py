@@ -10,7 +10,9 @@ import numpy as np
 import pytest
 from kit import canvas, encoded, picture
 
+from aboveboard.accountability.operators import Operator, Session
 from aboveboard.biometrics.quality import UnifiedQuality
+from aboveboard.service import analyse
 from aboveboard.vision import null
 
 FILTERS = ("NONE", "AUTO", "LOW", "MEDIUM", "HIGH")
@@ -149,3 +151,6 @@ def test_what_is_told_of_a_face_does_not_decide_whether_it_is_enrolled(own_serve
     client.create_collection(CollectionId="a")
     answer = client.index_faces(CollectionId="a", Image={"Bytes": picture(1)}, DetectionAttributes=[asked])
     assert [unindexed["Reasons"] for unindexed in answer["UnindexedFaces"]] == [["EXTREME_POSE"]]
+    session = Session(Operator("ada", ("admin",)), "cli", "request")
+    details = analyse.ALL if asked == "ALL" else analyse.DEFAULT
+    assert [lacks for _, lacks in analyse.assess(own_server.app, session, picture(1), details, "AUTO")] == [("pose",)]

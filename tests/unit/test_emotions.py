@@ -69,7 +69,7 @@ def test_nothing_is_certain_of_a_network_that_is():
 
 @pytest.mark.parametrize("numbers", [(0.0,) * 7, (0.0,) * 9, ()])
 def test_a_fit_of_other_expressions_is_refused(numbers):
-    with pytest.raises(BadRequest, match="8 numbers each in bias and moves"):
+    with pytest.raises(BadRequest, match="8 finite numbers each in bias and moves"):
         EmotionFit(1.0, numbers, (0.0,) * 8)
     with pytest.raises(BadRequest, match="HAPPY"):
         EmotionFit(1.0, (0.0,) * 8, numbers)

@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import hashlib
+import io
+import json
+import zipfile
 from pathlib import Path
 
 import cv2
@@ -13,6 +16,9 @@ from aboveboard.biometrics.vocabulary import ATTRIBUTES, EMOTIONS, Attributes
 from aboveboard.errors import BadRequest, Unavailable
 from aboveboard.vision import packs
 from aboveboard.vision.attributes import NetReader, read_fitted
+from aboveboard.vision.mesh import Mesher
+from aboveboard.vision.model_cards import read_card
+from aboveboard.vision.on_demand import Attributes as OnDemand
 from aboveboard.vision.packs import PackFolder
 
 CARD = Path(packs.__file__).parent / "cards" / "face-attributes.toml"
@@ -154,7 +160,11 @@ def test_a_file_that_was_changed_later_is_refused(pack_folder, tmp_path):
         mine.load_attributes("mine")
 
 
-@pytest.mark.parametrize("text", ["", "[]", "{}", '{"age": 1}', "not json"])
+@pytest.mark.parametrize("text", [
+    "", "[]", '{"age": 1}', "not json", '{"gender": {"slope": 1, "lapse": 5}}', '{"gender": {"slope": -1, "lapse": 0}}',
+    '{"age": {"low": [0, 1, 0], "high": [0, 1, 0], "margin": NaN}}', '{"age": {"low": [0, 1, 0], "high": [0, 1, Infinity], "margin": 0}}',
+    "[" * 100_000,
+])  # fmt: skip
 def test_a_fit_that_is_none_is_refused_by_name(text):
     with pytest.raises(BadRequest, match=r"fit\.json"):
         read_fitted(text, "fit.json")
@@ -166,3 +176,76 @@ def test_an_attribute_pack_is_no_face_pack(pack_folder):
         pack_folder.load("face-attributes")
     with pytest.raises(BadRequest, match="a face pack, no attribute pack"):
         pack_folder.load_attributes("yunet-sface")
+
+
+def test_a_fit_of_ones_own_counts_though_one_of_its_name_ships(pack_folder, tmp_path, largest, photographs):
+    """Everybody is 30 to 31 by it."""
+    folder = own_pack(pack_folder, tmp_path)
+    shipped = json.loads((CARD.parent.parent / "fitted" / "face-attributes.json").read_text())
+    shipped["age"] |= {"low": [30, 0, 0], "high": [31, 0, 0], "margin": 0}
+    (folder / "face-attributes.json").write_text(json.dumps(shipped))
+    mine = PackFolder(tmp_path / "models")
+    mine.install_from(folder)
+    image = photographs["biden"]
+    assert mine.load_attributes("mine").read(image, [largest(image)], ["age_range"], mesh=False)[0].attributes.age_range == (30, 31)
+
+
+def test_nets_that_take_something_else_are_refused_when_the_pack_is_loaded(pack_folder, tmp_path):
+    """An archive with the blendshapes' net under both names, and one with the emotions' net as the blendshapes."""
+    files = pack_folder.folder / "face-attributes"
+    with zipfile.ZipFile(files / "face_landmarker.task") as archive:
+        mesh, blendshapes = (archive.read(name) for name in ("face_landmarks_detector.tflite", "face_blendshapes.tflite"))
+    for one, other in ((blendshapes, blendshapes), (mesh, (files / "emotion_model_quantized.tflite").read_bytes())):
+        made = io.BytesIO()
+        with zipfile.ZipFile(made, "w") as archive:
+            archive.writestr("face_landmarks_detector.tflite", one)
+            archive.writestr("face_blendshapes.tflite", other)
+        with pytest.raises(BadRequest, match="its nets take or give something else"):
+            Mesher(made.getvalue())
+
+
+def test_a_broken_pack_is_the_deployments_fault_and_is_not_loaded_again_and_again(pack_folder, tmp_path, monkeypatch):
+    """Unavailable, at once the second time; once its files are others it is tried again."""
+    mine = PackFolder(tmp_path / "models")
+    mine.install_from(own_pack(pack_folder, tmp_path))
+    good = (mine.folder / "mine" / "age-v1.onnx").read_bytes()
+    (mine.folder / "mine" / "age-v1.onnx").write_bytes(b"broken")
+    attributes, loads = OnDemand(mine, "mine"), []
+    load = mine.load_attributes
+    monkeypatch.setattr(attributes, "_load", lambda pack: loads.append(pack) or load(pack))
+    for _ in range(3):
+        with pytest.raises(Unavailable, match="run: aboveboard models install mine"):
+            attributes.reader()
+    assert len(loads) == 1
+    (mine.folder / "mine" / "age-v1.onnx").write_bytes(good)
+    assert attributes.reader() is attributes.reader()
+    assert len(loads) == 2
+
+
+def test_a_pack_may_have_the_mesh_alone(pack_folder, tmp_path, largest, photographs):
+    """It tells what the mesh tells; one of age and gender is refused."""
+    folder = own_pack(pack_folder, tmp_path)
+    text = (folder / "card.toml").read_text()
+    (folder / "card.toml").write_text(text[: text.index("[age]")].replace('fitted = "face-attributes.json"\n', ""))
+    mine = PackFolder(tmp_path / "models")
+    mine.install_from(folder)
+    found = mine.load_attributes("mine")
+    assert found.assessed.isdisjoint({"age_range", "gender", "emotions"})
+    image = photographs["obama"]
+    assert found.read(image, [largest(image)], ATTRIBUTES, mesh=True)[0].attributes.smile.value
+    with pytest.raises(BadRequest, match="name both or neither"):
+        read_card(text[: text.index("[gender]")], "card.toml")
+    with pytest.raises(BadRequest, match="no fit of what it answers"):
+        NetReader((folder / "face_landmarker.task").read_bytes(), {"emotions": b""}, read_fitted("{}", "fit.json"))
+
+
+def test_what_is_no_face_to_the_mesh_is_answered_without_confidence(reader, models, photographs):
+    """The chandelier that the detector takes for a face: no sure word, no landmarks of a mesh, no gaze."""
+    image = photographs["obama3"]
+    lamp = min(models.detector.detect(image), key=lambda one: one.score)
+    assert lamp.score < 0.7
+    reading = reader.read(image, [lamp], ATTRIBUTES, mesh=True)[0]
+    assert (reading.landmarks, reading.pose) == ((), None)
+    for name in ("smile", "eyes_open", "beard", "eyeglasses", "mouth_open"):
+        assert getattr(reading.attributes, name).confidence < 51
+    assert reading.attributes.eye_direction.confidence < 1

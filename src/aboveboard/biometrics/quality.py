@@ -43,9 +43,10 @@ class UnifiedQuality:
             )
         except (KeyError, TypeError, ValueError, RecursionError) as error:
             raise ValueError(f"not a file of a fitted quality ({error!r}); benchmarks/quality.py makes one") from error
-        rising = [0.0, *(fitted.bars[level] for level in LEVELS[1:]), 100.0]
-        if not (fitted.slope > 0 and math.isfinite(fitted.slope) and math.isfinite(fitted.middle) and rising == sorted(rising)):
-            raise ValueError("not a file of a fitted quality: slope must be above 0, and the bars rise from LOW to HIGH, 0 to 100")
+        bars = [fitted.bars[level] for level in LEVELS]
+        is_finite = all(map(math.isfinite, (fitted.slope, fitted.middle, fitted.similarity, *bars)))
+        if not (is_finite and fitted.slope > 0 and min(bars) >= 0 and max(bars) <= 100 and bars[1:] == sorted(bars[1:])):
+            raise ValueError("not a file of a fitted quality: slope must be above 0, the bars 0 to 100, rising from LOW to HIGH")
         return fitted
 
     def score(self, norm: float) -> float:

@@ -36,7 +36,7 @@ def wanted(names: str) -> Details:
 
     if names in ("all", "none"):
         return analyse.ALL if names == "all" else analyse.DEFAULT
-    asked = {name.strip().replace("-", "_") for name in names.split(",")}
+    asked = {name.strip().lower().replace("-", "_") for name in names.split(",")}
     if unknown := sorted(asked - set(ATTRIBUTES)):
         raise BadRequest(f"--attributes: '{unknown[0]}' is none of all, none, {', '.join(ATTRIBUTES)}")
     return replace(analyse.DEFAULT, attributes=frozenset(name for name in ATTRIBUTES if name in asked))
@@ -79,8 +79,9 @@ def lines(number: int, face: Face, untold: Collection[AttributeName]) -> tuple[s
     yes = [f"{_WORDS[name][0]} {one.confidence:.0f}" for name, one in judged if one.value]
     no = [f"{_WORDS[name][1]} {one.confidence:.0f}" for name, one in judged if not one.value]
     shown = [f"{name.lower()} {sure:.0f}" for name, sure in (said.emotions or ())[:2]]
-    gaze = [f"looks {_direction(said.eye_direction.yaw, said.eye_direction.pitch)}"] if said.eye_direction else []
-    texts = [", ".join(who), ", ".join(shown), *(", ".join(part[i : i + 2]) for part in (yes, no) for i in range(0, len(part), 2)), *gaze]
+    gaze = said.eye_direction
+    looks = [f"looks {_direction(gaze.yaw, gaze.pitch)}"] if gaze and gaze.confidence >= 50 else []
+    texts = [", ".join(who), ", ".join(shown), *(", ".join(part[i : i + 2]) for part in (yes, no) for i in range(0, len(part), 2)), *looks]
     return (f"{number}: {face.size_px:.0f} px, a face {face.confidence:.0f}", *(f"   {text}" for text in texts if text))
 
 

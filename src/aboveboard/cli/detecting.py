@@ -39,7 +39,7 @@ def detect(
     check_drawing(draw, photographs)
     details = attributes.wanted(names)
     app, session = open_as(data, operator)
-    from aboveboard.service import analyse, quality
+    from aboveboard.service import analyse
 
     untold = analyse.not_assessed(app, details)
     if untold:
@@ -50,13 +50,13 @@ def detect(
     with counted("detecting", len(photographs)) as done:
         for i, photograph in enumerate(photographs, 1):
             with taken(photograph, as_json) as content:
-                found = analyse.detect(app, session, content(app), details, assessed=True)
+                faces = analyse.assess(app, session, content(app), details, "AUTO")
+                found = [face for face, _ in faces]
                 readable += 1
                 faces_found += len(found)
-                faces = [(face, quality.lacks(face, "AUTO", app.models.quality)) for face in found]
                 if as_json:
                     shown: list[dict[str, Any]] = [{**face_json(face), "shortcomings": list(lacks)} for face, lacks in faces]
-                    show_json({"photograph": printable(photograph.name), "faces": shown})
+                    show_json({"photograph": printable(photograph.name), "faces": shown, "not_assessed": untold})
                 elif several:
                     good = str(sum(not lacks for _, lacks in faces))
                     overview.add_row(printable(photograph.name), str(len(faces)), f"{faces[0][0].size_px:.0f} px" if faces else "", good)

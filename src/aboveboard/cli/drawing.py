@@ -59,7 +59,7 @@ def beside(image: Image, blocks: Sequence[Sequence[str]]) -> Image:
     """The picture with a dark panel on its right that holds the blocks of lines, in as many columns as they need."""
     if not any(blocks):
         return image
-    height = image.shape[0]
+    height = max(image.shape[0], _LEAST_SIDE)
     size = max(0.5, min(0.9, height / 1100))
     step = round(34 * size)
     rows = max(1, (height - step) // step)
@@ -78,12 +78,15 @@ def beside(image: Image, blocks: Sequence[Sequence[str]]) -> Image:
         for i, line in enumerate(part, 1):
             colour = PLAIN if line[:1].isdigit() else (235, 235, 235)
             cv2.putText(panel, line, (left + step // 2, i * step), _FONT, size, colour, 1, cv2.LINE_AA)
-    return np.ascontiguousarray(np.hstack([image, panel]), np.uint8)
+    below = np.full((height - image.shape[0], image.shape[1], 3), 20, np.uint8)
+    return np.ascontiguousarray(np.hstack([np.vstack([image, below]), panel]), np.uint8)
 
 
 def save(image: Image, file: Path) -> None:
     """Write a picture, whole or not at all, in the format of the file's suffix."""
-    _, data = cv2.imencode(file.suffix.lower(), image)
+    is_made, data = cv2.imencode(file.suffix.lower(), image)
+    if not is_made:
+        raise Unavailable(f"the picture {file} cannot be made: {image.shape[1]} x {image.shape[0]} px are too many for its format")
     try:
         registry.write_whole(file, data.tobytes())
     except OSError as error:

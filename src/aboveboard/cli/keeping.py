@@ -118,7 +118,7 @@ def doctor(data: Data = None, as_json: Json = False) -> None:
     else:
         for one in found:
             named = f" ({one.rule})" if one.rule else ""
-            typer.echo(f"{one.check:<11} {typer.style(f'{one.state:<5}', _COLOURS[one.state])}  {printable(one.found)}{named}")
+            typer.echo(f"{one.check:<14} {typer.style(f'{one.state:<5}', _COLOURS[one.state])}  {printable(one.found)}{named}")
             if one.mend:
-                typer.echo(f"{'':<19}-> {printable(one.mend)}")
+                typer.echo(f"{'':<22}-> {printable(one.mend)}")
     raise typer.Exit(DONE if is_well else NOTHING)

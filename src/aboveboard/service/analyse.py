@@ -98,14 +98,18 @@ class Found:
         return lacking if is_settled else quality.lacks(replace(face, unified=self.assessed.unified), bar, self.models.quality)
 
 
-def detect(app: App, session: Session, sample: Sample, details: Details = DEFAULT, *, assessed: bool = False) -> list[Face]:
-    """The faces of a photograph, largest first, at most 100, with their unified quality if they are to be `assessed`.
-
-    Raises BadSample, or Refused for an operator without a role.
-    """
+def detect(app: App, session: Session, sample: Sample, details: Details = DEFAULT) -> list[Face]:
+    """The faces of a photograph, largest first, at most 100. Raises BadSample, or Refused for an operator without a role."""
     app.gate.authorise(session, "detect")
     with faces(app, samples.read(app, session, "detect", sample), details) as seen:
-        return [one.assessed if assessed else one.face for one in seen]
+        return [one.face for one in seen]
+
+
+def assess(app: App, session: Session, sample: Sample, details: Details, bar: str) -> list[tuple[Face, tuple[Shortcoming, ...]]]:
+    """As `detect`, each face with its unified quality and with what it lacks to pass a quality bar, as enrolment judges it."""
+    app.gate.authorise(session, "detect")
+    with faces(app, samples.read(app, session, "detect", sample), details) as seen:
+        return [(one.assessed, one.lacks(bar)) for one in seen]
 
 
 @contextmanager

@@ -21,7 +21,8 @@ from aboveboard.storage.requests import Requests
 from aboveboard.storage.secrets import Keyring
 from aboveboard.storage.subjects import Subjects
 from aboveboard.vision.media import Room
-from aboveboard.vision.packs import Attributes, Labels, Models
+from aboveboard.vision.on_demand import Attributes, Labels
+from aboveboard.vision.packs import Models
 
 
 @dataclass(frozen=True)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import shutil
 import stat
 from collections import Counter
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,7 +14,7 @@ from typing import Literal
 import sqlalchemy as sa
 
 from aboveboard.accountability.operators import Operators
-from aboveboard.errors import Error, NoSuch, Unavailable
+from aboveboard.errors import BadRequest, Error, NoSuch, Unavailable
 from aboveboard.service.keep import ASIDE, CACHE, DATABASE, MASTER_KEY, OWN, SETTINGS, UNDER_WAY, UNREADY
 from aboveboard.settings import Settings
 from aboveboard.storage import templates
@@ -102,18 +102,23 @@ def _pack(settings: Settings) -> Finding:
 
 
 def _further_packs(settings: Settings) -> Iterator[Finding]:
-    """The packs that only some operations need: without one of them these answer less, and nothing is broken."""
+    """The packs that only some operations need: without one of them these answer less; one that cannot be loaded is broken."""
     packs = PackFolder(settings.models)
-    for name, pack in (("attribute pack", settings.attribute_pack), ("label pack", settings.label_pack)):
+    kinds: tuple[tuple[str, str, Callable[[str], object], Callable[[str], object]], ...] = (
+        ("attribute pack", settings.attribute_pack, packs.attribute_card, packs.load_attributes),
+        ("label pack", settings.label_pack, packs.label_card, packs.load_labels),
+    )
+    for name, pack, card, load in kinds:
         try:
             if not pack:
                 yield Finding(name, "well", "none is wanted")
-            elif packs.is_installed(pack):
+            elif card(pack) and packs.is_installed(pack):
+                load(pack)
                 yield Finding(name, "well", f"'{pack}' is installed")
             else:
                 yield Finding(name, "note", f"'{pack}' is not installed in {settings.models}", f"aboveboard models install {pack}")
-        except NoSuch as error:
-            yield Finding(name, "wrong", error.message, f"correct the setting '{name.replace(' ', '_')}'")
+        except (NoSuch, BadRequest, Unavailable) as error:
+            yield Finding(name, "wrong", error.message, f"install it again, or correct the setting '{name.replace(' ', '_')}'")
 
 
 def _structure(_: Settings, database: Database, connection: sa.Connection) -> Iterator[Finding]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Protocol, cast
+from typing import Any, Protocol
 
 from aboveboard import strict
 from aboveboard.biometrics.vocabulary import AttributeName, Attributes, Gaze, Gender, Judgement, Landmark, Pose
@@ -16,7 +16,7 @@ from aboveboard.vision.emotions import EmotionFit, Expressions
 from aboveboard.vision.media import Image
 from aboveboard.vision.mesh import LANDMARKS, Meshed, Mesher
 from aboveboard.vision.regions import ATTRIBUTES as REGIONAL
-from aboveboard.vision.regions import Regions
+from aboveboard.vision.regions import NOT_ASSESSED, Regions
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,18 +45,17 @@ class AttributeReader(Protocol):
 class Fitted:
     """What was fitted to the nets' answers, and on what (docs/how-good.md#facial-attributes)."""
 
-    age: AgeFit
-    gender: GenderFit
-    emotions: EmotionFit
+    age: AgeFit | None = None
+    gender: GenderFit | None = None
+    emotions: EmotionFit | None = None
 
 
 def read_fitted(text: str, where: str) -> Fitted:
     """The fit in a pack's JSON file; raises BadRequest naming what is wrong."""
     try:
-        raw: Any = json.loads(text)
-    except ValueError as error:
-        raise BadRequest(f"{where} is not JSON: {error}") from error
-    return strict.table(Fitted, raw, where)
+        return strict.table(Fitted, json.loads(text), where)
+    except (ValueError, RecursionError) as error:
+        raise BadRequest(f"{where} is no fit: {error}") from error
 
 
 class NetReader:
@@ -69,18 +68,16 @@ class NetReader:
         self._mesher, self._regions = Mesher(mesh), Regions.shipped()
         self._demographics: AgeGender | None = None
         self._expressions: Expressions | None = None
-        if "age" in nets and "gender" in nets:
+        if lacking := [name for name in nets if getattr(fitted, name) is None]:
+            raise BadRequest(f"the pack has a net for {lacking[0]} and no fit of what it answers; name a file with one in the card")
+        if fitted.age and fitted.gender and "age" in nets:
             self._demographics = AgeGender.opened(nets["age"], nets["gender"], fitted.age, fitted.gender)
-        if "emotions" in nets:
+        if fitted.emotions and "emotions" in nets:
             self._expressions = Expressions.opened(nets["emotions"], fitted.emotions)
 
     @property
     def assessed(self) -> frozenset[AttributeName]:
-        return self._answered - cast("frozenset[AttributeName]", self._regions.not_assessed)
-
-    @property
-    def _answered(self) -> frozenset[AttributeName]:
-        told: set[AttributeName] = {"eye_direction", *cast("frozenset[AttributeName]", REGIONAL)}
+        told: set[AttributeName] = {"eye_direction", *(REGIONAL - self._regions.not_assessed)}
         if self._demographics:
             told |= {"age_range", "gender"}
         if self._expressions:
@@ -88,9 +85,9 @@ class NetReader:
         return frozenset(told)
 
     def read(self, image: Image, found: Sequence[Detection], wanted: Collection[AttributeName], *, mesh: bool) -> list[Reading]:
-        asked = self._answered & set(wanted)
-        points = [face.points for face in found]
-        said: list[dict[str, Any]] = [{} for _ in found]
+        asked, points = self.assessed & set(wanted), [face.points for face in found]
+        untold = self._regions.not_assessed & set(wanted)
+        said: list[dict[str, Any]] = [{name: judgement(NOT_ASSESSED) for name in untold} for _ in found]
         if self._demographics and asked & {"age_range", "gender"}:
             for one, guess in zip(said, self._demographics.run(image, points), strict=True):
                 gender = Gender("Male" if guess.is_male else "Female", guess.gender_confidence)
@@ -104,7 +101,8 @@ class NetReader:
                 one["emotions"] = emotions
         for one, meshed, moves in zip(said, meshes, movements, strict=True):
             one |= self._of_regions(meshed, moves, asked)
-        details = [(_landmarks(one, image), one.pose) if mesh else () for one in meshes]
+        # What is no face to the mesh's net has a mesh all the same.
+        details = [(_landmarks(one, image), one.pose) if mesh and one.presence >= 0.5 else () for one in meshes]
         return [Reading(Attributes(**one), *detail) for one, detail in zip(said, details, strict=True)]
 
     def _of_regions(self, meshed: Meshed, moves: Mapping[str, float], asked: frozenset[AttributeName]) -> dict[str, Any]:
@@ -112,7 +110,8 @@ class NetReader:
         if not names:
             return {}
         chances = self._regions.probabilities(meshed.crop, meshed.in_crop, moves, names)
-        said: dict[str, Any] = {name: judgement(chances[name]) for name in names & asked}
+        # Where there is perhaps no face, nothing said of it is sure.
+        said: dict[str, Any] = {name: judgement(0.5 + meshed.presence * (chances[name] - 0.5)) for name in names & asked}
         if "eye_direction" in asked:
             # Where no open eye is seen, none looks anywhere.
             said["eye_direction"] = Gaze(*meshed.gaze, 100 * meshed.presence * chances["eyes_open"])

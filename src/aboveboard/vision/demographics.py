@@ -36,6 +36,10 @@ class AgeFit:
     margin: float
     provenance: str = ""
 
+    def __post_init__(self) -> None:
+        if not np.isfinite([*self.low, *self.high, self.margin]).all():
+            raise ValueError("of age every number must be finite")
+
 
 @dataclass(frozen=True)
 class GenderFit:
@@ -47,6 +51,10 @@ class GenderFit:
     slope: float
     lapse: float
     provenance: str = ""
+
+    def __post_init__(self) -> None:
+        if not (0 < self.slope < np.inf and 0 <= self.lapse < 1):
+            raise ValueError("of gender the slope must be above 0 and the lapse 0 to 1")
 
 
 @dataclass(frozen=True, slots=True)

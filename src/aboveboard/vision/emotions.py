@@ -42,8 +42,8 @@ class EmotionFit:
     provenance: str = ""
 
     def __post_init__(self) -> None:
-        if {len(self.bias), len(self.moves)} != {len(EMOTIONS)}:
-            raise BadRequest(f"a fit of emotions has {len(EMOTIONS)} numbers each in bias and moves: of {', '.join(EMOTIONS)}")
+        if {len(self.bias), len(self.moves)} != {len(EMOTIONS)} or not np.isfinite([self.sharpness, *self.bias, *self.moves]).all():
+            raise BadRequest(f"a fit of emotions has {len(EMOTIONS)} finite numbers each in bias and moves: of {', '.join(EMOTIONS)}")
 
 
 @dataclass(frozen=True)

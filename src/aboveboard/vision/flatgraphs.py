@@ -17,7 +17,7 @@ from aboveboard.errors import BadRequest
 Array = NDArray[Any]
 
 _KINDS: Final = {0: np.float32, 1: np.float16, 2: np.int32, 3: np.uint8, 4: np.int64, 9: np.int8}
-_UNARY: Final = {"LOGISTIC": "Sigmoid", "SQRT": "Sqrt", "NEG": "Neg", "RELU": "Relu"}
+_UNARY: Final = {"LOGISTIC": "Sigmoid", "SQRT": "Sqrt", "NEG": "Neg"}
 _BINARY: Final = {"ADD": "Add", "SUB": "Sub", "MUL": "Mul", "DIV": "Div"}
 _REDUCE: Final = {"MEAN": "ReduceMean", "SUM": "ReduceSum"}
 _ACTIVATIONS: Final = {0: "", 1: "Relu", 3: "Clip"}
@@ -95,7 +95,7 @@ class _Reader:
             return self._emit("ReduceMean", [value], axes=axes.tolist(), keepdims=keeps)
         if name == "RSQRT":
             return self._emit("Reciprocal", [self._emit("Sqrt", [value])])
-        if name == "SOFTMAX":
+        if name == "SOFTMAX" and self._options(operator).Beta() == 1:
             return self._emit("Softmax", [value], axis=-1)
         if name == "TRANSPOSE":
             return self._emit("Transpose", [value], perm=self._constant(inputs[1]).tolist())
@@ -106,10 +106,11 @@ class _Reader:
             pads = self._constant(inputs[1]).T.reshape(-1).astype(np.int64)
             return self._emit("Pad", [value, self._name(f"pads{output}", pads)])
         if name == "CONCATENATION":
-            return self._emit("Concat", [self._as_pixels(tensor) for tensor in inputs], axis=self._options(operator).Axis())
+            joined = self._emit("Concat", [self._as_pixels(tensor) for tensor in inputs], axis=self._options(operator).Axis())
+            return self._activated(joined, self._options(operator).FusedActivationFunction())
         if name == "STRIDED_SLICE":
             return self._slice(value, inputs, output, self._options(operator))
-        raise BadRequest(f"the model needs the operator {name}, which is not among those that are converted")
+        raise BadRequest(f"the model needs the operator {name}, which is not among those that are converted, or with options that are not")
 
     def _slice(self, value: str, inputs: list[int], output: int, options: Any) -> str:
         starts, ends, steps = (self._constant(tensor).astype(np.int64) for tensor in inputs[1:4])
@@ -118,7 +119,9 @@ class _Reader:
             raise BadRequest("the model's slices have axes that are left out, which is not converted")
         for axis in range(len(starts)):
             starts[axis] = 0 if begin >> axis & 1 else starts[axis]
-            ends[axis] = starts[axis] + 1 if shrink >> axis & 1 else np.iinfo(np.int64).max if end >> axis & 1 else ends[axis]
+            ends[axis] = starts[axis] + 1 if shrink >> axis & 1 and starts[axis] != -1 else ends[axis]
+            if end >> axis & 1 or (shrink >> axis & 1 and starts[axis] == -1):
+                ends[axis] = np.iinfo(np.int64).max
         axes = np.arange(len(starts), dtype=np.int64)
         parts = {"starts": starts, "ends": ends, "axes": axes, "steps": steps}
         cut = self._emit("Slice", [value, *(self._name(f"{part}{output}", array) for part, array in parts.items())])

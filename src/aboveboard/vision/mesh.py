@@ -62,7 +62,7 @@ _EYEBALL: Final = 0.42
 """An eyeball's radius (12 mm) to the distance between an eye's corners (28.5 mm, of an iris of 11.7 mm)."""
 _RESTING: Final = 0.064
 """How far above the line between its corners an iris rests, to their distance: with it the median gaze of 698 official portraits is level
-(benchmarks/face_mesh.py)."""
+within a degree (benchmarks/face_mesh.py)."""
 
 
 @dataclass(frozen=True)
@@ -129,12 +129,18 @@ class Mesher:
         try:
             with zipfile.ZipFile(io.BytesIO(archive)) as parts:
                 mesh, blendshapes = (parts.read(name) for name in ("face_landmarks_detector.tflite", "face_blendshapes.tflite"))
-        except (zipfile.BadZipFile, KeyError) as error:
+        except Exception as error:  # what is damaged or encrypted raises nearly anything
             raise BadRequest("the mesh's file is no face_landmarker.task") from error
         graph = flatgraphs.onnx_graph(mesh)
         session.rewrite_prelu(graph)
         self._mesh = session.open_session(graph)
         self._blendshapes = session.open_session(flatgraphs.onnx_graph(blendshapes))
+        # Nets that are not what they should be are found now, not by the first photograph.
+        anybody = np.array([[90, 100], [160, 100], [125, 140], [95, 180], [155, 180]], np.float32)
+        try:
+            self.blendshapes(self.mesh(np.zeros((SIZE, SIZE, 3), np.uint8), anybody))
+        except Exception as error:  # onnxruntime's own errors share no base class but this
+            raise BadRequest("the mesh's file is no face_landmarker.task: its nets take or give something else") from error
 
     def mesh(self, image: Image, points: Points) -> Meshed:
         """The mesh of the face with these five landmarks in an upright BGR image."""

@@ -191,6 +191,11 @@ def read_card(text: str, where: str) -> AnyCard:
             raise BadRequest(f"{where}: '{name}' must be a plain name of letters, digits, '.', '_' and '-', without a folder")
     if len(set(names)) < len(names):
         raise BadRequest(f"{where}: the pack's id and its files must have different names")
+    if isinstance(card, AttributeCard):
+        if (card.mesh.architecture == "null") == bool(card.mesh.file):
+            raise BadRequest(f"{where}: a mesh of architecture face-landmarker has a file, one of architecture null has none")
+        if (card.age is None) != (card.gender is None):
+            raise BadRequest(f"{where}: age and gender are read together; name both or neither")
     if isinstance(card, LabelCard):
         _check_input(card.labeller, where)
         if card.boxes is not None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import threading
 from dataclasses import dataclass
 from importlib import resources
 from pathlib import Path
@@ -12,7 +11,7 @@ import numpy as np
 
 from aboveboard.biometrics.calibration import Calibration
 from aboveboard.biometrics.quality import UnifiedQuality
-from aboveboard.errors import BadRequest, NoSuch, Refused, Unavailable
+from aboveboard.errors import BadRequest, NoSuch, Unavailable
 from aboveboard.vision import attributes, conversion, null, registry, session
 from aboveboard.vision.attributes import AttributeReader
 from aboveboard.vision.boxes import BoxDetector
@@ -95,7 +94,7 @@ class PackFolder:
         for part in card.files:
             file = self.folder / pack / part.file
             try:
-                session.verified_bytes(file, part.sha256)
+                session.verified_bytes(file, part.sha256, pack)
             except Unavailable:
                 registry.write_whole(file, registry.fetch(part.sources, part.sha256, index, progress, cache))
         return card
@@ -109,21 +108,28 @@ class PackFolder:
                 raise BadRequest(f"{own}: the id '{card.id}' belongs to a pack that ships with Aboveboard; choose another")
         else:
             card = self._shipped_card_for(folder)
-        contents = {part.file: session.verified_bytes(folder / part.file, part.sha256) for part in card.files}
+        contents = {part.file: session.verified_bytes(folder / part.file, part.sha256, card.id) for part in card.files}
         if own.is_file():
             for name in beside(card):
-                if name and (isinstance(card, Card) or not any((_shipped(folder) / name).is_file() for folder in ("taxonomies", "fitted"))):
+                ships = not isinstance(card, Card) and any((_shipped(shelf) / name).is_file() for shelf in ("taxonomies", "fitted"))
+                if name and ((folder / name).is_file() or not ships):
                     contents[name] = _checked_beside(folder / name, card)
             contents["card.toml"] = own.read_bytes()
         for name, data in contents.items():
             registry.write_whole(self.folder / card.id / name, data)
         return card
 
+    def state(self, pack: str) -> tuple[tuple[int, int], ...]:
+        """When the files of an installed pack were written and how large they are: other files, another state."""
+        names = [part.file for part in self.card(pack).files]
+        files = [self.folder / pack / name for name in (*names, *beside(self.card(pack)))]
+        return tuple((file.stat().st_mtime_ns, file.stat().st_size) for file in files if file.is_file())
+
     def verify(self, pack: str) -> AnyCard:
         """Check every file of an installed pack against its card; raises Unavailable naming the file that differs."""
         card = self.card(pack)
         for part in card.files:
-            session.verified_bytes(self.folder / pack / part.file, part.sha256)
+            session.verified_bytes(self.folder / pack / part.file, part.sha256, pack)
         return card
 
     def calibration(self, pack: str) -> Calibration | None:
@@ -149,13 +155,18 @@ class PackFolder:
         """The fitted quality that a card names: the installed file, else the shipped one."""
         if not card.quality:
             return None
-        for file in (self.folder / card.id / card.quality, _shipped("fitted") / card.quality):
+        file = self._beside(card, card.quality, "fitted")
+        try:
+            return _matching(UnifiedQuality.from_json(file.read_text()), card)
+        except ValueError as error:
+            raise Unavailable(f"{file.name} of pack '{card.id}': {error}") from error
+
+    def _beside(self, card: AnyCard, name: str, shelf: str) -> Path:
+        """A file that a card names beside its models: the installed one, else the one that ships on this shelf."""
+        for file in (self.folder / card.id / name, _shipped(shelf) / name):
             if file.is_file():
-                try:
-                    return _matching(UnifiedQuality.from_json(file.read_text()), card)
-                except ValueError as error:
-                    raise Unavailable(f"{file.name} of pack '{card.id}': {error}") from error
-        raise Unavailable(f"the quality file {card.quality} of the pack '{card.id}' is missing; install the pack again")
+                return file
+        raise Unavailable(f"the file {name} of the pack '{card.id}' is missing; install the pack again")
 
     def load(self, pack: str) -> Models:
         """Open a face pack's models. Raises Unavailable where a file is missing or differs from its card."""
@@ -166,10 +177,7 @@ class PackFolder:
         """Open a label pack's model and taxonomy; raises as `load`, or BadRequest where they do not fit together."""
         card = self.label_card(pack)
         part = card.labeller
-        places = (self.folder / card.id / part.taxonomy, _shipped("taxonomies") / part.taxonomy)
-        file = next((file for file in places if file.is_file()), None)
-        if file is None:
-            raise Unavailable(f"the taxonomy {part.taxonomy} of the pack '{pack}' is missing; install the pack again")
+        file = self._beside(card, part.taxonomy, "taxonomies")
         taxonomy = read_taxonomy(file.read_text(encoding="utf-8"), file.name)
         return LabelModels(card, self._labeller(card, taxonomy.classes), taxonomy, self._boxes(card, taxonomy))
 
@@ -178,16 +186,15 @@ class PackFolder:
         card = self.attribute_card(pack)
         if card.mesh.architecture == "null":
             return null.NullAttributes()
-        places = (self.folder / card.id / card.fitted, _shipped("fitted") / card.fitted)
-        file = next((file for file in places if card.fitted and file.is_file()), None)
-        if file is None:
-            raise Unavailable(f"the file {card.fitted or 'fitted'} of the pack '{pack}' is missing; install the pack again")
-        fitted = attributes.read_fitted(file.read_text(encoding="utf-8"), file.name)
+        fitted = attributes.Fitted()
+        if card.fitted:
+            file = self._beside(card, card.fitted, "fitted")
+            fitted = attributes.read_fitted(file.read_text(encoding="utf-8"), file.name)
         nets = {name: self._net(card, part) for name, part in card.nets.items()}
         return attributes.NetReader(self._net(card, card.mesh), nets, fitted)
 
     def _net(self, card: AttributeCard, part: MeshCard | NetCard) -> bytes:
-        return session.verified_bytes(self.folder / card.id / part.file, part.sha256)
+        return session.verified_bytes(self.folder / card.id / part.file, part.sha256, card.id)
 
     def _boxes(self, card: LabelCard, taxonomy: Taxonomy) -> BoxDetector | None:
         part = card.boxes
@@ -195,7 +202,7 @@ class PackFolder:
             return None
         if lacking := set(part.labels) - {entry.name for entry in taxonomy.entries}:
             raise BadRequest(f"card '{card.id}': the taxonomy has no label {', '.join(sorted(lacking))}, which the box detector finds")
-        opened = session.open_session(session.parse(session.verified_bytes(self.folder / card.id / part.file, part.sha256)))
+        opened = session.open_session(session.parse(session.verified_bytes(self.folder / card.id / part.file, part.sha256, card.id)))
         boxes = BoxDetector(opened, part.labels, part.size, part.colour, part.mean, part.deviation, part.least, part.overlap)
         boxes.detect(np.zeros((part.size, part.size, 3), np.uint8))
         return boxes
@@ -204,7 +211,7 @@ class PackFolder:
         part = card.labeller
         if part.architecture == "null":
             return null.NullLabeller()
-        data = session.verified_bytes(self.folder / card.id / part.file, part.sha256)
+        data = session.verified_bytes(self.folder / card.id / part.file, part.sha256, card.id)
         if part.architecture == "efficientnet-lite0":
             graph = conversion.efficientnet_lite0(conversion.read_checkpoint(data), part.size)
         else:
@@ -222,7 +229,7 @@ class PackFolder:
         part = card.detector
         if part.architecture == "null":
             return null.NullDetector()
-        graph = session.parse(session.verified_bytes(self.folder / card.id / part.file, part.sha256))
+        graph = session.parse(session.verified_bytes(self.folder / card.id / part.file, part.sha256, card.id))
         session.free_dimensions(graph, ["", "", "height", "width"])
         return YuNet(session.open_session(graph))
 
@@ -230,7 +237,7 @@ class PackFolder:
         part = card.recogniser
         if part.architecture == "null":
             return null.NullRecogniser()
-        graph = session.parse(session.verified_bytes(self.folder / card.id / part.file, part.sha256))
+        graph = session.parse(session.verified_bytes(self.folder / card.id / part.file, part.sha256, card.id))
         if "prelu" in part.rewrite:
             session.rewrite_prelu(graph)
         opened = session.open_session(graph)
@@ -245,43 +252,6 @@ class PackFolder:
             if card.files and all((folder / part.file).is_file() for part in card.files):
                 return card
         raise BadRequest(f"{folder} holds neither a card.toml nor the files of a known pack; see docs/bring-your-own-model.md")
-
-
-class Labels:
-    """The label pack of a deployment, loaded when somebody first asks for labels."""
-
-    def __init__(self, packs: PackFolder, pack: str) -> None:
-        self._packs, self._pack = packs, pack
-        self._loaded: LabelModels | None = None
-        self._lock = threading.Lock()
-
-    def models(self) -> LabelModels:
-        """The loaded pack. Raises Refused where there is none: then labels are not offered here."""
-        with self._lock:
-            if self._loaded is None:
-                if not self._pack:
-                    raise Refused("labels are not provided by this server: the setting 'label_pack' names no pack", rule="not-provided")
-                if not self._packs.is_installed(self._pack):
-                    text = f"labels are not provided by this server: the label pack '{self._pack}' is not installed in {self._packs.folder}"
-                    raise Refused(f"{text}; run: aboveboard models install {self._pack}", rule="not-provided")
-                self._loaded = self._packs.load_labels(self._pack)
-            return self._loaded
-
-
-class Attributes:
-    """The attribute pack of a deployment, loaded when somebody first asks for attributes."""
-
-    def __init__(self, packs: PackFolder, pack: str) -> None:
-        self._packs, self._pack = packs, pack
-        self._loaded: AttributeReader | None = None
-        self._lock = threading.Lock()
-
-    def reader(self) -> AttributeReader | None:
-        """The loaded pack; None where the deployment has none: then no attribute is assessed."""
-        with self._lock:
-            if self._loaded is None and self._pack and self._packs.is_installed(self._pack):
-                self._loaded = self._packs.load_attributes(self._pack)
-            return self._loaded
 
 
 def _checked_beside(file: Path, card: AnyCard) -> bytes:

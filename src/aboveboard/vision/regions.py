@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 from scipy import ndimage, sparse
 from scipy.spatial import Delaunay
 
+from aboveboard.biometrics.vocabulary import AttributeName
 from aboveboard.vision.media import Image
 
 Array = NDArray[np.float32]
@@ -34,8 +35,8 @@ WINDOWS: Final = {
     "covered": (slice(9, 17), slice(3, 13)),
 }
 """Rows and columns of cells that each linear model looks at."""
-ON_SPREAD: Final = frozenset({"eyeglasses", "sunglasses", "face_occluded", "beard", "mustache"})
-ATTRIBUTES: Final = ON_SPREAD | {"smile", "eyes_open", "mouth_open"}
+ON_SPREAD: Final[frozenset[AttributeName]] = frozenset({"eyeglasses", "sunglasses", "face_occluded", "beard", "mustache"})
+ATTRIBUTES: Final[frozenset[AttributeName]] = ON_SPREAD | {"smile", "eyes_open", "mouth_open"}
 NOT_ASSESSED: Final = 0.49
 """What is said of an attribute that no method here tells: no, with hardly any confidence."""
 _SKIN: Final = (slice(8, 12), slice(3, 13))
@@ -47,7 +48,7 @@ class Regions:
     """Judges one face after another by fitted models: `shape` (468 x 2, px of the spread), `rim`, `margin`, `weights`, `expressions`."""
 
     def __init__(self, fitted: Mapping[str, Any]) -> None:
-        self.not_assessed = frozenset(fitted["not_assessed"])
+        self.not_assessed: frozenset[AttributeName] = frozenset(fitted["not_assessed"])
         self._rim, self._margin = np.array(fitted["rim"]), np.float32(fitted["margin"])
         self._sources = _interpolation(self._with_margin(np.array(fitted["shape"], np.float32)))
         self._models = {

@@ -14,15 +14,15 @@ from onnx import helper, numpy_helper
 from aboveboard.errors import BadRequest, Unavailable
 
 
-def verified_bytes(file: Path, sha256: str) -> bytes:
-    """The bytes of a model file; raises Unavailable where it is missing or is not the file that the card names."""
+def verified_bytes(file: Path, sha256: str, pack: str) -> bytes:
+    """The bytes of a model file of a pack; raises Unavailable where it is missing or is not the file that the card names."""
     try:
         data = file.read_bytes()
     except OSError as error:
-        raise Unavailable(f"the model file {file.name} is missing; run: aboveboard models install") from error
+        raise Unavailable(f"the model file {file.name} is missing; run: aboveboard models install {pack}") from error
     found = hashlib.sha256(data).hexdigest()
     if found != sha256:
-        raise Unavailable(f"the model file {file.name} has sha256 {found}, its card says {sha256}; run: aboveboard models install")
+        raise Unavailable(f"the model file {file.name} has sha256 {found}, its card says {sha256}; run: aboveboard models install {pack}")
     return data
 
 

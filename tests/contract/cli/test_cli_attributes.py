@@ -87,3 +87,29 @@ def test_the_drawing_has_its_text_beside_the_picture_at_any_size(
     assert rows.max() >= 9, "letters of nine pixels or more"
     assert not ink[-3:].any(), "nothing is cut off below"
     assert not (panel[:, -2:].max(axis=2) > 100).any(), "nor at the right"
+
+
+def test_a_very_wide_photograph_is_drawn_too_or_refused(run: Callable[..., Result], tmp_path: Path) -> None:
+    """Its panel has a height of its own; what no JPEG can hold is no traceback."""
+    image = np.full((90, 8000, 3), 200, np.uint8)
+    for i in range(100):
+        null.draw(image, 10 + 79 * i, 10, 70, i)
+    cv2.imwrite(str(tmp_path / "wide.png"), image)
+    run("detect", tmp_path / "wide.png", "--draw", tmp_path / "drawn.jpg")
+    drawn = cv2.imread(str(tmp_path / "drawn.jpg"))
+    assert drawn.shape[0] >= 700
+    assert drawn.shape[1] < 40_000
+
+
+def test_doctor_tries_the_packs_that_only_some_operations_need(run: Callable[..., Result], tmp_path: Path) -> None:
+    """Well, not installed, and of a wrong kind."""
+    run("operator", "add", "ada", "--role", "admin")
+
+    def found(**overrides: str) -> dict[str, str]:
+        result = run("doctor", "--json", code=1 if "yunet-sface" in overrides.values() else 0, **overrides)
+        return {one["check"]: one["state"] for one in documents(result)[0]["findings"] if one["check"].endswith("pack")}
+
+    assert found()["attribute pack"] == found()["label pack"] == "well"
+    missing = found(ABOVEBOARD_ATTRIBUTE_PACK="face-attributes", ABOVEBOARD_MODELS=str(tmp_path / "none"))
+    assert missing["attribute pack"] == "note"
+    assert found(ABOVEBOARD_ATTRIBUTE_PACK="yunet-sface")["attribute pack"] == "wrong"
