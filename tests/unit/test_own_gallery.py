@@ -37,10 +37,10 @@ def write(file: Path, vectors: np.ndarray, **changed: object) -> Path:
     sampled = np.random.default_rng(1).permutation(len(vectors))[:SAMPLED]
     scores = vectors.astype(np.float64) @ vectors.T.astype(np.float64)
     counts = [histogram(scores[i][person != person[i]]) for i in sampled]
-    mated = [histogram(scores[2 * i, 2 * i + 1 : 2 * i + 2]) for i in range(PEOPLE)]
+    mated = histogram(np.array([scores[2 * i, 2 * i + 1] for i in range(PEOPLE)]))
     about = {"audit_id": "a", "collection": "bookings", "calibration": "0", "model": "0.1", "gallery": {"size": len(vectors)}}
     arrays = {"counts": np.array(counts, np.int32), "person": person[sampled], "has_user": np.ones(SAMPLED, bool), "edges": EDGES}
-    np.savez_compressed(file, **{"about": np.array(json.dumps(about)), "mated": np.array(mated, np.int32), **arrays, **changed})
+    np.savez_compressed(file, **{"about": np.array(json.dumps(about)), "mated": mated, "mated_people": PEOPLE, **arrays, **changed})
     return file
 
 
@@ -74,7 +74,7 @@ def test_what_cannot_be_calibrated_on_says_what_to_do(vectors: np.ndarray, model
     unknown = write(tmp_path / "unknown.npz", vectors, has_user=np.arange(SAMPLED) % 2 == 0)
     with pytest.raises(BadRequest, match="AssociateFaces"):
         GalleryFile.read(unknown)
-    single = write(tmp_path / "single.npz", vectors, mated=np.zeros((0, BINS), np.int32))
+    single = write(tmp_path / "single.npz", vectors, mated=np.zeros(BINS, np.int64), mated_people=0)
     with pytest.raises(BadRequest, match="several photographs of some people"):
         calibrate_on(GalleryFile.read(single), models, draws=20)
     other = np.array(json.dumps({"audit_id": "a", "collection": "c", "model": "9.9", "gallery": {"size": 1200}}))
@@ -87,7 +87,7 @@ def test_what_cannot_be_calibrated_on_says_what_to_do(vectors: np.ndarray, model
     [{"counts": np.zeros((3, 5))}, {"counts": np.zeros((SAMPLED, BINS))},
      {"counts": np.zeros((0, BINS)), "person": np.zeros(0), "has_user": np.zeros(0)}, {"counts": np.full((SAMPLED, BINS), -1)},
      {"about": np.array("{")}, {"person": np.zeros(2)},
-     {"about": np.array([{}], object)}, {"mated": np.zeros(BINS)}],
+     {"about": np.array([{}], object)}, {"mated": np.zeros((1, BINS))}],
 )  # fmt: skip
 def test_a_broken_file_is_refused(vectors: np.ndarray, tmp_path: Path, broken: dict[str, object]) -> None:
     with pytest.raises(BadRequest, match="collection scores"):

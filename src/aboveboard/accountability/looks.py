@@ -211,13 +211,13 @@ class Look:
             self.audit_id, basis, withheld, *counts, pairs, subject_threshold, fnmr, subject_faces, len(strangers), odd, gallery
         )
 
-    def measured(self, own: OwnScores | None, mated: NDArray[np.int32]) -> GalleryScores:
+    def measured(self, own: OwnScores | None, mated: NDArray[np.int64], mated_people: int) -> GalleryScores:
         """The scores among a gallery's own faces, and of its people with themselves, once it is on the disk that they were given out."""
         gallery = own.check(self.calibration) if own else None
         found = {"sampled_faces": gallery.faces, "pairs": gallery.pairs} if gallery else {"sampled_faces": 0, "pairs": 0}
         found["mated_pairs"] = int(mated.sum())
         self._record({**found, **_factor(gallery.factor if gallery else None)})
-        return GalleryScores(self.audit_id, self.calibration.id, self.calibration.model_version, own, mated, gallery)
+        return GalleryScores(self.audit_id, self.calibration.id, self.calibration.model_version, own, mated, mated_people, gallery)
 
     def _close(
         self,
@@ -400,9 +400,9 @@ class ScoresLook:
         """The counts, and what they say of the calibration."""
         self.look.wait_for_intent()
         own = self.templates.scores(self.permit)
-        mated = self.templates.mated_scores(self.permit) if own else np.zeros((0, BINS), np.int32)
+        mated, people = self.templates.mated_scores(self.permit, NEAR) if own else (np.zeros(BINS, np.int64), 0)
         self.still_stands()
-        return self.look.measured(own, mated)
+        return self.look.measured(own, mated, people)
 
 
 @dataclass(frozen=True, slots=True)

@@ -243,14 +243,15 @@ class Findings:
 class GalleryScores:
     """The scores among a gallery's own faces, for the laboratory; None where it is too small. Made by the gate's looks only.
 
-    `mated` (people, BINS): how the scores of some people's faces with one another lie.
+    `mated` (BINS,): how the scores of the faces of `mated_people` people with one another lie; zeros where they are too few.
     """
 
     audit_id: str
     calibration: str
     model_version: str
     own: OwnScores | None
-    mated: NDArray[np.int32]
+    mated: NDArray[np.int64]
+    mated_people: int
     gallery: GalleryCheck | None
 
 

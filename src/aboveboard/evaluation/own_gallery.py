@@ -19,12 +19,11 @@ from typing import Any
 
 import numpy as np
 
-from aboveboard.biometrics.gallery import BINS, EDGES
+from aboveboard.biometrics.gallery import BINS, EDGES, LEAST_MATED, LEAST_MATED_PEOPLE
 from aboveboard.errors import BadRequest
 from aboveboard.evaluation import metrics
 from aboveboard.evaluation.calibrating import calibration_from
 from aboveboard.evaluation.metrics import Counts, Pairs, Resampling, Scores
-from aboveboard.evaluation.rates import RULE_OF_30
 from aboveboard.evaluation.run import Progress
 from aboveboard.vision.packs import Models
 
@@ -36,11 +35,12 @@ _MAKE = "make one with: aboveboard collection scores COLLECTION FILE.npz"
 @dataclass(frozen=True, eq=False)
 class GalleryFile:
     """Counts of a gallery of `size` faces: `non_mated` (faces, BINS) of sampled faces of known people, `person` (faces,) from 0,
-    `mated` (people, BINS); `about`: audit id, collection, model version."""
+    `mated` (BINS,) of `mated_people` people; `about`: audit id, collection, model version."""
 
     non_mated: Counts
     person: Counts
     mated: Counts
+    mated_people: int
     size: int
     about: dict[str, Any]
     sha256: str
@@ -53,8 +53,8 @@ class GalleryFile:
             with np.load(io.BytesIO(content), allow_pickle=False) as found:
                 has_user, person = found["has_user"].astype(np.bool_), found["person"]
                 counts, mated = found["counts"].astype(np.int64), found["mated"].astype(np.int64)
-                about = json.loads(str(found["about"]))
-            size, is_whole = int(about["gallery"]["size"]), counts.shape == (has_user.size, BINS) and mated.shape[1:] == (BINS,)
+                about, mated_people = json.loads(str(found["about"])), int(found["mated_people"])
+            size, is_whole = int(about["gallery"]["size"]), counts.shape == (has_user.size, BINS) and mated.shape == (BINS,)
             is_whole = is_whole and person.shape == has_user.shape and 1 < has_user.size <= size
             if not is_whole or not counts.sum() or min(counts.min(), mated.min(initial=0)) < 0:
                 raise ValueError("its counts are not of this form")
@@ -69,7 +69,7 @@ class GalleryFile:
                 "faces would count as false matches. Associate faces with users (CreateUser, AssociateFaces), then measure again"
             )
         owner = np.unique(person[has_user], return_inverse=True)[1]
-        return GalleryFile(counts[has_user], owner, mated, size, about, hashlib.sha256(content).hexdigest())
+        return GalleryFile(counts[has_user], owner, mated, mated_people, size, about, hashlib.sha256(content).hexdigest())
 
     @property
     def comparisons(self) -> int:
@@ -80,7 +80,7 @@ class GalleryFile:
     def resampling(self, draws: int, seed: int) -> SampledFaces:
         """Its comparisons, and draws of its people. A score is taken to lie anywhere in its bin of 0.002."""
         scores, face = _spread(self.non_mated, seed, max(math.ceil(0.01 * int(self.non_mated.sum())), 1_000_000))
-        mated, mated_subject = _spread(self.mated, seed)
+        mated, mated_subject = _spread(self.mated[None], seed)
         reaching = np.interp(np.linspace(-1, 1, metrics.BINS + 1), EDGES, np.append(0, np.cumsum(self.non_mated.sum(axis=0))))
         people = int(self.person.max()) + 1
         pairs = Pairs(
@@ -137,11 +137,10 @@ def calibrate_on(
     version = models.card.model_version
     if file.about["model"] != version:
         raise BadRequest(f"the gallery's templates are of model version {file.about['model']}, the pack in use has {version}")
-    several = int(np.count_nonzero(file.mated.sum(axis=1)))
-    if file.mated.sum() < RULE_OF_30 or several < 10:
+    if file.mated.sum() < LEAST_MATED or file.mated_people < LEAST_MATED_PEOPLE:
         raise BadRequest(
-            f"{int(file.mated.sum())} comparisons of {several} people with themselves cannot tell how many are missed: 30 of 10 people are "
-            "the least. Enrol several photographs of some people, each under one user"
+            f"{int(file.mated.sum())} comparisons of {file.mated_people} people with themselves cannot tell how many are missed: "
+            f"{LEAST_MATED} of {LEAST_MATED_PEOPLE} people are the least. Enrol several photographs of some people, each under one user"
         )
     resampling, day = file.resampling(draws, seed), date or datetime.datetime.now(datetime.UTC).date()
     end = models.calibration.score_at(100) if models.calibration else 1.0
@@ -156,7 +155,7 @@ def calibrate_on(
         "photographs": file.size,
         "copies": resampling.pairs.errors_at(end),
         "mated": int(file.mated.sum()),
-        "mated_subjects": several,
+        "mated_subjects": file.mated_people,
         "non_mated": file.comparisons,
         "date": f"{day}",
         "draws": draws,
