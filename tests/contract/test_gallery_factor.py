@@ -138,6 +138,11 @@ def test_an_unlike_gallery_is_warned_of_and_shown(own_server: Server, run: Calla
     found = json.loads(run("search", tmp_path / "one.png", "-c", "unlike", "-t", "60", "--json", code=1).stdout)["basis"]
     factor = found["gallery_factor"]
     assert factor["value"] > 3
+    search = ["search", tmp_path / "one.png", "-c", "unlike", "-t", "20"]
+    said = json.loads(run(*search, "--json").stdout)
+    assert said["evidence"]["most"] == pytest.approx(599_900 / factor["value"], rel=1e-3)
+    assert said["candidates"][0]["likelihood_ratio"] == pytest.approx(said["evidence"]["least"])
+    assert "divided by the gallery factor" in " ".join(run(*search).stdout.split())
     page = run("collection", "check", "unlike").stdout
     assert page.index("found / promised") < page.index("near-duplicates")
     assert "░" in page, "bars above the promise"

@@ -14,9 +14,12 @@ from aboveboard.biometrics.calibration import Calibration
 from aboveboard.biometrics.evidence import posterior
 from aboveboard.evaluation import likelihood, metrics
 from aboveboard.evaluation.calibrating import ratios_document
+from aboveboard.service import packet_evidence
 
 CURVE = {"id": "1", "model_version": "1", "measured_limit": 1e-3, "curve": [{"score": 0.0, "fmr": 0.5}, {"score": 0.9, "fmr": 1e-12}],
          "misses": [{"score": step / 100, "fnmr": (step + 100) / 200} for step in range(-100, 101)]}  # fmt: skip
+
+MANY = {"mated": 10**6, "non_mated": 10**6}
 
 
 @pytest.fixture(scope="module")
@@ -91,6 +94,52 @@ def test_evidence_has_its_bound_and_needs_a_prior_for_a_posterior(calibration: C
     even = calibration.evidence([0.45], 30, 100, 0.5)[0].posterior
     assert calibration.evidence([0.45], 30, 100, 0.01)[0].posterior < even < calibration.evidence([0.45], 30, 100, 0.9)[0].posterior
     assert calibration.evidence([0.45], 30, 100_000, 0.5)[0].posterior < even, "among more people it is less"
+
+
+def test_a_ratio_in_a_gap_of_the_data_is_open() -> None:
+    """A small calibration knows nothing between its highest non-mated and its lowest mated scores."""
+    points = [
+        {"score": 0.1, "log10_lr": -0.7},
+        {"score": 0.5, "log10_lr": -0.7},
+        {"score": 0.7, "log10_lr": 3.8},
+        {"score": 0.8, "log10_lr": 4},
+    ]
+    calibration = Calibration.from_json(json.dumps(CURVE | MANY | {"ratios": {"points": points}}))
+    found = calibration.evidence([0.05, 0.3, 0.5, 0.51, 0.69, 0.7, 0.75, 0.9], 0, 10, None)
+    assert [one.is_open for one in found] == [False, False, False, True, True, False, False, False]
+
+
+def look(similarities: list[float], **changed: object) -> dict[str, object]:
+    """A look as the record of a packet has it."""
+    shown = {"look": 1, "duty": "search.image", "limit": 80, "threshold": {"value": 10}, "gallery_size": 300, "gallery_factor": None}
+    candidates = [{"name": f"candidate {i}", "similarity": one} for i, one in enumerate(similarities, 1)]
+    return {**shown, "calibration": {"sha256": "c"}, "candidates": candidates, **changed}
+
+
+def test_a_packet_says_of_a_candidate_what_a_search_said() -> None:
+    """Ratio and posteriors, from the similarity that the record keeps: between the points of curve and ratios, in a full list, by the
+    gallery's factor, of the references of a look itself."""
+    curve = [{"score": 0.0, "fmr": 0.5}, {"score": 0.5, "fmr": 0.1}, {"score": 0.9, "fmr": 1e-12}]
+    points = [{"score": 0.1, "log10_lr": -1}, {"score": 0.8, "log10_lr": 3}]
+    calibration = Calibration.from_json(json.dumps(CURVE | MANY | {"curve": curve, "ratios": {"points": points}}))
+    scores = [0.62, 0.41]
+    similarities = [math.floor(calibration.similarity(score) * 1e4) / 1e4 for score in scores]
+    for changed, asked in (
+        ({}, (10, 300)),
+        ({"limit": 2}, (similarities[-1], 300)),
+        ({"gallery_factor": {"value": 4.0}}, (10, 300, 4.0)),
+        ({"gallery_factor": {"value": 0.4}}, (10, 300)),
+        ({"duty": "compare", "references": 2}, (10, 2)),
+    ):
+        (said,) = packet_evidence.of_record({"looks": [look(similarities, **changed)]}, {"c": calibration})
+        for prior in (0.1, 0.5, 0.9):
+            beyond, size, *factor = asked
+            for one, told in zip(said["candidates"], calibration.evidence(scores, beyond, size, prior, *factor), strict=True):
+                assert one["likelihood_ratio"] == pytest.approx(told.ratio, rel=0.01)
+                assert one["posteriors"][f"{prior:g}"] == pytest.approx(told.posterior, rel=0.01)
+    plain, divided = (calibration.evidence([0.9], 10, 300, 0.5, factor)[0] for factor in (1, 4))
+    assert (plain.ratio / divided.ratio, divided.is_most) == (pytest.approx(4), True)
+    assert divided.posterior < plain.posterior
 
 
 def test_posteriors_of_candidates_above_a_threshold_are_what_happens() -> None:

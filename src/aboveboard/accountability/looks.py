@@ -131,13 +131,15 @@ class Look:
         best_of: int = 1,
         own: OwnScores | None = None,
         histogram: NDArray[np.int64] | None = None,
+        references: int | None = None,
     ) -> Candidates:
         """Those at or above the threshold as candidates, best first, once their outcome is on the disk.
 
         Those below it, where the pack keeps them, are sealed with the case.
 
         `kind`: what a reference is; `best_of`: the most comparisons that one reference's score was the best of; `own`: the scores among
-        the gallery's own faces; `histogram`: of all scores of this search.
+        the gallery's own faces; `histogram`: of all scores of this search; `references`: with how many this look
+        itself compared, where the gallery is larger by those of its case so far.
         """
         reached = [(reference, self.calibration.similarity_of_best(score, m), score) for reference, score, m in scored]
         reached.sort(key=lambda item: (-item[1], -item[2], item[0]))
@@ -160,6 +162,8 @@ class Look:
             for item in items
         ]
         found: dict[str, Any] = {"candidates": answered, "identities_withheld": self.decision.withhold_identities}
+        if references is not None and references != gallery_size:
+            found["references"] = references
         leads = [
             Lead(reference, kind, math.floor(similarity * 1e4) / 1e4)
             for reference, similarity, _ in reached
@@ -168,7 +172,8 @@ class Look:
         if self.decision.leads_limit:
             found["below_threshold"] = len(leads)
         basis = self._close(gallery_size, found, None, best_of, own, leads)
-        return Candidates(self.audit_id, basis, self.decision.withhold_identities, items, len(items) == self.decision.limit)
+        compared = gallery_size if references is None else references
+        return Candidates(self.audit_id, basis, self.decision.withhold_identities, items, compared, len(items) == self.decision.limit)
 
     def associated(self, accepted: Sequence[str], refused: Mapping[str, float]) -> Association:
         """The faces that may be one person's and those that may not, once that is on the disk. A similarity below the floor stays here.
@@ -417,7 +422,7 @@ class CompareLook:
         size = self.look.metered(len(references))
         scores = [float(comparison_scores(probe.vector, reference.vector[None])[0]) for reference in references]
         # Padded, so that ties keep the order of the references.
-        return self.look.answer(((f"{i:04d}", score, 1) for i, score in enumerate(scores)), size)
+        return self.look.answer(((f"{i:04d}", score, 1) for i, score in enumerate(scores)), size, references=len(scores))
 
 
 def _factor(factor: Factor | None) -> dict[str, Any]:

@@ -75,7 +75,7 @@ class Calibration:
 
     `scores` rise strictly while `log10_fmr` falls; `mated_scores` and `fnmr` are the miss curve of the same photographs;
     `measured_limit` is the smallest FMR with at least 30 errors: beyond it the curve is the tail fit. `ratios` are None in files
-    made before there were any.
+    made before there were any. `text` is the file, `sha256` its hash.
     """
 
     id: str
@@ -86,6 +86,7 @@ class Calibration:
     mated_fnmr: Curve
     measured_limit: float
     ratios: Ratios | None
+    text: str
     sha256: str
     provenance: dict[str, Any]
 
@@ -96,6 +97,7 @@ class Calibration:
             document = json.loads(text)
             curve, misses = document["curve"], document["misses"]
             calibration = Calibration(
+                text=text,
                 id=str(document["id"]),
                 model_version=str(document["model_version"]),
                 scores=np.array([float(point["score"]) for point in curve]),
@@ -152,17 +154,21 @@ class Calibration:
         """Whether a similarity lies beyond the smallest FMR that was measured (with a grain for rounding)."""
         return fmr_at(similarity) < self.measured_limit * (1 - 1e-9)
 
-    def evidence(self, scores: Sequence[float], beyond: float, gallery_size: int, prior: float | None) -> tuple[Evidence, ...]:
+    def evidence(
+        self, scores: Sequence[float], beyond: float, gallery_size: int, prior: float | None, factor: float = 1.0
+    ) -> tuple[Evidence, ...]:
         """What each candidate's comparison score says, and, for the `prior` that the person is enrolled at all, its posterior.
 
-        `beyond`: the similarity below which everybody else of the gallery lies. Raises ValueError without ratios.
+        `beyond`: the similarity below which everybody else of the gallery lies. A gallery `factor` above 1 divides each ratio, its bound
+        too: so much more often do two people score like that there. Raises ValueError without ratios.
         """
         if self.ratios is None:
             raise ValueError(f"calibration {self.id} has no likelihood ratios")
-        ratios = np.exp(self.ratios.at(scores))
-        most = self.ratios.most * (1 - 1e-9)
+        whole, is_open = np.exp(self.ratios.at(scores)), self.ratios.is_open(scores).tolist()
+        is_most = (whole >= self.ratios.most * (1 - 1e-9)).tolist()
+        ratios = whole / max(1.0, factor)
         chances = [None] * len(ratios) if prior is None else posterior(prior, gallery_size, ratios, self.fnmr(beyond)).tolist()
-        return tuple(Evidence(float(ratio), bool(ratio >= most), chance) for ratio, chance in zip(ratios, chances, strict=True))
+        return tuple(Evidence(*one) for one in zip(ratios.tolist(), is_most, is_open, chances, strict=True))
 
 
 def _ratios(points: Sequence[dict[str, Any]]) -> Ratios:

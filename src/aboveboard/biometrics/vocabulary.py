@@ -259,6 +259,7 @@ class GalleryScores:
 class Candidates(Sequence[Candidate]):
     """The answer of one recorded look, best first. Made by the gate's looks only; carries the audit id of its ledger entries.
 
+    `references`: with how many this look itself compared; `basis.gallery_size` has those of its case so far among them.
     `is_full`: the list is as long as it may be, so that others may have reached the threshold too.
     """
 
@@ -266,6 +267,7 @@ class Candidates(Sequence[Candidate]):
     basis: Basis
     identities_withheld: bool
     items: tuple[Candidate, ...]
+    references: int
     is_full: bool
 
     @property
