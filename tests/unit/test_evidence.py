@@ -18,6 +18,7 @@ from aboveboard.service import packet_evidence
 
 CURVE = {"id": "1", "model_version": "1", "measured_limit": 1e-3, "curve": [{"score": 0.0, "fmr": 0.5}, {"score": 0.9, "fmr": 1e-12}],
          "misses": [{"score": step / 100, "fnmr": (step + 100) / 200} for step in range(-100, 101)]}  # fmt: skip
+COUNTED = {"mated": 3000, "non_mated": 30_000}
 
 MANY = {"mated": 10**6, "non_mated": 10**6}
 
@@ -32,7 +33,7 @@ def scores() -> tuple[np.ndarray, np.ndarray]:
 @pytest.fixture(scope="module")
 def calibration(scores: tuple[np.ndarray, np.ndarray]) -> Calibration:
     mated, non_mated = scores
-    document = CURVE | {"ratios": ratios_document(mated, metrics.binned(non_mated)), "non_mated": len(non_mated)}
+    document = CURVE | {"ratios": ratios_document(mated, metrics.binned(non_mated)), "mated": len(mated), "non_mated": len(non_mated)}
     return Calibration.from_json(json.dumps(document))
 
 
@@ -68,7 +69,7 @@ def test_ratios_of_other_people_are_rarely_high() -> None:
     """Of non-mated comparisons that a calibration never saw at most one in x has a ratio of x, but for chance."""
     rng = np.random.default_rng(5)
     document = ratios_document(np.clip(rng.normal(0.6, 0.15, 3000), -1, 1), metrics.binned(np.clip(rng.normal(0, 0.12, 30000), -1, 1)))
-    ratios = Calibration.from_json(json.dumps(CURVE | {"ratios": document})).ratios
+    ratios = Calibration.from_json(json.dumps(CURVE | COUNTED | {"ratios": document})).ratios
     others = np.exp(ratios.at(np.clip(rng.normal(0, 0.12, 300_000), -1, 1)))
     for x in (10, 100, 900):
         assert np.mean(others >= x) <= 1.3 / x
@@ -83,7 +84,21 @@ def test_files_from_before_have_none_and_bad_ones_are_refused() -> None:
     for points in ([], [{"score": 0.1, "log10_lr": 1}, {"score": 0.2, "log10_lr": 0}], [{"score": 0.1, "log10_lr": float("nan")}],
                    [{"score": 0.1, "log10_lr": 1}, {"score": 0.1, "log10_lr": 2}], [{"score": 0.1}]):  # fmt: skip
         with pytest.raises(ValueError, match="aboveboard calibrate"):
-            Calibration.from_json(json.dumps(CURVE | {"ratios": {"points": points}}))
+            Calibration.from_json(json.dumps(CURVE | COUNTED | {"ratios": {"points": points}}))
+
+
+@pytest.mark.parametrize(
+    "changed",
+    [{"log10_lr": 12}, {"log10_lr": -9}, {"log10_lr": 1e6}, {"log10_lr": 10**400}, {"non_mated": "many"}, {"non_mated": None},
+     {"mated": [3000]}, {"non_mated": 10**400}, {"fnmr": 5}, {"fnmr": float("nan")}],
+)  # fmt: skip
+def test_a_file_that_claims_more_than_its_comparisons_can_tell_is_refused(changed: dict[str, object]) -> None:
+    """On reading: not after a search was recorded."""
+    point = {"score": 0.3, "log10_lr": changed.get("log10_lr", 2)}
+    misses = [{"score": 0, "fnmr": changed.get("fnmr", 0)}]
+    with pytest.raises(ValueError, match="aboveboard calibrate"):
+        Calibration.from_json(json.dumps(CURVE | COUNTED | {"misses": misses, "ratios": {"points": [point]}} | changed))
+    assert Calibration.from_json(json.dumps(CURVE | COUNTED | {"ratios": {"points": [{"score": 0.3, "log10_lr": 2}]}})).ratios is not None
 
 
 def test_evidence_has_its_bound_and_needs_a_prior_for_a_posterior(calibration: Calibration) -> None:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import hashlib
 import json
 import math
+import operator
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -105,17 +106,21 @@ class Calibration:
                 mated_scores=np.array([float(point["score"]) for point in misses]),
                 mated_fnmr=np.array([float(point["fnmr"]) for point in misses]),
                 measured_limit=float(document["measured_limit"]),
-                ratios=_ratios(document["ratios"]["points"]) if "ratios" in document else None,
+                ratios=_ratios(document) if "ratios" in document else None,
                 sha256=hashlib.sha256(text.encode()).hexdigest(),
                 provenance={key: value for key, value in document.items() if key not in ("curve", "misses", "ratios")},
             )
-        except (KeyError, TypeError, ValueError, RecursionError) as error:
+            operator.index(document.get("non_mated", 0))
+        except (KeyError, TypeError, AttributeError, ValueError, ArithmeticError, RecursionError) as error:
             raise ValueError(f"not a calibration file ({error!r}); make one with: aboveboard calibrate") from error
         falling, rising = np.all(np.diff(calibration.log10_fmr) < 0), np.all(np.diff(calibration.scores) > 0)
         if not re.fullmatch(r"[A-Za-z0-9._-]{1,64}", calibration.id):
             raise ValueError("not a calibration file: its id must be 1 to 64 letters, digits or the signs . _ -")
         if len(calibration.scores) < 2 or not falling or not rising or not len(calibration.mated_scores):
             raise ValueError("not a calibration file (its curve is not monotone); make one with: aboveboard calibrate")
+        shares = [*calibration.mated_fnmr, calibration.measured_limit, 10 ** calibration.log10_fmr[0]]
+        if not all(0 <= share <= 1 for share in shares) or not np.isfinite([*calibration.scores, *calibration.mated_scores]).all():
+            raise ValueError("not a calibration file (a rate is not within 0 to 1, or a score no number); make one with: aboveboard calibrate")
         if calibration.ratios is not None and not calibration.ratios.is_rising:
             raise ValueError("not a calibration file (its likelihood ratios do not rise); make one with: aboveboard calibrate")
         return calibration
@@ -171,6 +176,11 @@ class Calibration:
         return tuple(Evidence(*one) for one in zip(ratios.tolist(), is_most, is_open, chances, strict=True))
 
 
-def _ratios(points: Sequence[dict[str, Any]]) -> Ratios:
-    llr = [math.log(10) * float(point["log10_lr"]) for point in points]
-    return Ratios(np.array([float(point["score"]) for point in points]), np.array(llr))
+def _ratios(document: dict[str, Any]) -> Ratios:
+    """Its ratios; ValueError where one is beyond what its comparisons can tell (30 / m to n / 30, with a grain for rounding)."""
+    points = document["ratios"]["points"]
+    llr = np.array([math.log(10) * float(point["log10_lr"]) for point in points])
+    least, most = -math.log(max(operator.index(document["mated"]) / 30, 1)), math.log(max(operator.index(document["non_mated"]) / 30, 1))
+    if (llr < least - 1e-3).any() or (llr > most + 1e-3).any():
+        raise ValueError("a likelihood ratio is beyond what so many comparisons can tell")
+    return Ratios(np.array([float(point["score"]) for point in points]), llr)
