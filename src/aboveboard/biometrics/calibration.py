@@ -120,7 +120,9 @@ class Calibration:
             raise ValueError("not a calibration file (its curve is not monotone); make one with: aboveboard calibrate")
         shares = [*calibration.mated_fnmr, calibration.measured_limit, 10 ** calibration.log10_fmr[0]]
         if not all(0 <= share <= 1 for share in shares) or not np.isfinite([*calibration.scores, *calibration.mated_scores]).all():
-            raise ValueError("not a calibration file (a rate is not within 0 to 1, or a score no number); make one with: aboveboard calibrate")
+            raise ValueError(
+                "not a calibration file (a rate is not within 0 to 1, or a score no number); make one with: aboveboard calibrate"
+            )
         if calibration.ratios is not None and not calibration.ratios.is_rising:
             raise ValueError("not a calibration file (its likelihood ratios do not rise); make one with: aboveboard calibrate")
         return calibration

@@ -9,8 +9,12 @@ import datetime
 import hashlib
 import io
 import json
+import lzma
 import math
+import operator
+import struct
 import zipfile
+import zlib
 from collections.abc import Iterator
 from dataclasses import dataclass
 from importlib import metadata
@@ -18,6 +22,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from aboveboard.biometrics.gallery import BINS, EDGES, LEAST_MATED, LEAST_MATED_PEOPLE
 from aboveboard.errors import BadRequest
@@ -29,6 +34,9 @@ from aboveboard.vision.packs import Models
 
 KNOWN = 0.9
 """The share of sampled faces that must be of known people: mates that nobody knows of would count as false matches."""
+_LARGEST, _MOST = 20_000_000, 50_000_000
+"""Bytes of the arrays of such a file, and faces of a gallery or comparisons of people with themselves: more than there ever are."""
+_BROKEN = (ValueError, LookupError, TypeError, ArithmeticError, EOFError, MemoryError, RuntimeError)
 _MAKE = "make one with: aboveboard collection scores COLLECTION FILE.npz"
 
 
@@ -50,18 +58,18 @@ class GalleryFile:
         """Read what `collection scores` wrote; raises BadRequest for anything else, and where users are not known."""
         try:
             content = file.read_bytes()
+            with zipfile.ZipFile(io.BytesIO(content)) as archive:
+                if sum(part.file_size for part in archive.infolist()) > _LARGEST:
+                    raise ValueError("it is larger than such a file ever is")
             with np.load(io.BytesIO(content), allow_pickle=False) as found:
-                has_user, person = found["has_user"].astype(np.bool_), found["person"]
-                counts, mated = found["counts"].astype(np.int64), found["mated"].astype(np.int64)
-                about, mated_people = json.loads(str(found["about"])), int(found["mated_people"])
-            size, is_whole = int(about["gallery"]["size"]), counts.shape == (has_user.size, BINS) and mated.shape == (BINS,)
-            is_whole = is_whole and person.shape == has_user.shape and 1 < has_user.size <= size
-            if not is_whole or not counts.sum() or min(counts.min(), mated.min(initial=0)) < 0:
-                raise ValueError("its counts are not of this form")
+                has_user, person, counts, mated = (found[name] for name in ("has_user", "person", "counts", "mated"))
+                about, mated_people = json.loads(str(found["about"])), operator.index(found["mated_people"].item())
+            _check(has_user, person, counts, mated, size := operator.index(about["gallery"]["size"]))
+            counts, mated = counts.astype(np.int64), mated.astype(np.int64)
             about = {key: str(about[key]) for key in ("audit_id", "collection", "model")}
         except OSError as error:
             raise BadRequest(f"{file} cannot be read: {error.strerror or error}") from error
-        except (ValueError, LookupError, TypeError, EOFError, zipfile.BadZipFile, RecursionError) as error:
+        except (*_BROKEN, zipfile.BadZipFile, zlib.error, lzma.LZMAError, struct.error) as error:
             raise BadRequest(f"{file} holds no gallery's scores of this version ({error!r}); {_MAKE}") from error
         if has_user.mean() < KNOWN:
             raise BadRequest(
@@ -99,6 +107,20 @@ class GalleryFile:
         variance = 1 + 3 * len(self.non_mated) * faces / self.size
         weights = np.random.default_rng(seed).gamma(1 / variance, variance, (draws, people))
         return SampledFaces(pairs, weights, trials)
+
+
+def _check(has_user: NDArray[Any], person: NDArray[Any], counts: NDArray[Any], mated: NDArray[Any], size: int) -> None:
+    """Raise ValueError where arrays are of another form, or count what no gallery of so many faces has."""
+    faces = has_user.size
+    is_formed = has_user.shape == person.shape == (faces,) and counts.shape == (faces, BINS) and mated.shape == (BINS,)
+    is_typed = has_user.dtype == np.bool_ and all(array.dtype.kind in "iu" for array in (person, counts, mated))
+    if not is_formed or not is_typed or not 1 < faces <= size <= _MOST:
+        raise ValueError("its arrays are not of this form")
+    is_bounded = 0 <= counts.min() and counts.max() < size and 0 <= mated.min() and mated.max() < _MOST
+    if not is_bounded or counts.sum(axis=1, dtype=np.int64).max() >= size or mated.sum(dtype=np.int64) > _MOST:
+        raise ValueError("it counts what a gallery of so many faces cannot have")
+    if has_user.mean() >= KNOWN and (np.unique(person[has_user]).size < 2 or not counts[has_user].any()):
+        raise ValueError("no two people are compared in it")
 
 
 @dataclass(frozen=True)
