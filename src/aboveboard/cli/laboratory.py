@@ -121,9 +121,8 @@ def calibrate(
     if "checked" in document:
         ratios = ", ".join(f"{number(one['found_to_promised'])} at {number(one['promised'])}" for one in document["checked"]["rates"])
         people = f"{document['checked']['subjects']:,} people of {document['checked']['data_set']}"
-        console.print(
-            f"among {people} the FMR is to the promised one as {ratios or 'cannot be told: too few errors'}; intervals hold that too"
-        )
+        few = f"among {people} there are too few errors to hold the promise against; the intervals are not widened"
+        console.print(f"among {people} the FMR is to the promised one as {ratios}; intervals hold that too" if ratios else few)
     console.print(f"it is in {target}" + ("" if file else "; a running server takes it up when it is started again"))
 
 

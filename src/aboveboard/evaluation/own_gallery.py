@@ -116,7 +116,7 @@ def _check(has_user: NDArray[Any], person: NDArray[Any], counts: NDArray[Any], m
     is_typed = has_user.dtype == np.bool_ and all(array.dtype.kind in "iu" for array in (person, counts, mated))
     if not is_formed or not is_typed or not 1 < faces <= size <= _MOST:
         raise ValueError("its arrays are not of this form")
-    is_bounded = 0 <= counts.min() and counts.max() < size and 0 <= mated.min() and mated.max() < _MOST
+    is_bounded = counts.min() >= 0 and counts.max() < size and mated.min() >= 0 and mated.max() < _MOST
     if not is_bounded or counts.sum(axis=1, dtype=np.int64).max() >= size or mated.sum(dtype=np.int64) > _MOST:
         raise ValueError("it counts what a gallery of so many faces cannot have")
     if has_user.mean() >= KNOWN and (np.unique(person[has_user]).size < 2 or not counts[has_user].any()):
