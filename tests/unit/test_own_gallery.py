@@ -82,6 +82,9 @@ def test_what_cannot_be_calibrated_on_says_what_to_do(vectors: np.ndarray, model
     single = write(tmp_path / "single.npz", vectors, mated=np.zeros(BINS, np.int64), mated_people=0)
     with pytest.raises(BadRequest, match="several photographs of some people"):
         calibrate_on(GalleryFile.read(single), models, draws=20)
+    few = write(tmp_path / "few.npz", vectors, counts=np.ones((2, BINS), int), person=np.arange(2), has_user=np.ones(2, bool))
+    with pytest.raises(BadRequest, match="collection check"):
+        calibrate_on(GalleryFile.read(few), models, draws=20)
     other = np.array(json.dumps({"audit_id": "a", "collection": "c", "model": "9.9", "gallery": {"size": 1200}}))
     with pytest.raises(BadRequest, match="model version 9"):
         calibrate_on(GalleryFile.read(write(tmp_path / "other.npz", vectors, about=other)), models, draws=20)

@@ -79,6 +79,7 @@ def calibrate(
         "photographs": len(samples) - comparison.corrections["dropped"],
         "failures_to_enrol": len(templates.failures_to_enrol),
         "mated": pairs.mated_size,
+        "mated_subjects": int(np.count_nonzero(pairs.mated_of_person)),
         "non_mated": pairs.non_mated_size,
         "date": f"{day}",
         "draws": draws,

@@ -164,12 +164,20 @@ def calibrate_on(
             f"{int(file.mated.sum())} comparisons of {file.mated_people} people with themselves cannot tell how many are missed: "
             f"{LEAST_MATED} of {LEAST_MATED_PEOPLE} people are the least. Enrol several photographs of some people, each under one user"
         )
-    resampling, day = file.resampling(draws, seed), date or datetime.datetime.now(datetime.UTC).date()
+    try:
+        resampling = file.resampling(draws, seed)
+        found = calibration_from(resampling, file.comparisons, progress)
+    except BadRequest as error:
+        raise BadRequest(
+            f"{file.comparisons:,} comparisons of {int(file.person.max()) + 1:,} people make no calibration: they are too few, or the "
+            "highest are of copies or of people under two users. Enrol more people, mend what aboveboard collection check lists"
+        ) from error
+    day = date or datetime.datetime.now(datetime.UTC).date()
     end = models.calibration.score_at(100) if models.calibration else 1.0
     return {
         "id": f"{day:%Y%m%d}",
         "model_version": version,
-        **calibration_from(resampling, file.comparisons, progress),
+        **found,
         "data_set": data_set or f"collection {file.about['collection']}",
         "data_sha256": file.sha256,
         "audit_id": file.about["audit_id"],
