@@ -1,7 +1,7 @@
 """Does a calibration hold for people it never saw, and a tail fit beyond what it was fitted on? Does mean-centring earn its place?
 
-python benchmarks/calibration.py FOLDER (with lfw-a, congress-a, utkface-a) [unseen] [beyond] [ratios] [centring], all by default. Writes
-docs/how-good.md.
+python benchmarks/calibration.py FOLDER (with lfw-a, congress-a, utkface-a) [unseen] [beyond] [ratios] [posteriors] [centring], all by
+default. Writes docs/how-good.md.
 """
 
 from __future__ import annotations
@@ -117,8 +117,9 @@ def halves(data: Set, splits: int) -> Iterator[tuple[Set, Set]]:
 def calibrated(pairs: Pairs, draws: int) -> tuple[Calibration, dict[float, tuple[float, float]]]:
     """A calibration made as `aboveboard calibrate` makes it, and by FMR its point's interval as shares of that FMR."""
     document = calibration_of(pairs, draws)
+    counted = {"mated": pairs.mated_size, "non_mated": pairs.non_mated_size}
     intervals = {point["fmr"]: (point["low"] / point["fmr"], point["high"] / point["fmr"]) for point in document["curve"]}
-    return Calibration.from_json(json.dumps({"id": "1", "model_version": "1", **document})), intervals
+    return Calibration.from_json(json.dumps({"id": "1", "model_version": "1", **counted, **document})), intervals
 
 
 def unseen(data: dict[str, Set], models: Models) -> None:
@@ -237,6 +238,26 @@ def ratios(data: dict[str, Set], models: Models) -> None:
     )
 
 
+def posteriors(_: dict[str, Set], models: Models) -> None:
+    """What the shipped calibration says of the only candidate of a search, for a prior of 50 %."""
+    calibration = models.calibration
+    assert calibration is not None
+    rows, sizes = [], (300, 25_000, 300_000)
+    for similarity in (60, 80, 90, 99):
+        searched, score = min(similarity, 80), [calibration.score_at(similarity)]
+        said = [calibration.evidence(score, searched, size, 0.5)[0] for size in sizes]
+        ratio = f"{float(f'{said[0].ratio:.2g}'):,.0f}" + ", the bound" * said[0].is_most
+        chances = ["> 99 %" if one.posterior > 0.99 else f"{100 * one.posterior:.2g} %" for one in said if one.posterior is not None]
+        rows.append([f"{similarity}", f"{searched}", ratio, *chances])
+    write(
+        "calibration-posteriors",
+        ["similarity", "searched from", "LR", "posterior at N = 300, prior 50 %", *(f"at N = {size:,}" for size in sizes[1:])],
+        rows,
+        "The only candidate of a search with that threshold, whose FNIR counts.",
+        PAGE,
+    )
+
+
 def centring(data: dict[str, Set], _: Models) -> None:
     """Subtract the mean template of other people and renormalise: TAR, the promise on others, and the factor of another gallery."""
     rates, found = (1e-4, 1e-5, 2e-6), {"as it is": [], "centred": []}
@@ -283,12 +304,18 @@ def centred(features: Vectors, mean: Vectors) -> Vectors:
     return moved / np.linalg.norm(moved, axis=1, keepdims=True)
 
 
-WHAT: dict[str, Callable[[dict[str, Set], Models], None]] = {"unseen": unseen, "beyond": beyond, "ratios": ratios, "centring": centring}
+WHAT: dict[str, Callable[[dict[str, Set], Models], None]] = {
+    "unseen": unseen,
+    "beyond": beyond,
+    "ratios": ratios,
+    "posteriors": posteriors,
+    "centring": centring,
+}
 
 
 def main(folder: Path, which: Sequence[str]) -> None:
     models = PackFolder(settings.load().models).load("yunet-sface")
-    data = sets(folder, models)
+    data = sets(folder, models) if set(which or WHAT) - {"posteriors"} else {}
     for name in which or WHAT:
         WHAT[name](data, models)
 

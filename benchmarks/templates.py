@@ -9,7 +9,7 @@ from pathlib import Path
 
 import numpy as np
 
-from aboveboard.evaluation.protocol import PHOTOGRAPHS, Sample, correct, read_folder, shipped_errata
+from aboveboard.evaluation.protocol import PHOTOGRAPHS, Sample, content_hash, correct, read_folder, shipped_errata
 from aboveboard.evaluation.run import TemplateSet, templates_of
 from aboveboard.vision.packs import Models
 
@@ -24,8 +24,10 @@ def people_of(folder: Path) -> list[Sample]:
 
 
 def kept(samples: Sequence[Sample], models: Models) -> TemplateSet:
-    """The samples' templates, out of the cache if they were made before with this model version from photographs of these names."""
-    key = hashlib.sha256(f"named {models.card.model_version} {[sample.name for sample in samples]}".encode()).hexdigest()[:16]
+    """The samples' templates, out of the cache if they were made before with this model version from these very photographs."""
+    key = hashlib.sha256(
+        f"named {models.card.model_version} {content_hash(samples)} {[sample.name for sample in samples]}".encode()
+    ).hexdigest()[:16]
     file = CACHE / f"{key}.npz"
     if not file.exists():
         made = templates_of(samples, models, progress=lambda done, of: print(f"\r{done:,} of {of:,} templates", end="", flush=True))

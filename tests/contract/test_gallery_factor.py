@@ -138,6 +138,11 @@ def test_an_unlike_gallery_is_warned_of_and_shown(own_server: Server, run: Calla
     found = json.loads(run("search", tmp_path / "one.png", "-c", "unlike", "-t", "60", "--json", code=1).stdout)["basis"]
     factor = found["gallery_factor"]
     assert factor["value"] > 3
+    search = ["search", tmp_path / "one.png", "-c", "unlike", "-t", "20"]
+    said = json.loads(run(*search, "--json").stdout)
+    assert said["evidence"]["most"] == pytest.approx(599_900 / factor["value"], rel=1e-3)
+    assert said["candidates"][0]["likelihood_ratio"] == pytest.approx(said["evidence"]["least"])
+    assert "divided by the gallery factor" in " ".join(run(*search).stdout.split())
     page = run("collection", "check", "unlike").stdout
     assert page.index("found / promised") < page.index("near-duplicates")
     assert "░" in page, "bars above the promise"
@@ -225,18 +230,18 @@ def test_the_laboratory_says_of_a_gallery_what_its_check_says(own_server: Server
 def test_an_agency_calibrates_on_its_own_gallery(own_server: Server, run: Callable[..., Result], tmp_path: Any) -> None:
     """Scores out of the gate, calibration in the laboratory: then the promise holds in the gallery in which it did not."""
     people = boards(7, 450, likeness=0.3)
-    photographs = np.repeat(people, 2, axis=0) + np.random.default_rng(1).normal(size=(900, 64)) * 0.03
+    photographs = np.repeat(people, 2, axis=0) + np.random.default_rng(1).normal(size=(900, 64)) * 0.07
     vectors = normalise(photographs - photographs.mean(axis=1, keepdims=True))
     enrol(own_server, "ours", vectors)
     several_each(own_server, "ours", 2)
     start = own_server.entry_count()
     shown = run("collection", "scores", "ours", tmp_path / "counts.npz").stdout
-    assert "mated" in shown
+    assert "450 mated pairs, of 450 people" in shown
     (outcome,) = [entry for entry in own_server.entries(start) if entry["type"] == "look.outcome"]
     assert outcome["mated_pairs"] == 450
     with np.load(tmp_path / "counts.npz") as found:
-        assert found["mated"].shape == (450, BINS)
-        assert found["mated"].sum() == 450
+        assert found["mated"].shape == (BINS,)
+        assert (found["mated"].sum(), found["mated_people"]) == (450, 450)
     said = json.loads(run("calibrate", tmp_path / "counts.npz", "--out", tmp_path / "ours.json", "--json").stdout)
     assert (said["photographs"], said["model_version"]) == (900, "0.1")
     calibration = Calibration.from_json((tmp_path / "ours.json").read_text())
@@ -249,6 +254,23 @@ def test_an_agency_calibrates_on_its_own_gallery(own_server: Server, run: Callab
     assert calibration.fnmr(50) == pytest.approx(1 - pairs.tar_at(calibration.score_at(50)), abs=0.02)
     assert calibration.provenance["data_set"] == "collection ours"
     assert "AssociateFaces" in run("calibrate", refused(own_server, run, tmp_path), "--out", tmp_path / "x.json", code=2).stderr
+
+
+def test_no_single_pair_and_no_copies_are_given_out(own_server: Server, run: Callable[..., Result], tmp_path: Any) -> None:
+    """Two faces enrolled as one user would have told their score, whatever the floor; copies of a photograph are no mates."""
+    people, random = boards(9, 530), np.random.default_rng(2)
+    again = np.repeat(people, 2, axis=0) + np.repeat([0.02, 0.06], [60, 1000])[:, None] * random.normal(size=(1060, 64))
+    vectors = normalise(again - again.mean(axis=1, keepdims=True))
+    enrol(own_server, "oracle", vectors[:62])
+    several_each(own_server, "oracle", 2)
+    enrol(own_server, "oracle", vectors[62::2])
+    start = own_server.entry_count()
+    assert "none given out" in run("collection", "scores", "oracle", tmp_path / "few.npz").stdout
+    run("collection", "scores", "oracle", tmp_path / "few.json")
+    with np.load(tmp_path / "few.npz") as found:
+        assert (found["mated"].sum(), found["mated_people"]) == (0, 0)
+    assert sum(json.loads((tmp_path / "few.json").read_text())["mated"]) == 0
+    assert [entry["mated_pairs"] for entry in own_server.entries(start) if entry["type"] == "look.outcome"] == [0, 0]
 
 
 def refused(server: Server, run: Callable[..., Result], folder: Any) -> Any:

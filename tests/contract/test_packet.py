@@ -21,10 +21,10 @@ from typer.testing import CliRunner
 from aboveboard.accountability.cases import Declared, PaperRef
 from aboveboard.accountability.operators import Session
 from aboveboard.accountability.policy import Document
-from aboveboard.biometrics.calibration import fmr_at
+from aboveboard.biometrics.calibration import Calibration, fmr_at
 from aboveboard.cli import app as verbs
 from aboveboard.errors import BadRequest, NoSuch, Refused
-from aboveboard.service import cases, packet
+from aboveboard.service import cases, packet, packet_evidence, packet_page
 from aboveboard.vision import null
 
 NUMBER = "24-117 <script>alert(\"x\")</script> & 'Ω'"
@@ -190,6 +190,18 @@ def tampered(change):
     return apply
 
 
+def forge_ratios(folder):
+    """A calibration whose ratios are lower, and all that follows from them."""
+    told = json.loads((folder / "packet.json").read_text())
+    (file,) = (folder / "calibrations").iterdir()
+    text = re.sub(r'"log10_lr": 5[.0-9]*', '"log10_lr": 1.0', file.read_text())
+    file.write_text(text)
+    told["evidence"] = packet_evidence.of_record(told["record"], {file.stem: Calibration.from_json(text)})
+    assert told["evidence"][0]["most"] == 10
+    (folder / "packet.json").write_text(json.dumps(told))
+    (folder / "packet.html").write_text(packet_page.page(told))
+
+
 def rewrite(name, old, new):
     def apply(folder):
         file = next(iter(sorted(folder.glob(name))))
@@ -209,13 +221,15 @@ def rewrite(name, old, new):
         (tampered(lambda told: told.update(case="another")), "not of the number"),
         (tampered(lambda told: told["keys"][told["record"]["looks"][0]["audit_id"]]["candidate 1"].update(of="x")), "not the face"),
         (tampered(lambda told: told["evidence"][0]["candidates"][0].update(likelihood_ratio=1e9)), "other likelihood ratios"),
+        (forge_ratios, "other likelihood ratios"),
+        (tampered(lambda told: next(iter(told["calibrations"].values())).update(non_mated=10**9)), "says of calibrations"),
         (rewrite("packet.html", "No candidate.", "One candidate."), "packet.html"),
         (rewrite("proofs/*.json", "robbery", "homicide"), "is not in the log"),
         (lambda folder: sorted((folder / "proofs").iterdir())[3].unlink(), "does not say"),
     ],
 )
 def test_a_packet_that_was_changed_is_told(made, tmp_path, change, fault):
-    """A number, a look, the case, the named face, the page, an entry, a proof that is missing."""
+    """A number, a look, the case, the named face, a ratio, all ratios with the calibration, the page, an entry, a proof that is missing."""
     folder = tmp_path / "copy"
     shutil.copytree(made[0], folder)
     change(folder)
@@ -322,6 +336,21 @@ def test_what_is_written_meanwhile_is_for_the_next_packet(strict_server, faces, 
     monkeypatch.setattr(app.checkpoints, "write", then_search)
     written = packet.write(app, session_of(strict_server, "auditor-of-the-packet"), "case of busy", tmp_path / "packet")
     assert (written.looks, packet.verify(tmp_path / "packet").faults) == (0, [])
+
+
+def test_a_comparison_says_the_same_however_many_its_case_made_before(strict_server, tmp_path):
+    """Its posterior is among the faces that it compared itself; its error rates are of all that the case compared so far."""
+    client = strict_server.client(strict_server.detective("comparing"))
+    strict_server.operator("comparing-auditor", "auditor")
+    for _ in range(2):
+        client.compare_faces(SourceImage={"Bytes": picture(1, variation=0.1, take=1)}, TargetImage={"Bytes": picture(1, 4)})
+    packet.write(strict_server.app, session_of(strict_server, "comparing-auditor"), "case of comparing", tmp_path / "packet")
+    told = json.loads((tmp_path / "packet" / "packet.json").read_text())
+    assert [(look["gallery_size"], look.get("references")) for look in told["record"]["looks"]] == [(2, None), (4, 2)]
+    first, second = told["evidence"]
+    assert first["candidates"][0]["posteriors"] == second["candidates"][0]["posteriors"]
+    assert "N = 4, 2 of them in this comparison itself" in (tmp_path / "packet" / "packet.html").read_text()
+    assert packet.verify(tmp_path / "packet").faults == []
 
 
 def test_an_empty_case_has_a_packet_too(strict_server, made, tmp_path):

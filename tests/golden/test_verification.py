@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import datetime
 import json
+import shutil
 from pathlib import Path
 
 import cv2
@@ -11,6 +12,7 @@ import numpy as np
 import pytest
 
 from aboveboard.biometrics.calibration import Calibration
+from aboveboard.errors import BadRequest
 from aboveboard.evaluation import calibrating, run
 from aboveboard.evaluation.protocol import read_errata
 from aboveboard.vision import null
@@ -120,3 +122,19 @@ def test_a_calibration_held_against_other_people_is_widened_by_what_is_found_the
         assert (before["score"], before["fmr"]) == (after["score"], after["fmr"]), "the scale stays"
         assert after["high"] == pytest.approx(min(before["high"] * farthest, 1), rel=1e-4)
         assert after["low"] == before["low"]
+    (tmp_path / "other/Q00/1.png").unlink()
+    for person in range(1, 36):
+        shutil.rmtree(tmp_path / f"other/Q{person:02}")
+    shutil.copytree(people, tmp_path / "named")
+    with pytest.raises(BadRequest, match=r"--check takes other people, but .* in all"):
+        calibrating.calibrate(people, models, errata, draws=30, check=tmp_path / "named")
+    copied = next(people.rglob("*.png"))
+    (tmp_path / "other/Q01").mkdir()
+    shutil.copy(copied, tmp_path / "other/Q01/0.png")
+    with pytest.raises(BadRequest, match="1 of its photographs"):
+        calibrating.calibrate(people, models, errata, draws=30, check=tmp_path / "other")
+    null.draw(image := np.full((128, 128, 3), 200, np.uint8), 20, 24, 80, 400)
+    cv2.imwrite(str(tmp_path / "other/Q01/0.png"), image)
+    single = calibrating.calibrate(people, models, errata, draws=30, check=tmp_path / "other")
+    assert (single["checked"]["rates"], single["checked"]["widened"]) == ([], [1.0, 1.0]), "one photograph a person will do"
+    assert single["curve"] == alone["curve"]

@@ -132,7 +132,9 @@ def test_a_calibration_is_monotone_reaches_the_end_and_repeats_itself() -> None:
     pairs = normal_pairs()
     document = calibrating.calibration_of(pairs, draws=40)
     assert document == calibrating.calibration_of(pairs, draws=40)
-    calibration = Calibration.from_json(json.dumps({"id": "1", "model_version": "1", **document}))
+    calibration = Calibration.from_json(
+        json.dumps({"id": "1", "model_version": "1", "mated": pairs.mated_size, "non_mated": pairs.non_mated_size, **document})
+    )
     assert calibration.similarity(0.999) == 100
     assert calibration.measured_limit == 30 / pairs.non_mated_size
     assert 0 < calibration.fnmr(80) < 1

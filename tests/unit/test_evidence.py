@@ -14,9 +14,13 @@ from aboveboard.biometrics.calibration import Calibration
 from aboveboard.biometrics.evidence import posterior
 from aboveboard.evaluation import likelihood, metrics
 from aboveboard.evaluation.calibrating import ratios_document
+from aboveboard.service import packet_evidence
 
 CURVE = {"id": "1", "model_version": "1", "measured_limit": 1e-3, "curve": [{"score": 0.0, "fmr": 0.5}, {"score": 0.9, "fmr": 1e-12}],
          "misses": [{"score": step / 100, "fnmr": (step + 100) / 200} for step in range(-100, 101)]}  # fmt: skip
+COUNTED = {"mated": 3000, "non_mated": 30_000}
+
+MANY = {"mated": 10**6, "non_mated": 10**6}
 
 
 @pytest.fixture(scope="module")
@@ -29,7 +33,7 @@ def scores() -> tuple[np.ndarray, np.ndarray]:
 @pytest.fixture(scope="module")
 def calibration(scores: tuple[np.ndarray, np.ndarray]) -> Calibration:
     mated, non_mated = scores
-    document = CURVE | {"ratios": ratios_document(mated, metrics.binned(non_mated)), "non_mated": len(non_mated)}
+    document = CURVE | {"ratios": ratios_document(mated, metrics.binned(non_mated)), "mated": len(mated), "non_mated": len(non_mated)}
     return Calibration.from_json(json.dumps(document))
 
 
@@ -65,7 +69,7 @@ def test_ratios_of_other_people_are_rarely_high() -> None:
     """Of non-mated comparisons that a calibration never saw at most one in x has a ratio of x, but for chance."""
     rng = np.random.default_rng(5)
     document = ratios_document(np.clip(rng.normal(0.6, 0.15, 3000), -1, 1), metrics.binned(np.clip(rng.normal(0, 0.12, 30000), -1, 1)))
-    ratios = Calibration.from_json(json.dumps(CURVE | {"ratios": document})).ratios
+    ratios = Calibration.from_json(json.dumps(CURVE | COUNTED | {"ratios": document})).ratios
     others = np.exp(ratios.at(np.clip(rng.normal(0, 0.12, 300_000), -1, 1)))
     for x in (10, 100, 900):
         assert np.mean(others >= x) <= 1.3 / x
@@ -80,7 +84,21 @@ def test_files_from_before_have_none_and_bad_ones_are_refused() -> None:
     for points in ([], [{"score": 0.1, "log10_lr": 1}, {"score": 0.2, "log10_lr": 0}], [{"score": 0.1, "log10_lr": float("nan")}],
                    [{"score": 0.1, "log10_lr": 1}, {"score": 0.1, "log10_lr": 2}], [{"score": 0.1}]):  # fmt: skip
         with pytest.raises(ValueError, match="aboveboard calibrate"):
-            Calibration.from_json(json.dumps(CURVE | {"ratios": {"points": points}}))
+            Calibration.from_json(json.dumps(CURVE | COUNTED | {"ratios": {"points": points}}))
+
+
+@pytest.mark.parametrize(
+    "changed",
+    [{"log10_lr": 12}, {"log10_lr": -9}, {"log10_lr": 1e6}, {"log10_lr": 10**400}, {"non_mated": "many"}, {"non_mated": None},
+     {"mated": [3000]}, {"non_mated": 10**400}, {"fnmr": 5}, {"fnmr": float("nan")}],
+)  # fmt: skip
+def test_a_file_that_claims_more_than_its_comparisons_can_tell_is_refused(changed: dict[str, object]) -> None:
+    """On reading: not after a search was recorded."""
+    point = {"score": 0.3, "log10_lr": changed.get("log10_lr", 2)}
+    misses = [{"score": 0, "fnmr": changed.get("fnmr", 0)}]
+    with pytest.raises(ValueError, match="aboveboard calibrate"):
+        Calibration.from_json(json.dumps(CURVE | COUNTED | {"misses": misses, "ratios": {"points": [point]}} | changed))
+    assert Calibration.from_json(json.dumps(CURVE | COUNTED | {"ratios": {"points": [{"score": 0.3, "log10_lr": 2}]}})).ratios is not None
 
 
 def test_evidence_has_its_bound_and_needs_a_prior_for_a_posterior(calibration: Calibration) -> None:
@@ -91,6 +109,52 @@ def test_evidence_has_its_bound_and_needs_a_prior_for_a_posterior(calibration: C
     even = calibration.evidence([0.45], 30, 100, 0.5)[0].posterior
     assert calibration.evidence([0.45], 30, 100, 0.01)[0].posterior < even < calibration.evidence([0.45], 30, 100, 0.9)[0].posterior
     assert calibration.evidence([0.45], 30, 100_000, 0.5)[0].posterior < even, "among more people it is less"
+
+
+def test_a_ratio_in_a_gap_of_the_data_is_open() -> None:
+    """A small calibration knows nothing between its highest non-mated and its lowest mated scores."""
+    points = [
+        {"score": 0.1, "log10_lr": -0.7},
+        {"score": 0.5, "log10_lr": -0.7},
+        {"score": 0.7, "log10_lr": 3.8},
+        {"score": 0.8, "log10_lr": 4},
+    ]
+    calibration = Calibration.from_json(json.dumps(CURVE | MANY | {"ratios": {"points": points}}))
+    found = calibration.evidence([0.05, 0.3, 0.5, 0.51, 0.69, 0.7, 0.75, 0.9], 0, 10, None)
+    assert [one.is_open for one in found] == [False, False, False, True, True, False, False, False]
+
+
+def look(similarities: list[float], **changed: object) -> dict[str, object]:
+    """A look as the record of a packet has it."""
+    shown = {"look": 1, "duty": "search.image", "limit": 80, "threshold": {"value": 10}, "gallery_size": 300, "gallery_factor": None}
+    candidates = [{"name": f"candidate {i}", "similarity": one} for i, one in enumerate(similarities, 1)]
+    return {**shown, "calibration": {"sha256": "c"}, "candidates": candidates, **changed}
+
+
+def test_a_packet_says_of_a_candidate_what_a_search_said() -> None:
+    """Ratio and posteriors, from the similarity that the record keeps: between the points of curve and ratios, in a full list, by the
+    gallery's factor, of the references of a look itself."""
+    curve = [{"score": 0.0, "fmr": 0.5}, {"score": 0.5, "fmr": 0.1}, {"score": 0.9, "fmr": 1e-12}]
+    points = [{"score": 0.1, "log10_lr": -1}, {"score": 0.8, "log10_lr": 3}]
+    calibration = Calibration.from_json(json.dumps(CURVE | MANY | {"curve": curve, "ratios": {"points": points}}))
+    scores = [0.62, 0.41]
+    similarities = [math.floor(calibration.similarity(score) * 1e4) / 1e4 for score in scores]
+    for changed, asked in (
+        ({}, (10, 300)),
+        ({"limit": 2}, (similarities[-1], 300)),
+        ({"gallery_factor": {"value": 4.0}}, (10, 300, 4.0)),
+        ({"gallery_factor": {"value": 0.4}}, (10, 300)),
+        ({"duty": "compare", "references": 2}, (10, 2)),
+    ):
+        (said,) = packet_evidence.of_record({"looks": [look(similarities, **changed)]}, {"c": calibration})
+        for prior in (0.1, 0.5, 0.9):
+            beyond, size, *factor = asked
+            for one, told in zip(said["candidates"], calibration.evidence(scores, beyond, size, prior, *factor), strict=True):
+                assert one["likelihood_ratio"] == pytest.approx(told.ratio, rel=0.01)
+                assert one["posteriors"][f"{prior:g}"] == pytest.approx(told.posterior, rel=0.01)
+    plain, divided = (calibration.evidence([0.9], 10, 300, 0.5, factor)[0] for factor in (1, 4))
+    assert (plain.ratio / divided.ratio, divided.is_most) == (pytest.approx(4), True)
+    assert divided.posterior < plain.posterior
 
 
 def test_posteriors_of_candidates_above_a_threshold_are_what_happens() -> None:

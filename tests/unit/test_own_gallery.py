@@ -31,16 +31,21 @@ def models() -> Models:
     return PackFolder(Path("/nonexistent")).load("null")
 
 
+def about(size: float) -> np.ndarray:
+    """What such a file says of a gallery of that size."""
+    return np.array(json.dumps({"audit_id": "a", "collection": "c", "model": "0.1", "gallery": {"size": size}}))
+
+
 def write(file: Path, vectors: np.ndarray, **changed: object) -> Path:
     """What `collection scores` writes of a gallery of these faces."""
     person = np.arange(len(vectors)) // FACES
     sampled = np.random.default_rng(1).permutation(len(vectors))[:SAMPLED]
     scores = vectors.astype(np.float64) @ vectors.T.astype(np.float64)
     counts = [histogram(scores[i][person != person[i]]) for i in sampled]
-    mated = [histogram(scores[2 * i, 2 * i + 1 : 2 * i + 2]) for i in range(PEOPLE)]
-    about = {"audit_id": "a", "collection": "bookings", "calibration": "0", "model": "0.1", "gallery": {"size": len(vectors)}}
+    mated = histogram(np.array([scores[2 * i, 2 * i + 1] for i in range(PEOPLE)]))
+    said = {"audit_id": "a", "collection": "bookings", "calibration": "0", "model": "0.1", "gallery": {"size": len(vectors)}}
     arrays = {"counts": np.array(counts, np.int32), "person": person[sampled], "has_user": np.ones(SAMPLED, bool), "edges": EDGES}
-    np.savez_compressed(file, **{"about": np.array(json.dumps(about)), "mated": np.array(mated, np.int32), **arrays, **changed})
+    np.savez_compressed(file, **{"about": np.array(json.dumps(said)), "mated": mated, "mated_people": PEOPLE, **arrays, **changed})
     return file
 
 
@@ -74,9 +79,12 @@ def test_what_cannot_be_calibrated_on_says_what_to_do(vectors: np.ndarray, model
     unknown = write(tmp_path / "unknown.npz", vectors, has_user=np.arange(SAMPLED) % 2 == 0)
     with pytest.raises(BadRequest, match="AssociateFaces"):
         GalleryFile.read(unknown)
-    single = write(tmp_path / "single.npz", vectors, mated=np.zeros((0, BINS), np.int32))
+    single = write(tmp_path / "single.npz", vectors, mated=np.zeros(BINS, np.int64), mated_people=0)
     with pytest.raises(BadRequest, match="several photographs of some people"):
         calibrate_on(GalleryFile.read(single), models, draws=20)
+    few = write(tmp_path / "few.npz", vectors, counts=np.ones((2, BINS), int), person=np.arange(2), has_user=np.ones(2, bool))
+    with pytest.raises(BadRequest, match="collection check"):
+        calibrate_on(GalleryFile.read(few), models, draws=20)
     other = np.array(json.dumps({"audit_id": "a", "collection": "c", "model": "9.9", "gallery": {"size": 1200}}))
     with pytest.raises(BadRequest, match="model version 9"):
         calibrate_on(GalleryFile.read(write(tmp_path / "other.npz", vectors, about=other)), models, draws=20)
@@ -87,11 +95,25 @@ def test_what_cannot_be_calibrated_on_says_what_to_do(vectors: np.ndarray, model
     [{"counts": np.zeros((3, 5))}, {"counts": np.zeros((SAMPLED, BINS))},
      {"counts": np.zeros((0, BINS)), "person": np.zeros(0), "has_user": np.zeros(0)}, {"counts": np.full((SAMPLED, BINS), -1)},
      {"about": np.array("{")}, {"person": np.zeros(2)},
-     {"about": np.array([{}], object)}, {"mated": np.zeros(BINS)}],
+     {"about": np.array([{}], object)}, {"mated": np.zeros((1, BINS))},
+     {"about": about(float("inf"))}, {"about": about(10**30)}, {"about": about(900)},
+     {"has_user": np.ones((1, SAMPLED), bool), "person": np.zeros((1, SAMPLED), int)},
+     {"about": about(1), "has_user": np.ones(1, bool), "person": np.zeros(1, int), "counts": np.ones((1, BINS), int)},
+     {"counts": np.full((SAMPLED, BINS), 2)}, {"counts": np.full((SAMPLED, BINS), 0.5)}, {"counts": np.full((SAMPLED, BINS), 2**62)},
+     {"person": np.full(SAMPLED, np.nan)}, {"person": np.zeros(SAMPLED, int)}, {"mated": np.full(BINS, 2**53)},
+     {"mated_people": np.array([[1, 2]])}, {"counts": np.zeros((30_000, BINS), np.int8)}],
 )  # fmt: skip
 def test_a_broken_file_is_refused(vectors: np.ndarray, tmp_path: Path, broken: dict[str, object]) -> None:
     with pytest.raises(BadRequest, match="collection scores"):
         GalleryFile.read(write(tmp_path / "broken.npz", vectors, **broken))
+
+
+def test_a_damaged_file_is_refused(vectors: np.ndarray, tmp_path: Path) -> None:
+    content = bytearray(write(tmp_path / "whole.npz", vectors).read_bytes())
+    content[120] ^= 0xFF
+    (tmp_path / "flipped.npz").write_bytes(content)
+    with pytest.raises(BadRequest, match="collection scores"):
+        GalleryFile.read(tmp_path / "flipped.npz")
     (tmp_path / "text.npz").write_text("no archive")
     with pytest.raises(BadRequest, match="collection scores"):
         GalleryFile.read(tmp_path / "text.npz")

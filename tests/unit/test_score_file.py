@@ -15,10 +15,12 @@ from scipy import stats
 from aboveboard.errors import BadRequest
 from aboveboard.evaluation import resampling, tables
 from aboveboard.evaluation import scores as score_files
+from aboveboard.evaluation.false_matches import findings
 from aboveboard.evaluation.identification import DEPTH, Searches, searches
 from aboveboard.evaluation.rates import Rate, wilson
 from aboveboard.evaluation.resampling import rate_of
 from aboveboard.evaluation.scores import FORMAT, Scores
+from aboveboard.evaluation.searching import GALLERY, PROBES, SEARCHES
 from aboveboard.evaluation.verification import Verification, verification
 
 ABOUT: dict[str, Any] = {
@@ -353,3 +355,21 @@ def test_what_is_no_score_file_is_told(tmp_path: Path, broken: str) -> None:
         np.savez(file, **{**arrays, **changed})
     with pytest.raises(BadRequest, match="no score file"):
         score_files.load(file)
+
+
+def test_a_study_of_a_million_people_draws_those_whom_its_rates_rest_on() -> None:
+    """An FPIR's interval is the same whether the others of the gallery are drawn each or as one; in a large gallery only that fits."""
+    person, culprit = np.arange(40), np.array([40, 41, 42, 42, 42, resampling.SEVERAL, *[resampling.NOBODY] * 34])
+    each = resampling.searched(resampling.draw(900, 4000, 0), person, culprit).rate
+    as_one = resampling.searched(resampling.draw(900, 4000, 1, 43), person, culprit, 900).rate
+    assert [as_one.low, as_one.high] == pytest.approx([each.low, each.high], rel=0.05)
+    gallery = "reference,subject,failure\n" + "".join(f"g/{i},s{i},\n" for i in range(300_000))
+    probes = "probe,subject,failure,mate,mate_failure\n" + "".join(f"p/{i},q{i},,,\n" for i in range(40))
+    found = "probe,against,rank,reference,similarity\n" + "".join(f"p/{i},gallery,1,g/{i},{99 - i}\n" for i in range(40))
+    inputs = {GALLERY: gallery.encode(), PROBES: probes.encode(), SEARCHES: found.encode()}
+    source = {"applied": "none", "measured_limit": 1e-6, "why": "", "endpoint": "e"}
+    parameters = {"thresholds": [{"similarity": 80.0, "origin": "request"}], "by": [], "left_out": 0, "source": source}
+    data = {"name": "n", "photographs": 40, "sha256": "0"}
+    report = findings({**parameters, "data": {"probes": data, "gallery": data}}, inputs)
+    table = next(block for block in report.page.blocks if getattr(block, "name", "") == "other_galleries")
+    assert table.rows[0][-2:] == (20, 1), "enrolled people brought up from 80 on, and most searches by one"

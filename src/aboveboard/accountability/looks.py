@@ -131,13 +131,15 @@ class Look:
         best_of: int = 1,
         own: OwnScores | None = None,
         histogram: NDArray[np.int64] | None = None,
+        references: int | None = None,
     ) -> Candidates:
         """Those at or above the threshold as candidates, best first, once their outcome is on the disk.
 
         Those below it, where the pack keeps them, are sealed with the case.
 
         `kind`: what a reference is; `best_of`: the most comparisons that one reference's score was the best of; `own`: the scores among
-        the gallery's own faces; `histogram`: of all scores of this search.
+        the gallery's own faces; `histogram`: of all scores of this search; `references`: with how many this look
+        itself compared, where the gallery is larger by those of its case so far.
         """
         reached = [(reference, self.calibration.similarity_of_best(score, m), score) for reference, score, m in scored]
         reached.sort(key=lambda item: (-item[1], -item[2], item[0]))
@@ -160,6 +162,8 @@ class Look:
             for item in items
         ]
         found: dict[str, Any] = {"candidates": answered, "identities_withheld": self.decision.withhold_identities}
+        if references is not None and references != gallery_size:
+            found["references"] = references
         leads = [
             Lead(reference, kind, math.floor(similarity * 1e4) / 1e4)
             for reference, similarity, _ in reached
@@ -168,7 +172,8 @@ class Look:
         if self.decision.leads_limit:
             found["below_threshold"] = len(leads)
         basis = self._close(gallery_size, found, None, best_of, own, leads)
-        return Candidates(self.audit_id, basis, self.decision.withhold_identities, items, len(items) == self.decision.limit)
+        compared = gallery_size if references is None else references
+        return Candidates(self.audit_id, basis, self.decision.withhold_identities, items, compared, len(items) == self.decision.limit)
 
     def associated(self, accepted: Sequence[str], refused: Mapping[str, float]) -> Association:
         """The faces that may be one person's and those that may not, once that is on the disk. A similarity below the floor stays here.
@@ -211,13 +216,13 @@ class Look:
             self.audit_id, basis, withheld, *counts, pairs, subject_threshold, fnmr, subject_faces, len(strangers), odd, gallery
         )
 
-    def measured(self, own: OwnScores | None, mated: NDArray[np.int32]) -> GalleryScores:
+    def measured(self, own: OwnScores | None, mated: NDArray[np.int64], mated_people: int) -> GalleryScores:
         """The scores among a gallery's own faces, and of its people with themselves, once it is on the disk that they were given out."""
         gallery = own.check(self.calibration) if own else None
         found = {"sampled_faces": gallery.faces, "pairs": gallery.pairs} if gallery else {"sampled_faces": 0, "pairs": 0}
         found["mated_pairs"] = int(mated.sum())
         self._record({**found, **_factor(gallery.factor if gallery else None)})
-        return GalleryScores(self.audit_id, self.calibration.id, self.calibration.model_version, own, mated, gallery)
+        return GalleryScores(self.audit_id, self.calibration.id, self.calibration.model_version, own, mated, mated_people, gallery)
 
     def _close(
         self,
@@ -400,9 +405,9 @@ class ScoresLook:
         """The counts, and what they say of the calibration."""
         self.look.wait_for_intent()
         own = self.templates.scores(self.permit)
-        mated = self.templates.mated_scores(self.permit) if own else np.zeros((0, BINS), np.int32)
+        mated, people = self.templates.mated_scores(self.permit, NEAR) if own else (np.zeros(BINS, np.int64), 0)
         self.still_stands()
-        return self.look.measured(own, mated)
+        return self.look.measured(own, mated, people)
 
 
 @dataclass(frozen=True, slots=True)
@@ -417,7 +422,7 @@ class CompareLook:
         size = self.look.metered(len(references))
         scores = [float(comparison_scores(probe.vector, reference.vector[None])[0]) for reference in references]
         # Padded, so that ties keep the order of the references.
-        return self.look.answer(((f"{i:04d}", score, 1) for i, score in enumerate(scores)), size)
+        return self.look.answer(((f"{i:04d}", score, 1) for i, score in enumerate(scores)), size, references=len(scores))
 
 
 def _factor(factor: Factor | None) -> dict[str, Any]:

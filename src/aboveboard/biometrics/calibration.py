@@ -9,6 +9,7 @@ from __future__ import annotations
 import hashlib
 import json
 import math
+import operator
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -75,7 +76,7 @@ class Calibration:
 
     `scores` rise strictly while `log10_fmr` falls; `mated_scores` and `fnmr` are the miss curve of the same photographs;
     `measured_limit` is the smallest FMR with at least 30 errors: beyond it the curve is the tail fit. `ratios` are None in files
-    made before there were any.
+    made before there were any. `text` is the file, `sha256` its hash.
     """
 
     id: str
@@ -86,6 +87,7 @@ class Calibration:
     mated_fnmr: Curve
     measured_limit: float
     ratios: Ratios | None
+    text: str
     sha256: str
     provenance: dict[str, Any]
 
@@ -96,6 +98,7 @@ class Calibration:
             document = json.loads(text)
             curve, misses = document["curve"], document["misses"]
             calibration = Calibration(
+                text=text,
                 id=str(document["id"]),
                 model_version=str(document["model_version"]),
                 scores=np.array([float(point["score"]) for point in curve]),
@@ -103,17 +106,23 @@ class Calibration:
                 mated_scores=np.array([float(point["score"]) for point in misses]),
                 mated_fnmr=np.array([float(point["fnmr"]) for point in misses]),
                 measured_limit=float(document["measured_limit"]),
-                ratios=_ratios(document["ratios"]["points"]) if "ratios" in document else None,
+                ratios=_ratios(document) if "ratios" in document else None,
                 sha256=hashlib.sha256(text.encode()).hexdigest(),
                 provenance={key: value for key, value in document.items() if key not in ("curve", "misses", "ratios")},
             )
-        except (KeyError, TypeError, ValueError, RecursionError) as error:
+            operator.index(document.get("non_mated", 0))
+        except (KeyError, TypeError, AttributeError, ValueError, ArithmeticError, RecursionError) as error:
             raise ValueError(f"not a calibration file ({error!r}); make one with: aboveboard calibrate") from error
         falling, rising = np.all(np.diff(calibration.log10_fmr) < 0), np.all(np.diff(calibration.scores) > 0)
         if not re.fullmatch(r"[A-Za-z0-9._-]{1,64}", calibration.id):
             raise ValueError("not a calibration file: its id must be 1 to 64 letters, digits or the signs . _ -")
         if len(calibration.scores) < 2 or not falling or not rising or not len(calibration.mated_scores):
             raise ValueError("not a calibration file (its curve is not monotone); make one with: aboveboard calibrate")
+        shares = [*calibration.mated_fnmr, calibration.measured_limit, 10 ** calibration.log10_fmr[0]]
+        if not all(0 <= share <= 1 for share in shares) or not np.isfinite([*calibration.scores, *calibration.mated_scores]).all():
+            raise ValueError(
+                "not a calibration file (a rate is not within 0 to 1, or a score no number); make one with: aboveboard calibrate"
+            )
         if calibration.ratios is not None and not calibration.ratios.is_rising:
             raise ValueError("not a calibration file (its likelihood ratios do not rise); make one with: aboveboard calibrate")
         return calibration
@@ -152,19 +161,28 @@ class Calibration:
         """Whether a similarity lies beyond the smallest FMR that was measured (with a grain for rounding)."""
         return fmr_at(similarity) < self.measured_limit * (1 - 1e-9)
 
-    def evidence(self, scores: Sequence[float], beyond: float, gallery_size: int, prior: float | None) -> tuple[Evidence, ...]:
+    def evidence(
+        self, scores: Sequence[float], beyond: float, gallery_size: int, prior: float | None, factor: float = 1.0
+    ) -> tuple[Evidence, ...]:
         """What each candidate's comparison score says, and, for the `prior` that the person is enrolled at all, its posterior.
 
-        `beyond`: the similarity below which everybody else of the gallery lies. Raises ValueError without ratios.
+        `beyond`: the similarity below which everybody else of the gallery lies. A gallery `factor` above 1 divides each ratio, its bound
+        too: so much more often do two people score like that there. Raises ValueError without ratios.
         """
         if self.ratios is None:
             raise ValueError(f"calibration {self.id} has no likelihood ratios")
-        ratios = np.exp(self.ratios.at(scores))
-        most = self.ratios.most * (1 - 1e-9)
+        whole, is_open = np.exp(self.ratios.at(scores)), self.ratios.is_open(scores).tolist()
+        is_most = (whole >= self.ratios.most * (1 - 1e-9)).tolist()
+        ratios = whole / max(1.0, factor)
         chances = [None] * len(ratios) if prior is None else posterior(prior, gallery_size, ratios, self.fnmr(beyond)).tolist()
-        return tuple(Evidence(float(ratio), bool(ratio >= most), chance) for ratio, chance in zip(ratios, chances, strict=True))
+        return tuple(Evidence(*one) for one in zip(ratios.tolist(), is_most, is_open, chances, strict=True))
 
 
-def _ratios(points: Sequence[dict[str, Any]]) -> Ratios:
-    llr = [math.log(10) * float(point["log10_lr"]) for point in points]
-    return Ratios(np.array([float(point["score"]) for point in points]), np.array(llr))
+def _ratios(document: dict[str, Any]) -> Ratios:
+    """Its ratios; ValueError where one is beyond what its comparisons can tell (30 / m to n / 30, with a grain for rounding)."""
+    points = document["ratios"]["points"]
+    llr = np.array([math.log(10) * float(point["log10_lr"]) for point in points])
+    least, most = -math.log(max(operator.index(document["mated"]) / 30, 1)), math.log(max(operator.index(document["non_mated"]) / 30, 1))
+    if (llr < least - 1e-3).any() or (llr > most + 1e-3).any():
+        raise ValueError("a likelihood ratio is beyond what so many comparisons can tell")
+    return Ratios(np.array([float(point["score"]) for point in points]), llr)

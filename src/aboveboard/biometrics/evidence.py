@@ -29,6 +29,13 @@ class Ratios:
         """The log likelihood ratio of each score: between two scores of the data linear, beyond them that of the last."""
         return np.interp(np.asarray(scores, np.float64), self.scores, self.llr)
 
+    def is_open(self, scores: ArrayLike) -> NDArray[np.bool_]:
+        """Whether each score lies in a gap of the data, between two scores of it whose ratios differ by more than ten times."""
+        asked = np.asarray(scores, np.float64)
+        above = np.clip(np.searchsorted(self.scores, asked), 1, len(self.scores) - 1)
+        is_inside = (self.scores[above - 1] < asked) & (asked < self.scores[above])
+        return np.asarray(is_inside & (self.llr[above] - self.llr[above - 1] > math.log(10)), np.bool_)
+
     def bounded(self, least: float, most: float) -> Ratios:
         """The same with no ratio (not its logarithm) below `least` or above `most`."""
         return Ratios(self.scores, np.clip(self.llr, math.log(least), math.log(most)))
@@ -54,11 +61,13 @@ class Ratios:
 class Evidence:
     """What a candidate's score says: `ratio` is its likelihood ratio, `is_most` whether it is the bound, the highest that is ever said.
 
+    `is_open`: no comparison of the calibration scored near it, so that the ratio is only interpolated, over more than ten times.
     `posterior` is for the prior that was stated; None where none was.
     """
 
     ratio: float
     is_most: bool
+    is_open: bool
     posterior: float | None
 
 
@@ -67,7 +76,8 @@ def posterior(prior: float, gallery_size: int, ratios: ArrayLike, missed: float 
 
     `prior` p is how probable it was before the search that the person is enrolled at all; `ratios` (n,) are the likelihood ratios
     (not their logarithms) of the candidates. `missed` m is the share of mated comparisons below what was answered (FNIR): what all the
-    references that are no candidates say together, on average; 0 where `ratios` has every reference.
+    references that are no candidates say together, on average; 0 where `ratios` has every reference. Each reference counts as one of N:
+    a person with several has a part at each, and where others have fewer, all of them together are more than his.
     """
     if not 0 <= prior <= 1 or gallery_size < 1:
         raise ValueError("a posterior needs a prior of 0 to 1 and a gallery of at least one person")

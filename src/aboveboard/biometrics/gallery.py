@@ -25,6 +25,8 @@ SAMPLE, LEAST = 512, 500
 """How many faces are sampled, and in how small a gallery nothing is measured."""
 LEVELS = (20, 30, 40, 50, 60, 70, 80, 90)
 """The similarities at which found and promised rates are compared."""
+LEAST_MATED, LEAST_MATED_PEOPLE = 30, 10
+"""Of how few comparisons of how few people with themselves nothing is given out: a handful would be scores of known pairs."""
 WARN = 3.0
 """The gallery factor above which people are warned."""
 _KNOWN = 0.9

@@ -243,14 +243,15 @@ class Findings:
 class GalleryScores:
     """The scores among a gallery's own faces, for the laboratory; None where it is too small. Made by the gate's looks only.
 
-    `mated` (people, BINS): how the scores of some people's faces with one another lie.
+    `mated` (BINS,): how the scores of the faces of `mated_people` people with one another lie; zeros where they are too few.
     """
 
     audit_id: str
     calibration: str
     model_version: str
     own: OwnScores | None
-    mated: NDArray[np.int32]
+    mated: NDArray[np.int64]
+    mated_people: int
     gallery: GalleryCheck | None
 
 
@@ -258,6 +259,7 @@ class GalleryScores:
 class Candidates(Sequence[Candidate]):
     """The answer of one recorded look, best first. Made by the gate's looks only; carries the audit id of its ledger entries.
 
+    `references`: with how many this look itself compared; `basis.gallery_size` has those of its case so far among them.
     `is_full`: the list is as long as it may be, so that others may have reached the threshold too.
     """
 
@@ -265,6 +267,7 @@ class Candidates(Sequence[Candidate]):
     basis: Basis
     identities_withheld: bool
     items: tuple[Candidate, ...]
+    references: int
     is_full: bool
 
     @property

@@ -317,9 +317,11 @@ def number(value: float) -> str:
 
 def percent(value: float) -> str:
     """A share as people read it, never rounded to 0 or 100 % where it is neither."""
-    shown = 100 * value
+    shown = 100 * value + 0.0  # no -0
     if 99.9 < shown < 100:
         return "> 99.9 %"
+    if 0 < shown < 1e-99:
+        return "< 1e-99 %"
     return f"{number(shown)} %"
 
 

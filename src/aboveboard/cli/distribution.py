@@ -12,7 +12,7 @@ import typer
 from rich.console import Console
 from rich.text import Text
 
-from aboveboard.biometrics.gallery import BINS, EDGES, LEAST, WARN, Factor, GalleryCheck, Level
+from aboveboard.biometrics.gallery import BINS, EDGES, LEAST, LEAST_MATED, LEAST_MATED_PEOPLE, WARN, Factor, GalleryCheck, Level
 from aboveboard.cli.common import DONE, NOTHING, Data, Json, OperatorName, columns, existing, listing, number, open_as, out, show_json
 from aboveboard.errors import BadRequest
 
@@ -47,7 +47,9 @@ def scores(
         show_json({**about, "gallery": document(measured.gallery), "mated_pairs": int(measured.mated.sum())})
     else:
         show(out(), measured.gallery)
-        out().print(f"{int(measured.mated.sum()):,} mated pairs, of {len(measured.mated):,} people with several faces", style="dim")
+        mated = f"{int(measured.mated.sum()):,} mated pairs, of {measured.mated_people:,} people with several faces"
+        few = f"mated pairs: none given out, for fewer than {LEAST_MATED} of {LEAST_MATED_PEOPLE} people, copies aside"
+        out().print(mated if measured.mated_people else few, style="dim")
         out().print(f"audit id {measured.audit_id}", style="dim")
     raise typer.Exit(DONE if measured.own else NOTHING)
 
@@ -58,16 +60,16 @@ def _write(file: Path, measured: GalleryScores, about: dict[str, Any]) -> None:
     own = measured.own
     assert own is not None
     text = json.dumps({**about, "gallery": document(measured.gallery), "bins": BINS})
+    mated: dict[str, Any] = {"mated": measured.mated, "mated_people": measured.mated_people}
     with file.open("xb") as target:
         if file.suffix == ".json":
             counts = own.counts.sum(axis=0, dtype=np.int64).tolist()
-            mated = measured.mated.sum(axis=0, dtype=np.int64).tolist()
-            target.write(json.dumps({**json.loads(text), "counts": counts, "mated": mated}).encode())
+            target.write(json.dumps({**json.loads(text), "counts": counts, **mated, "mated": measured.mated.tolist()}).encode())
         else:
             # Whose a face is, as a number that says nothing else; sampled faces of one person share it.
             _, person = np.unique(own.owners, return_inverse=True)
-            has_user, mated = own.owners > 0, measured.mated
-            np.savez_compressed(target, about=np.array(text), counts=own.counts, edges=EDGES, person=person, has_user=has_user, mated=mated)
+            sampled: dict[str, Any] = {"counts": own.counts, "edges": EDGES, "person": person, "has_user": own.owners > 0}
+            np.savez_compressed(target, about=np.array(text), **sampled, **mated)
 
 
 def document(gallery: GalleryCheck | None) -> dict[str, Any] | None:

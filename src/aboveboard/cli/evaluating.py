@@ -26,6 +26,15 @@ if TYPE_CHECKING:
     from aboveboard.evaluation.tables import Row, Tables
 
 AMAZON = "Amazon Rekognition"
+_AMAZONS = (
+    ".amazonaws.com",
+    ".amazonaws.com.cn",
+    ".amazonaws.eu",
+    ".api.aws",
+    ".api.amazonwebservices.com.cn",
+    ".api.amazonwebservices.eu",
+)
+"""Ends of the names of Amazon's hosts, dual-stack ones too, as botocore's partitions.json has them; closed regions are left out."""
 
 
 class Evaluate(TyperGroup):
@@ -128,7 +137,7 @@ def _asked(protocol: Manifest, folder: Path, url: str, region: str, threshold: f
 
 def is_paid(url: str) -> bool:
     """Whether an endpoint, or Amazon itself for none, sends a bill."""
-    return not url or (urlsplit(url).hostname or "").endswith(("amazonaws.com", "amazonaws.com.cn"))
+    return not url or f".{urlsplit(url).hostname or ''}".rstrip(".").endswith(_AMAZONS)
 
 
 def pace_of(url: str, per_second: float | None) -> float:

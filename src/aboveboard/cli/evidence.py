@@ -29,24 +29,27 @@ Prior = Annotated[
 
 @dataclass(frozen=True, slots=True)
 class Told:
-    """The evidence of an answer: of each candidate, in their order, under `prior`; empty where the calibration has no ratios."""
+    """The evidence of an answer: of each candidate, in their order, under `prior`; empty where the calibration has no ratios.
+
+    `factor`: what ratios and bounds were divided by, for the gallery's sake."""
 
     each: Sequence[Evidence]
     prior: float | None
     calibration: Calibration | None
+    factor: float = 1.0
 
     def of(self, rank: int) -> dict[str, Any]:
         """A candidate's part of a document."""
         if not self.each:
-            return {"likelihood_ratio": None, "is_most": None, "posterior": None}
+            return {"likelihood_ratio": None, "is_most": None, "is_open": None, "posterior": None}
         one = self.each[rank - 1]
-        return {"likelihood_ratio": one.ratio, "is_most": one.is_most, "posterior": one.posterior}
+        return {"likelihood_ratio": one.ratio, "is_most": one.is_most, "is_open": one.is_open, "posterior": one.posterior}
 
     def under(self, similarity: Text, rank: int) -> Text:
         """A similarity with what it says below it."""
         if self.each:
             one = self.each[rank - 1]
-            similarity.append(f"\nLR {rounded(one.ratio)}", "not bold dim")
+            similarity.append(f"\nLR {rounded(one.ratio)}{' (open)' if one.is_open else ''}", "not bold dim")
             if one.posterior is not None:
                 similarity.append(f"\nP {percent(one.posterior)}", "not bold dim")
         return similarity
@@ -56,7 +59,8 @@ class Told:
         ratios = self.calibration.ratios if self.calibration else None
         if self.calibration is None or ratios is None:
             return None
-        return {"least": ratios.least, "most": ratios.most, "non_mated": self.calibration.provenance.get("non_mated"), "prior": self.prior}
+        known = {"non_mated": self.calibration.provenance.get("non_mated"), "divided_by": self.factor, "prior": self.prior}
+        return {"least": ratios.least / self.factor, "most": ratios.most / self.factor, **known}
 
     def notes(self) -> list[tuple[str, str]]:
         """The same in words, for below the table."""
@@ -65,10 +69,13 @@ class Told:
             return []
         known = f"{bounds['non_mated']:,} comparisons of two people" if bounds["non_mated"] else "the calibration's comparisons"
         most = f"at most {rounded(bounds['most'])}, as far as {known} can tell"
-        notes = [("likelihood ratio", f"LR: how many times likelier such a score is of one person than of two; {most}")]
+        divided = f"; divided by the gallery factor {number(self.factor)}" if self.factor > 1 else ""
+        notes = [("likelihood ratio", f"LR: how many times likelier such a score is of one person than of two; {most}{divided}")]
+        if any(one.is_open for one in self.each):
+            notes.append(("open", "between scores of the calibration, with none near: the ratio may be ten times less, or more"))
         if self.prior is not None:
             stated = f"for your prior of {percent(self.prior)} that the person is in this gallery at all"
-            shared = "of a person with several faces among the candidates each has a part, add them up"
+            shared = "it counts faces: somebody with more of them here than others gets too much if his are added up"
             notes.append(("posterior", f"P: how probable it is that this is the person, {stated}; {shared}"))
         return notes
 
@@ -83,8 +90,9 @@ def told(candidates: Candidates, calibration: Calibration | None, prior: float |
     """The evidence of an answer."""
     if calibration is None or calibration.ratios is None or not candidates:
         return Told((), prior, calibration)
-    scores = [candidate.comparison_score for candidate in candidates]
-    return Told(calibration.evidence(scores, candidates.beyond, candidates.basis.gallery_size, prior), prior, calibration)
+    scores, found = [candidate.comparison_score for candidate in candidates], candidates.basis.gallery_factor
+    factor = max(1.0, found.value) if found else 1.0
+    return Told(calibration.evidence(scores, candidates.beyond, candidates.references, prior, factor), prior, calibration, factor)
 
 
 def rounded(ratio: float) -> str:

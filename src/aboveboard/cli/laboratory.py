@@ -94,7 +94,9 @@ def calibrate(
     if as_json:
         show_json(
             {
-                **_calibration_json(calibration),
+                **_calibration_json(calibration, document["mated_subjects"]),
+                "mated": document["mated"],
+                "mated_subjects": document["mated_subjects"],
                 "subjects": document["subjects"],
                 "photographs": document["photographs"],
                 "file": str(target),
@@ -106,8 +108,15 @@ def calibrate(
     for similarity in _SHOWN:
         beyond = "extrapolated" if calibration.extrapolated(similarity) else "measured"
         score = f"{calibration.score_at(similarity):.4f}"
-        table.add_row(f"{similarity:g}", number(fmr_at(similarity)), score, percent(calibration.fnmr(similarity)), beyond)
+        fnir, low, high = _missed(calibration, similarity, document["mated_subjects"])
+        missed = f"{percent(fnir)} ({percent(low)} to {percent(high)})"
+        table.add_row(f"{similarity:g}", number(fmr_at(similarity)), score, missed, beyond)
     console.print(table)
+    console.print(
+        f"FNIR of {document['mated']:,} comparisons of {document['mated_subjects']:,} people with themselves, with 95 % intervals as if "
+        "each person were one trial",
+        style="dim",
+    )
     console.print(
         f"calibration {calibration.id} of model version {calibration.model_version}: {document['subjects']:,} people, "
         f"{document['photographs']:,} photographs, measured down to FMR {number(calibration.measured_limit)}",
@@ -121,18 +130,25 @@ def calibrate(
     if "checked" in document:
         ratios = ", ".join(f"{number(one['found_to_promised'])} at {number(one['promised'])}" for one in document["checked"]["rates"])
         people = f"{document['checked']['subjects']:,} people of {document['checked']['data_set']}"
-        console.print(
-            f"among {people} the FMR is to the promised one as {ratios or 'cannot be told: too few errors'}; intervals hold that too"
-        )
+        few = f"among {people} there are too few errors to hold the promise against; the intervals are not widened"
+        console.print(f"among {people} the FMR is to the promised one as {ratios}; intervals hold that too" if ratios else few)
     console.print(f"it is in {target}" + ("" if file else "; a running server takes it up when it is started again"))
 
 
-def _calibration_json(calibration: Calibration) -> dict[str, Any]:
+def _missed(calibration: Calibration, similarity: float, people: int) -> tuple[float, float, float]:
+    """FNIR at a similarity with its 95 % interval: Wilson's, as if each person were one trial; the rule of 3 where nothing is missed."""
+    from aboveboard.evaluation.rates import bound_without_errors, wilson
+
+    fnir = calibration.fnmr(similarity)
+    return (fnir, *wilson(fnir * people, people)) if fnir else (0.0, 0.0, bound_without_errors(people))
+
+
+def _calibration_json(calibration: Calibration, people: int) -> dict[str, Any]:
     similarities = {
         f"{similarity:g}": {
             "fmr": fmr_at(similarity),
             "score": calibration.score_at(similarity),
-            "fnir": calibration.fnmr(similarity),
+            **dict(zip(("fnir", "fnir_low", "fnir_high"), _missed(calibration, similarity, people), strict=True)),
             "extrapolated": calibration.extrapolated(similarity),
         }
         for similarity in _SHOWN

@@ -120,6 +120,8 @@ def facial_analysis(
         raise BadRequest("name a folder of photographs and --labels CSV, or recompute studies with --published")
     faces = attributes.labelled(photographs, _labels(labels, [truth, by]), truth)
     about, is_remote = attributes.data_of(photographs.name, faces), bool(url or aws)
+    if not is_remote and (region or yes or per_second is not None):
+        raise BadRequest("--region, --per-second and --yes are about an endpoint; name one with --endpoint URL or --aws")
     asked = attributes.AtEndpoint(*_client(url, aws, region)) if is_remote else _attribute_pack(data)
     pace = pace_of(url, per_second) if is_remote else 0.0
     with closing(attributes.open_journal(folder / study.ANSWERED, asked.about, about)) as journal:

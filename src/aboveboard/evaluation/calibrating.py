@@ -6,6 +6,7 @@ The functions here return documents ready for JSON.
 from __future__ import annotations
 
 import datetime
+import hashlib
 import math
 from collections.abc import Iterable, Sequence
 from importlib import metadata
@@ -18,7 +19,7 @@ from aboveboard.biometrics.calibration import ANCHORS, fmr_at
 from aboveboard.errors import BadRequest
 from aboveboard.evaluation import likelihood, metrics
 from aboveboard.evaluation.metrics import Counts, Pairs, Resampling, Scores, Tail
-from aboveboard.evaluation.protocol import NO_ERRATA, Errata, content_hash, read_folder
+from aboveboard.evaluation.protocol import NO_ERRATA, Errata, Sample, content_hash, correct, read_folder
 from aboveboard.evaluation.rates import RULE_OF_30, measured_limit
 from aboveboard.evaluation.run import RATES, ROUND, Progress, compare, short, templates_of, up
 from aboveboard.vision.packs import Models
@@ -47,10 +48,11 @@ def calibrate(
 
     `check`: a folder of other people, among whom the promise is held against what is found; the intervals are widened to hold that too.
     `data_set` is the name it goes by (default: the folder's), `identifier` digits (default: the date's). The same photographs,
-    pack, errata, `draws` and `seed` give the same numbers. Raises BadRequest where the photographs are too few.
+    pack, errata, `draws` and `seed` give the same numbers. Raises BadRequest where the photographs are too few, or the people no others.
     """
     samples, day = read_folder(folder), date or datetime.datetime.now(datetime.UTC).date()
     others = read_folder(check) if check else []
+    _check_others(samples, others, errata)
     steps = len(samples) + draws + len(others)
 
     def tell(done: int, _: int) -> None:
@@ -63,7 +65,7 @@ def calibrate(
     found = calibration_of(pairs, draws, seed, lambda done, _: tell(len(samples) + done, steps))
     if check:
         made = templates_of(others, models, progress=lambda done, _: tell(len(samples) + draws + done, steps))
-        _widen(found, compare(made, errata).pairs, draws, seed)
+        _widen(found, compare(made, errata, needs_mated=False).pairs, draws, seed)
         found["checked"] |= {"data_set": check.name, "data_sha256": content_hash(others)}
     return {
         "id": identifier or f"{day:%Y%m%d}",
@@ -77,6 +79,7 @@ def calibrate(
         "photographs": len(samples) - comparison.corrections["dropped"],
         "failures_to_enrol": len(templates.failures_to_enrol),
         "mated": pairs.mated_size,
+        "mated_subjects": int(np.count_nonzero(pairs.mated_of_person)),
         "non_mated": pairs.non_mated_size,
         "date": f"{day}",
         "draws": draws,
@@ -153,6 +156,18 @@ def calibration_from(resampling: Resampling, comparisons: int, progress: Progres
             ],
         },
     }
+
+
+def _check_others(samples: Sequence[Sample], others: Sequence[Sample], errata: Errata) -> None:
+    """Raise BadRequest where people or photographs that a promise is held against are among those that it is made from."""
+    people, checked = ({sample.subject for sample in correct(list(some), errata)[0]} for some in (samples, others))
+    seen, again = (
+        {hashlib.sha256(sample.path.read_bytes()).digest() for sample in some} if others else set() for some in (samples, others)
+    )
+    if shared := sorted(people & checked):
+        raise BadRequest(f"--check takes other people, but {shared[0]} ({len(shared):,} in all) is among those that are calibrated on")
+    if seen & again:
+        raise BadRequest(f"--check takes other people, but {len(seen & again):,} of its photographs are among those that are calibrated on")
 
 
 def _widen(document: dict[str, Any], others: Pairs, draws: int, seed: int) -> None:

@@ -192,14 +192,17 @@ def _other_galleries(searches: Sequence[Search], enrolled: Sequence[Mapping[str,
     if not points:
         return []
     subject = {row["reference"]: row["subject"] for row in enrolled}
-    number = {name: i for i, name in enumerate(sorted({*subject.values(), *(search.subject for search in searches)}))}
-    weights = resampling.draw(len(number), DRAWS, SEED)
+    found = [[{subject[name] for name, score in search.false if score >= row.threshold.least} for search in searches] for row in points]
+    sought = {search.subject for search in searches}
+    # Of all others it matters only how many they are.
+    told = sorted(sought.union(*(people for who in found for people in who if len(people) == 1)))
+    number, everybody = {name: i for i, name in enumerate(told)}, len(sought.union(subject.values()))
+    weights = resampling.draw(everybody, DRAWS, SEED, len(told))
     person, rows = np.array([number[search.subject] for search in searches]), []
-    for row in points:
-        who = [{subject[reference] for reference, score in search.false if score >= row.threshold.least} for search in searches]
+    for row, who in zip(points, found, strict=True):
         culprit = [NOBODY if not people else SEVERAL if len(people) > 1 else number[next(iter(people))] for people in who]
         by_person = Counter(name for people in who for name in people)
-        rates = {**row.rates, "both": resampling.searched(weights, person, np.array(culprit)).rate}
+        rates = {**row.rates, "both": resampling.searched(weights, person, np.array(culprit), everybody).rate}
         rows.append(Row({}, row.threshold, rates, {"people": len(by_person), "most": max(by_person.values(), default=0)}))
     note = (
         f"The FPIR of above, whose interval stands for other people searched for in this gallery, and the same with those enrolled drawn "

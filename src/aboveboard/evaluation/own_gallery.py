@@ -9,8 +9,12 @@ import datetime
 import hashlib
 import io
 import json
+import lzma
 import math
+import operator
+import struct
 import zipfile
+import zlib
 from collections.abc import Iterator
 from dataclasses import dataclass
 from importlib import metadata
@@ -18,29 +22,33 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
-from aboveboard.biometrics.gallery import BINS, EDGES
+from aboveboard.biometrics.gallery import BINS, EDGES, LEAST_MATED, LEAST_MATED_PEOPLE
 from aboveboard.errors import BadRequest
 from aboveboard.evaluation import metrics
 from aboveboard.evaluation.calibrating import calibration_from
 from aboveboard.evaluation.metrics import Counts, Pairs, Resampling, Scores
-from aboveboard.evaluation.rates import RULE_OF_30
 from aboveboard.evaluation.run import Progress
 from aboveboard.vision.packs import Models
 
 KNOWN = 0.9
 """The share of sampled faces that must be of known people: mates that nobody knows of would count as false matches."""
+_LARGEST, _MOST = 20_000_000, 50_000_000
+"""Bytes of the arrays of such a file, and faces of a gallery or comparisons of people with themselves: more than there ever are."""
+_BROKEN = (ValueError, LookupError, TypeError, ArithmeticError, EOFError, MemoryError, RuntimeError)
 _MAKE = "make one with: aboveboard collection scores COLLECTION FILE.npz"
 
 
 @dataclass(frozen=True, eq=False)
 class GalleryFile:
     """Counts of a gallery of `size` faces: `non_mated` (faces, BINS) of sampled faces of known people, `person` (faces,) from 0,
-    `mated` (people, BINS); `about`: audit id, collection, model version."""
+    `mated` (BINS,) of `mated_people` people; `about`: audit id, collection, model version."""
 
     non_mated: Counts
     person: Counts
     mated: Counts
+    mated_people: int
     size: int
     about: dict[str, Any]
     sha256: str
@@ -50,18 +58,18 @@ class GalleryFile:
         """Read what `collection scores` wrote; raises BadRequest for anything else, and where users are not known."""
         try:
             content = file.read_bytes()
+            with zipfile.ZipFile(io.BytesIO(content)) as archive:
+                if sum(part.file_size for part in archive.infolist()) > _LARGEST:
+                    raise ValueError("it is larger than such a file ever is")
             with np.load(io.BytesIO(content), allow_pickle=False) as found:
-                has_user, person = found["has_user"].astype(np.bool_), found["person"]
-                counts, mated = found["counts"].astype(np.int64), found["mated"].astype(np.int64)
-                about = json.loads(str(found["about"]))
-            size, is_whole = int(about["gallery"]["size"]), counts.shape == (has_user.size, BINS) and mated.shape[1:] == (BINS,)
-            is_whole = is_whole and person.shape == has_user.shape and 1 < has_user.size <= size
-            if not is_whole or not counts.sum() or min(counts.min(), mated.min(initial=0)) < 0:
-                raise ValueError("its counts are not of this form")
+                has_user, person, counts, mated = (found[name] for name in ("has_user", "person", "counts", "mated"))
+                about, mated_people = json.loads(str(found["about"])), operator.index(found["mated_people"].item())
+            _check(has_user, person, counts, mated, size := operator.index(about["gallery"]["size"]))
+            counts, mated = counts.astype(np.int64), mated.astype(np.int64)
             about = {key: str(about[key]) for key in ("audit_id", "collection", "model")}
         except OSError as error:
             raise BadRequest(f"{file} cannot be read: {error.strerror or error}") from error
-        except (ValueError, LookupError, TypeError, EOFError, zipfile.BadZipFile, RecursionError) as error:
+        except (*_BROKEN, zipfile.BadZipFile, zlib.error, lzma.LZMAError, struct.error) as error:
             raise BadRequest(f"{file} holds no gallery's scores of this version ({error!r}); {_MAKE}") from error
         if has_user.mean() < KNOWN:
             raise BadRequest(
@@ -69,7 +77,7 @@ class GalleryFile:
                 "faces would count as false matches. Associate faces with users (CreateUser, AssociateFaces), then measure again"
             )
         owner = np.unique(person[has_user], return_inverse=True)[1]
-        return GalleryFile(counts[has_user], owner, mated, size, about, hashlib.sha256(content).hexdigest())
+        return GalleryFile(counts[has_user], owner, mated, mated_people, size, about, hashlib.sha256(content).hexdigest())
 
     @property
     def comparisons(self) -> int:
@@ -80,7 +88,7 @@ class GalleryFile:
     def resampling(self, draws: int, seed: int) -> SampledFaces:
         """Its comparisons, and draws of its people. A score is taken to lie anywhere in its bin of 0.002."""
         scores, face = _spread(self.non_mated, seed, max(math.ceil(0.01 * int(self.non_mated.sum())), 1_000_000))
-        mated, mated_subject = _spread(self.mated, seed)
+        mated, mated_subject = _spread(self.mated[None], seed)
         reaching = np.interp(np.linspace(-1, 1, metrics.BINS + 1), EDGES, np.append(0, np.cumsum(self.non_mated.sum(axis=0))))
         people = int(self.person.max()) + 1
         pairs = Pairs(
@@ -99,6 +107,20 @@ class GalleryFile:
         variance = 1 + 3 * len(self.non_mated) * faces / self.size
         weights = np.random.default_rng(seed).gamma(1 / variance, variance, (draws, people))
         return SampledFaces(pairs, weights, trials)
+
+
+def _check(has_user: NDArray[Any], person: NDArray[Any], counts: NDArray[Any], mated: NDArray[Any], size: int) -> None:
+    """Raise ValueError where arrays are of another form, or count what no gallery of so many faces has."""
+    faces = has_user.size
+    is_formed = has_user.shape == person.shape == (faces,) and counts.shape == (faces, BINS) and mated.shape == (BINS,)
+    is_typed = has_user.dtype == np.bool_ and all(array.dtype.kind in "iu" for array in (person, counts, mated))
+    if not is_formed or not is_typed or not 1 < faces <= size <= _MOST:
+        raise ValueError("its arrays are not of this form")
+    is_bounded = counts.min() >= 0 and counts.max() < size and mated.min() >= 0 and mated.max() < _MOST
+    if not is_bounded or counts.sum(axis=1, dtype=np.int64).max() >= size or mated.sum(dtype=np.int64) > _MOST:
+        raise ValueError("it counts what a gallery of so many faces cannot have")
+    if has_user.mean() >= KNOWN and (np.unique(person[has_user]).size < 2 or not counts[has_user].any()):
+        raise ValueError("no two people are compared in it")
 
 
 @dataclass(frozen=True)
@@ -137,18 +159,25 @@ def calibrate_on(
     version = models.card.model_version
     if file.about["model"] != version:
         raise BadRequest(f"the gallery's templates are of model version {file.about['model']}, the pack in use has {version}")
-    several = int(np.count_nonzero(file.mated.sum(axis=1)))
-    if file.mated.sum() < RULE_OF_30 or several < 10:
+    if file.mated.sum() < LEAST_MATED or file.mated_people < LEAST_MATED_PEOPLE:
         raise BadRequest(
-            f"{int(file.mated.sum())} comparisons of {several} people with themselves cannot tell how many are missed: 30 of 10 people are "
-            "the least. Enrol several photographs of some people, each under one user"
+            f"{int(file.mated.sum())} comparisons of {file.mated_people} people with themselves cannot tell how many are missed: "
+            f"{LEAST_MATED} of {LEAST_MATED_PEOPLE} people are the least. Enrol several photographs of some people, each under one user"
         )
-    resampling, day = file.resampling(draws, seed), date or datetime.datetime.now(datetime.UTC).date()
+    try:
+        resampling = file.resampling(draws, seed)
+        found = calibration_from(resampling, file.comparisons, progress)
+    except BadRequest as error:
+        raise BadRequest(
+            f"{file.comparisons:,} comparisons of {int(file.person.max()) + 1:,} people make no calibration: they are too few, or the "
+            "highest are of copies or of people under two users. Enrol more people, mend what aboveboard collection check lists"
+        ) from error
+    day = date or datetime.datetime.now(datetime.UTC).date()
     end = models.calibration.score_at(100) if models.calibration else 1.0
     return {
         "id": f"{day:%Y%m%d}",
         "model_version": version,
-        **calibration_from(resampling, file.comparisons, progress),
+        **found,
         "data_set": data_set or f"collection {file.about['collection']}",
         "data_sha256": file.sha256,
         "audit_id": file.about["audit_id"],
@@ -156,7 +185,7 @@ def calibrate_on(
         "photographs": file.size,
         "copies": resampling.pairs.errors_at(end),
         "mated": int(file.mated.sum()),
-        "mated_subjects": several,
+        "mated_subjects": file.mated_people,
         "non_mated": file.comparisons,
         "date": f"{day}",
         "draws": draws,

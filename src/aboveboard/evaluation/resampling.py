@@ -38,11 +38,16 @@ class Form:
         return np.asarray(self.factor * (both - np.square(weights) @ (self.left * self.right)))
 
 
-def draw(persons: int, draws: int, seed: int) -> Weights:
-    """How often each person is drawn, (draws, persons); the same for the same seed. Raises BadRequest where that is too much to hold."""
-    if persons * draws > MOST_WEIGHTS:
-        raise BadRequest(f"{draws:,} draws of {persons:,} people do not fit into memory; at most {MOST_WEIGHTS // persons:,} draws do")
-    return np.random.default_rng(seed).multinomial(persons, np.full(persons, 1 / persons), size=draws).astype(np.float64)
+def draw(persons: int, draws: int, seed: int, told: int | None = None) -> Weights:
+    """How often each person is drawn, (draws, persons); of only the first `told` of them (draws, told), the rest being drawn as one.
+
+    The same for the same seed. Raises BadRequest where that is too much to hold.
+    """
+    told = persons if told is None else told
+    if told * draws > MOST_WEIGHTS:
+        raise BadRequest(f"{draws:,} draws of {told:,} people do not fit into memory; at most {MOST_WEIGHTS // told:,} draws do")
+    shares = np.append(np.full(told, 1 / persons), [(persons - told) / persons] * (told < persons))
+    return np.random.default_rng(seed).multinomial(persons, shares, size=draws)[:, :told].astype(np.float64)
 
 
 def counts(weights: Weights, people: NDArray[np.int64], ends: Sequence[int]) -> Weights:
@@ -108,22 +113,24 @@ class Drawn:
         return shares
 
 
-def searched(weights: Weights, person: NDArray[np.int64], culprit: NDArray[np.int64]) -> Drawn:
+def searched(weights: Weights, person: NDArray[np.int64], culprit: NDArray[np.int64], persons: int | None = None) -> Drawn:
     """The FPIR of searches for people who are not enrolled, with both the people searched for and those enrolled drawn anew.
 
     `person` (p,) is who was searched for, `culprit` (p,) whose photographs came up: a person, `NOBODY` or `SEVERAL`.
+    `persons`: how many there are, where `weights` has not all of them.
 
     The best candidate is a maximum over the gallery, and a draw leaves out a third of it: to look for the best one again would make every
     FPIR smaller. So each search keeps what it found, as many times as its person is drawn; what rests on a single enrolled person counts
     besides as many times as that one is drawn, what several make stands without any of them. That is the jackknife's influence of each
     enrolled person (Efron 1982) inside a bootstrap; its mean is the FPIR that was found.
     """
-    persons, alone, several = weights.shape[1], culprit >= 0, culprit == SEVERAL
+    told, alone, several = weights.shape[1], culprit >= 0, culprit == SEVERAL
+    persons = told if persons is None else persons
     pairs = np.stack([person[alone], culprit[alone]], axis=1)
     # Two different people are drawn together a little more rarely than once: E(w_i w_j) = 1 - 1/n.
     errors = counts(weights, pairs, [len(pairs)])[:, 0] * persons / max(persons - 1, 1)
-    errors += weights @ np.bincount(person[several], minlength=persons)
-    each = np.bincount(person, minlength=persons)
+    errors += weights @ np.bincount(person[several], minlength=told)
+    each = np.bincount(person, minlength=told)
     trials = weights @ each
     is_once = bool(each.max() == 1)
     return Drawn(int((alone | several).sum()), person.size, np.minimum(errors, trials), trials, is_once, both_sides=True)

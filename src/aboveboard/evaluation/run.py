@@ -82,11 +82,11 @@ class Comparison:
     corrections: dict[str, int]
 
 
-def compare(templates: TemplateSet, errata: Errata = NO_ERRATA) -> Comparison:
+def compare(templates: TemplateSet, errata: Errata = NO_ERRATA, needs_mated: bool = True) -> Comparison:
     """All comparisons of a template set with its labels corrected.
 
     A failure to enrol makes every mated comparison with that photograph a missed one. Raises BadRequest where there are no two
-    persons or nobody has two photographs.
+    persons or, if that is needed, nobody has two photographs.
     """
     failed = [sample for sample, _ in templates.failures_to_enrol]
     samples, done = correct([*templates.samples, *failed], errata)
@@ -98,7 +98,7 @@ def compare(templates: TemplateSet, errata: Errata = NO_ERRATA) -> Comparison:
     enrolled = np.bincount(subjects, minlength=len(person))
     missed = photographs * (photographs - 1) // 2 - enrolled * (enrolled - 1) // 2
     pairs = metrics.all_pairs(templates.features[[row[sample.name] for sample in made]], subjects, list(missed))
-    if not pairs.mated_size or not pairs.non_mated_size:
+    if (needs_mated and not pairs.mated_size) or not pairs.non_mated_size:
         raise BadRequest("the photographs make no mated or no non-mated comparison; give at least two people, one with two photographs")
     return Comparison(pairs, made, done)
 

@@ -23,7 +23,7 @@ from aboveboard.accountability import verify_ledger
 from aboveboard.accountability.cases import Case, commitment, part_key
 from aboveboard.accountability.gate import actor
 from aboveboard.accountability.operators import Session
-from aboveboard.biometrics.calibration import expected_false, fmr_at
+from aboveboard.biometrics.calibration import Calibration, expected_false, fmr_at
 from aboveboard.errors import BadRequest, NoSuch, Unavailable
 from aboveboard.service import packet_evidence, packet_page, record
 from aboveboard.service.app import App
@@ -31,7 +31,7 @@ from aboveboard.storage.database import now
 from aboveboard.storage.schema import PACKS
 from aboveboard.vision.packs import PackFolder
 
-PACKET, PAGE, PROOFS = "packet.json", "packet.html", "proofs"
+PACKET, PAGE, PROOFS, CALIBRATIONS = "packet.json", "packet.html", "proofs", "calibrations"
 Keys = Mapping[str, Mapping[str, Mapping[str, str]]]
 """By audit id and part (`probe 1`, `candidate 1`, `lead 1`; of the case `number`): its key in hexadecimal and, of the named face, `of`."""
 
@@ -82,12 +82,17 @@ def write(app: App, session: Session, number: str, to: Path, face: str = "") -> 
         "keys": keys,
         **_cards(app, entries),
     }
-    told["evidence"] = packet_evidence.of_record(told["record"], told["calibrations"])
+    calibrations = _calibrations(app, entries)
+    told["calibrations"] = {sha256: calibration.provenance for sha256, calibration in calibrations.items()}
+    told["evidence"] = packet_evidence.of_record(told["record"], calibrations)
     try:
         (to / PROOFS).mkdir(parents=True)
         for entry in entries:
             proof = record.proof(app, entry["seq"], newest)
             (to / PROOFS / f"{entry['seq']:012d}.json").write_text(json.dumps(proof, ensure_ascii=False) + "\n")
+        (to / CALIBRATIONS).mkdir()
+        for sha256, calibration in calibrations.items():
+            (to / CALIBRATIONS / f"{sha256}.json").write_bytes(calibration.text.encode())
         (to / verify_ledger.KEY).write_text(f"{app.checkpoints.verifier_key}\n")
         shutil.copyfile(verify_ledger.__file__, to / "verify_ledger.py")
         (to / PAGE).write_text(packet_page.page(told))
@@ -117,7 +122,11 @@ def verify(folder: Path, key: str = "", photograph: bytes | None = None) -> Veri
         entries.sort(key=lambda entry: int(entry["seq"]))
         if of_entries(entries, told["keys"]) != told["record"]:
             faults.append(f"{PACKET} does not say what the entries say")
-        if told.get("evidence", []) != packet_evidence.of_record(told["record"], told["calibrations"]):
+        # By their hash, which the entries have: a file that was changed is the calibration of no look.
+        made = [Calibration.from_json(file.read_bytes().decode()) for file in sorted((folder / CALIBRATIONS).glob("*.json"))]
+        if told["calibrations"] != {calibration.sha256: calibration.provenance for calibration in made}:
+            faults.append(f"{PACKET} says of calibrations what no file in {CALIBRATIONS} says")
+        if told.get("evidence", []) != packet_evidence.of_record(told["record"], {one.sha256: one for one in made}):
             faults.append(f"{PACKET} has other likelihood ratios or posteriors than follow from its calibration")
         faults += _unopened(told, entries)
         if packet_page.page(told) != (folder / PAGE).read_text():
@@ -198,6 +207,7 @@ def _look(n: int, intent: Mapping[str, Any], outcome: Mapping[str, Any] | None, 
         "withheld": found.get("withheld"),
         "reason": found.get("reason") if outcome else "the record has no outcome: the server was stopped, and nothing was answered",
         "gallery_size": size,
+        **({"references": found["references"]} if "references" in found else {}),
         **{name: found.get(name) for name in ("fmr", "expected_false", "fpir", "fnir", "gallery_factor", "below_threshold")},
         "candidates": [_told(one, i, n, "candidate", size, opened) for i, one in enumerate(found.get("candidates", []), 1)],
     }
@@ -285,25 +295,36 @@ def _handles(app: App, face: str) -> list[tuple[str, int, float]]:
 
 
 def _cards(app: App, entries: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
-    """The cards of the models and calibrations that the looks name, and the rules of their packs, each only where it is the very same."""
+    """The cards of the models that the looks name, and the rules of their packs, each only where it is the very same."""
     intents = [entry for entry in entries if entry["type"] == "look.intent"]
     packs = PackFolder(app.settings.models)
-    models, calibrations = {}, {}
+    models = {}
     for intent in intents:
-        model, named = intent["model"], intent["calibration"]
+        model = intent["model"]
         try:
-            card, calibration = packs.card(model["pack"]), packs.calibration(model["pack"])
+            card = packs.card(model["pack"])
         except (NoSuch, Unavailable):
             continue
         if [part.sha256 for part in card.files] == model["sha256"] and card.model_version == model["version"]:
             shown = asdict(card)
             models[model["pack"]] = {name: shown[name] for name in ("id", "name", "model_version", "licence", "training_data", "limits")}
-        if calibration is not None and calibration.sha256 == named["sha256"]:
-            calibrations[named["sha256"]] = {**calibration.provenance, **packet_evidence.of_calibration(calibration)}
     named = {intent["policy"]["sha256"] for intent in intents}
     with app.database.read() as connection:
         rules = connection.execute(sa.select(PACKS).where(PACKS.c.sha256.in_(named))).all()
-    return {"models": models, "calibrations": calibrations, "policies": {row.sha256: json.loads(row.text) for row in rules}}
+    return {"models": models, "policies": {row.sha256: json.loads(row.text) for row in rules}}
+
+
+def _calibrations(app: App, entries: Sequence[Mapping[str, Any]]) -> dict[str, Calibration]:
+    """The calibrations that the looks name, by sha256, each only where it is the very same."""
+    packs, found = PackFolder(app.settings.models), dict[str, Calibration]()
+    for pack, sha256 in {(one["model"]["pack"], one["calibration"]["sha256"]) for one in entries if one["type"] == "look.intent"}:
+        try:
+            calibration = packs.calibration(pack)
+        except (NoSuch, Unavailable):
+            continue
+        if calibration is not None and calibration.sha256 == sha256:
+            found[sha256] = calibration
+    return found
 
 
 def _unopened(told: Mapping[str, Any], entries: Sequence[Mapping[str, Any]]) -> Iterator[str]:

@@ -128,10 +128,11 @@ def _look(look: Mapping[str, Any], calibration: Mapping[str, Any], evidence: Map
         ("not kept", ", ".join(look["departures"])),
     ]
     if look["gallery_size"] is not None and look["fmr"] is not None:
+        itself = f", {look['references']:,} of them in this comparison itself" if "references" in look else ""
         factor, limit = look["gallery_factor"], calibration.get("measured_limit", 0)
         beyond = f"; extrapolated: the calibration measured as far as FMR {_number(limit)}" if look["fmr"] < limit else ""
         facts += [
-            ("compared with", f"N = {look['gallery_size']:,}"),
+            ("compared with", f"N = {look['gallery_size']:,}{itself}"),
             (
                 "by chance alone",
                 f"FMR {_number(look['fmr'])} per comparison; E = N x FMR = {_number(look['expected_false'])} false candidates{beyond}",
@@ -165,23 +166,28 @@ def _evidence(said: Mapping[str, Any], calibration: Mapping[str, Any]) -> str:
     """What each candidate's similarity says; nothing where the calibration has no ratios."""
     if not said:
         return ""
-    priors = list(said["candidates"][0]["posteriors"])
+    priors, factor = list(said["candidates"][0]["posteriors"]), said["divided_by"]
     heads = ["who", "likelihood ratio", *(f"posterior, prior {_percent(float(prior))}" for prior in priors)]
     rows = [
-        (one["name"], _number(one["likelihood_ratio"]), *(_percent(one["posteriors"][prior]) for prior in priors))
+        (
+            one["name"],
+            _number(one["likelihood_ratio"]) + (" (open)" if one["is_open"] else ""),
+            *(_percent(one["posteriors"][prior]) for prior in priors),
+        )
         for one in said["candidates"]
     ]
     known = f"{calibration['non_mated']:,} comparisons of two people" if "non_mated" in calibration else "the calibration's comparisons"
+    divided = f"All are divided by the gallery factor {_number(factor)}. " if factor > 1 else ""
+    is_open = any(one["is_open"] for one in said["candidates"])
+    opened = "Open: between scores of the calibration, with none near; the ratio may be ten times less, or more. " if is_open else ""
     posteriors = (
         "Posterior: how probable it is that this candidate is the person sought, to who held it as probable before the search as the "
-        "prior says that the person is enrolled at all. Faces of one person have a part each. "
-        "Nobody measured the priors; read the column that the rest of the case supports."
-        if priors
-        else "The list was full, so that no posterior can be told."
+        "prior says that the person is enrolled at all. It counts faces: somebody with more of them there than others gets too much "
+        "if his are added up. Nobody measured the priors; read the column that the rest of the case supports."
     )
     return (
         f"{_table(heads, rows)}<p>Likelihood ratio: how many times likelier such a similarity is of one person than of two. At most "
-        f"{_number(said['most'])}, as far as {known} can tell. {posteriors}</p>"
+        f"{_number(said['most'])}, as far as {known} can tell. {divided}{opened}{posteriors}</p>"
     )
 
 

@@ -10,7 +10,7 @@ import numpy as np
 import sqlalchemy as sa
 from numpy.typing import NDArray
 
-from aboveboard.biometrics.gallery import BINS, SAMPLE, OwnScores, histogram
+from aboveboard.biometrics.gallery import BINS, LEAST_MATED, LEAST_MATED_PEOPLE, SAMPLE, OwnScores, histogram
 from aboveboard.biometrics.matching import best_first, comparison_scores, pair_scores
 from aboveboard.biometrics.scan import Scanner
 from aboveboard.biometrics.vocabulary import Vector
@@ -288,19 +288,22 @@ class Templates:
             found += [(row.n, Apart(row.face_id, float(scores[i, main].max()), len(there))) for i, row in enumerate(there) if i not in main]
         return [one for _, one in sorted(found, key=lambda item: item[0])], judged
 
-    def mated_scores(self, permit: Permit) -> NDArray[np.int32]:
-        """How the scores of a person's faces with one another lie, (people, BINS): of at most `MATED_PEOPLE` with several, by lot.
+    def mated_scores(self, permit: Permit, near: float) -> tuple[NDArray[np.int64], int]:
+        """How the scores of people's faces with one another lie, (BINS,), and of how many people: at most `MATED_PEOPLE`, by lot.
 
-        Of a person the first `MATED_FACES` enrolled count.
+        Of a person the first `MATED_FACES` enrolled count; scores from `near` on, of copies, do not. Zeros for fewer than `LEAST_MATED`
+        scores or `LEAST_MATED_PEOPLE` people: they would be the scores of single pairs, and of no use.
         """
         groups = list(self._groups(permit))
         by_lot = np.random.default_rng(0).permutation(len(groups))[:MATED_PEOPLE]
-        counts = np.zeros((len(by_lot), BINS), np.int32)
-        for row, n in zip(counts, sorted(by_lot.tolist()), strict=True):
+        counts, people = np.zeros(BINS, np.int64), 0
+        for n in sorted(by_lot.tolist()):
             _, vectors = self._read_group(np.sort(groups[n])[:MATED_FACES])
-            for i, vector in enumerate(vectors[:-1], 1):
-                row += histogram(comparison_scores(vector, vectors[i:])).astype(np.int32)
-        return counts
+            scores = [np.empty(0), *(comparison_scores(vector, vectors[i:]) for i, vector in enumerate(vectors[:-1], 1))]
+            own = np.concatenate(scores)
+            counts += histogram(own[own < near])
+            people += bool((own < near).any())
+        return (counts, people) if counts.sum() >= LEAST_MATED and people >= LEAST_MATED_PEOPLE else (np.zeros(BINS, np.int64), 0)
 
     def _groups(self, permit: Permit) -> Iterator[NDArray[np.int64]]:
         """The numbers of the faces of each subject that has several."""

@@ -269,6 +269,7 @@ def test_a_candidate_has_its_likelihood_ratio_with_its_bound_and_a_posterior_for
     assert "LR 600,000" in shown
     assert "P > 99.9 %" in shown
     assert "for your prior of 50 %" in shown
+    assert "too much if his are added up" in shown
     assert "prior" not in run(*search).stdout
     (found,) = documents(run(*search, "--json", "--prior", "0.001"))
     (candidate,) = found["candidates"]

@@ -114,7 +114,12 @@ def test_evaluate_and_calibrate(run: Callable[..., Result], tmp_path: Path) -> N
     assert calibrated["calibration"] == json.loads((tmp_path / "elsewhere.json").read_text())["id"]
     assert calibrated["at_similarity"]["80"]["fmr"] == pytest.approx(2e-6)
     assert calibrated["file"] == str(tmp_path / "elsewhere.json")
-    assert "it is in" in run("calibrate", folder).stdout
+    assert (calibrated["mated"], calibrated["mated_subjects"], calibrated["at_similarity"]["80"]["fnir"]) == (110, 110, 0)
+    assert calibrated["at_similarity"]["80"]["fnir_high"] == pytest.approx(3 / 110, rel=0.02), "the rule of 3"
+    told = " ".join(run("calibrate", folder).stdout.split())
+    assert "it is in" in told
+    assert "0 % (0 % to 2.69 %)" in told
+    assert "of 110 comparisons of 110 people" in told
     made = tmp_path / "home" / "aboveboard" / "models" / "null" / "calibration.json"
     assert json.loads(made.read_text())["data_set"] == "people"
     (null_pack,) = (one for one in documents(run("models", "list", "--json")) if one["pack"] == "null")

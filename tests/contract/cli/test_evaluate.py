@@ -242,8 +242,13 @@ def test_answers_of_another_run_are_not_taken(
     assert "not of this run" in errors(run(*line, code=2, **KEYS))[0]
 
 
-def test_nothing_is_paid_for_without_consent(run: Callable[..., Result], manifest: Path, tmp_path: Path) -> None:
-    result = run("evaluate", manifest, "--out", tmp_path / "out", "--aws", code=2, **KEYS)
+@pytest.mark.parametrize(
+    "asked",
+    [("--aws",), ("--endpoint", "https://rekognition.us-east-1.amazonaws.com."), ("--endpoint", "https://rekognition.us-east-1.api.aws"),
+     ("--endpoint", "https://rekognition.eusc-de-east-1.amazonaws.eu")],
+)  # fmt: skip
+def test_nothing_is_paid_for_without_consent(run: Callable[..., Result], manifest: Path, tmp_path: Path, asked: tuple[str, ...]) -> None:
+    result = run("evaluate", manifest, "--out", tmp_path / "out", *asked, code=2, **KEYS)
     assert "33 questions" in result.stderr
     assert "0.03 US dollars" in result.stderr
     assert "--yes" in errors(result)[0]

@@ -360,6 +360,7 @@ def test_what_cannot_be_studied_is_said_before_anything_is_asked(run: Callable[.
         (("false-matches", congress, gallery, "--out", tmp_path / "mine"), "something else than a study"),
         (("false-matches", congress, gallery, "--out", out, "--policy", "nowhere"), "nowhere"),
         (("facial-analysis", congress, "--labels", people / "members.csv", "--out", out), "no attribute pack is installed"),
+        (("facial-analysis", congress, "--labels", people / "members.csv", "--out", out, "--region", "x"), "are about an endpoint"),
         (
             ("facial-analysis", gallery, "--labels", people / "members.csv", "--out", out, "--endpoint", "http://127.0.0.1:9"),
             "no photograph",
