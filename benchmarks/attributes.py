@@ -24,10 +24,11 @@ from scipy import optimize
 
 from aboveboard import settings
 from aboveboard.biometrics.vocabulary import EMOTIONS
+from aboveboard.evaluation.protocol import centre_face
 from aboveboard.evaluation.rates import wilson
 from aboveboard.vision import media, session
 from aboveboard.vision.demographics import AgeFit, AgeGender, GenderFit, age_ranges, chance_male, moments, views
-from aboveboard.vision.detector import Detection, Detector
+from aboveboard.vision.detector import Detector
 from aboveboard.vision.emotions import CLASSES, MOVES, EmotionFit, Expressions, confidences, evidence, face_of
 from aboveboard.vision.mesh import Mesher
 from aboveboard.vision.packs import PackFolder
@@ -40,13 +41,6 @@ FITTED = Path(__file__).parent.parent / "src" / "aboveboard" / "vision" / "fitte
 LABELS, PACK = Path(__file__).parent / "labels", "face-attributes"
 Array = NDArray[np.float64]
 Bools = NDArray[np.bool_]
-
-
-def counted(detector: Detector, image: media.Image) -> Detection | None:
-    """The face that counts: the greatest area - 2 x (distance from the centre in px) squared."""
-    middle = np.array([image.shape[1], image.shape[0]]) / 2
-    found = detector.detect(image)
-    return max(found, key=lambda one: one.box[2] * one.box[3] - 2 * ((one.box[:2] + one.box[2:] / 2 - middle) ** 2).sum(), default=None)
 
 
 def folds(count: int) -> list[NDArray[np.int64]]:
@@ -93,14 +87,18 @@ def fit_gender(logits: Array, male: Bools, provenance: str = "") -> GenderFit:
     return GenderFit(round(float(slope), 4), round(float(lapse), 4), provenance)
 
 
-def gender_tables(logits: Array, truth: Array, male: Bools, race: NDArray[np.str_]) -> None:
-    scores, decided = np.empty(len(male)), np.empty(len(male), bool)
+def cross_fitted(logits: Array, male: Bools) -> Array:
+    """Of every face the chance that it is labelled male, by the fit on the other folds."""
+    chance = np.empty(len(male))
     for fold in folds(len(male)):
         rest = np.setdiff1d(np.arange(len(male)), fold)
-        fit = fit_gender(logits[rest], male[rest])
-        chance = chance_male(logits[fold], fit)
-        decided[fold], scores[fold] = chance > 0.5, 100 * np.maximum(chance, 1 - chance)
-    right = decided == male
+        chance[fold] = chance_male(logits[fold], fit_gender(logits[rest], male[rest]))
+    return chance
+
+
+def gender_tables(logits: Array, truth: Array, male: Bools, race: NDArray[np.str_]) -> None:
+    chance = cross_fitted(logits, male)
+    right, scores = (chance > 0.5) == male, 100 * np.maximum(chance, 1 - chance)
     kinds = {"all": np.ones(len(male), bool), "women": ~male, "men": male}
     cells = {f"{name} {who}": each & (race == name) for name in sorted(set(race)) for who, each in (("women", ~male), ("men", male))}
     kinds |= cells
@@ -169,12 +167,11 @@ def views_table(nets: AgeGender, seen: NDArray[np.uint8], mirrored: NDArray[np.u
     rows = []
     for name, each in ways.items():
         ages, logits = nets.raw(each)
-        right, fit = int(((logits > 0) == male).sum()), fit_gender(logits, male)
-        chance = chance_male(logits, fit)
+        right, chance = int(((logits > 0) == male).sum()), cross_fitted(logits, male)
         rows.append([name, str(each.shape[1]), share(right, len(male)), f"{-np.log(np.where(male, chance, 1 - chance)).mean():.3f}",
                      f"{np.abs(moments(ages)[:, 1] - truth).mean():.2f}"])  # fmt: skip
     head = ["views", "runs of each network", "gender as labelled", "its log loss", "age: mean absolute error, years"]
-    write("age-gender-views", head, rows, f"utkface-a, {len(male)} adults.", "how-good.md")
+    write("age-gender-views", head, rows, f"utkface-a, {len(male)} adults; the log loss cross-fitted.", "how-good.md")
 
 
 def milliseconds(work: Callable[[], Any]) -> float:
@@ -200,7 +197,7 @@ def demographics(data: Path, nets: AgeGender, detector: Detector) -> None:
     seen, rows, first = [], [], None
     for row in labels:
         image = media.decode((data / "utkface-a" / row["file"]).read_bytes(), 10**8)
-        if (face := counted(detector, image)) is not None:
+        if (face := centre_face(detector.detect(image), *image.shape[1::-1])) is not None:
             seen.append(views(image, face.points))
             rows.append(row)
             first = first or (image, face.points)
@@ -244,7 +241,7 @@ def emotions(data: Path, nets: Expressions, mesher: Mesher, detector: Detector) 
         labels = {row["photograph"]: row["expression"] for row in csv.DictReader(line for line in file if not line.startswith("#"))}
     for name in labels:
         image = media.decode((data / "lfw-a" / name.rpartition("_")[0] / name).read_bytes(), 10**8)
-        face = counted(detector, image)
+        face = centre_face(detector.detect(image), *image.shape[1::-1])
         assert face is not None, name
         faces.append(cv2.cvtColor(face_of(image, face.points), cv2.COLOR_BGR2GRAY))
         shapes.append(mesher.blendshapes(mesher.mesh(image, face.points)))

@@ -18,10 +18,10 @@ from typing import Any
 import cv2
 import numpy as np
 from face_judgements import NAMES, RARE, Array, Face, agreement, groups, is_drawn, place, read, reliability, tables
-from numpy.typing import NDArray
 from scipy import optimize
 
 from aboveboard import settings
+from aboveboard.evaluation.protocol import centre_face
 from aboveboard.vision import media, regions
 from aboveboard.vision.mesh import Mesher
 from aboveboard.vision.packs import PackFolder
@@ -43,13 +43,7 @@ def looker() -> Callable[[Path], tuple[media.Image, regions.Array, dict[str, flo
 
     def look(file: Path) -> tuple[media.Image, regions.Array, dict[str, float]] | None:
         image = media.decode(file.read_bytes(), 10**8)
-        middle = np.array([image.shape[1], image.shape[0]]) / 2
-
-        def counts(box: NDArray[np.float32]) -> float:
-            apart = box[:2] + box[2:] / 2 - middle
-            return float(box[2] * box[3] - 2 * apart @ apart)
-
-        found = max(detector.detect(image), key=lambda face: counts(face.box), default=None)
+        found = centre_face(detector.detect(image), *image.shape[1::-1])
         if found is None:
             return None
         meshed = mesher.mesh(image, found.points)

@@ -1,13 +1,14 @@
-"""Which measure of a face tells that it will be missed, and the fitted quality: python benchmarks/quality.py DATA [CACHE].
+"""Which measure of a face tells that it will be missed, and the fitted quality: python benchmarks/quality.py DATA [--cache CACHE].
 
-DATA holds the folders lfw-a and congress-a (a folder of photographs a person); CACHE keeps what was measured of them. Writes the tables of
-docs/how-good.md and the fitted quality of the default pack.
+DATA holds the folders lfw-a and congress-a (a folder of photographs a person); CACHE keeps what was measured of them. Writes the tables
+of docs/how-good.md and the fitted quality of the default pack. With --pack PACK --to FILE it fits the quality of an installed and
+calibrated pack on every folder in DATA instead, and writes that to FILE and nothing else.
 """
 
 from __future__ import annotations
 
+import argparse
 import json
-import sys
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from itertools import pairwise
@@ -25,6 +26,7 @@ from aboveboard.evaluation.protocol import content_hash, read_folder, shipped_er
 from aboveboard.service.quality import BARS
 from aboveboard.vision import packs
 
+PACK = "yunet-sface"
 FITTED = Path(packs.__file__).parent / "fitted" / "yunet-sface-quality.json"
 SIMILARITY, DRAWS = 80.0, 200
 DROPPED = np.arange(0, 0.301, 0.01)
@@ -160,16 +162,17 @@ def interval(draws: list[float]) -> str:
 
 
 class Study:
-    """Both data sets, their comparisons as they are and made worse, and the fit."""
+    """The data sets, their comparisons as they are and made worse, and the fit."""
 
-    def __init__(self, data: Path, cache: Path | None) -> None:
-        self.folders = {"LFW": data / "lfw-a", "Congress": data / "congress-a"}
-        self.seen = {name: faces(folder, cache) for name, folder in self.folders.items()}
+    def __init__(self, folders: dict[str, Path], cache: Path | None, pack: str) -> None:
+        self.folders, self.models = folders, models(pack)
+        calibration = self.models.calibration
+        if calibration is None:
+            raise SystemExit(f"the pack '{pack}' has no calibration: first run aboveboard calibrate")
+        self.calibration = calibration
+        self.seen = {name: faces(folder, cache, pack) for name, folder in self.folders.items()}
         kinds = {"as they are": ("",), "made worse": tuple(WORSE)}
         self.sets = {name: {how: compared(seen, kind) for how, kind in kinds.items()} for name, seen in self.seen.items()}
-        calibration = models().calibration
-        assert calibration is not None
-        self.calibration = calibration
         self.thresholds = {"at similarity 80": calibration.score_at(SIMILARITY), "at FMR 1e-4": calibration.score_at(similarity_at(1e-4))}
         self.least = self.thresholds["at similarity 80"]
         rng = np.random.default_rng(SEED)
@@ -329,9 +332,9 @@ class Study:
         note = "LFW and Congress, as they are and made worse, cross-fitted, each person counted once."
         write("quality-reliability", ["quality", "comparisons", "its mean", "reached similarity 80", ""], rows, note, "how-good.md")
 
-    def save(self) -> None:
-        """The fitted quality of the default pack, with where it comes from."""
-        card = models().card
+    def save(self, file: Path) -> None:
+        """The fitted quality, with where it comes from."""
+        card = self.models.card
         document = {
             "id": f"{datetime.now(UTC):%Y%m%d}",
             "model_version": card.model_version,
@@ -352,13 +355,26 @@ class Study:
         }
         text = json.dumps(document, indent=1) + "\n"
         UnifiedQuality.from_json(text)
-        FITTED.parent.mkdir(exist_ok=True)
-        FITTED.write_text(text)
+        file.parent.mkdir(exist_ok=True)
+        file.write_text(text)
 
 
-def main(data: Path, cache: Path | None) -> None:
-    study = Study(data, cache)
-    study.save()
+def main() -> None:
+    parser = argparse.ArgumentParser()
+    parser.add_argument("data", type=Path)
+    parser.add_argument("--cache", type=Path)
+    parser.add_argument("--pack", default=PACK)
+    parser.add_argument("--to", type=Path)
+    asked = parser.parse_args()
+    if asked.to:
+        study = Study({folder.name: folder for folder in sorted(asked.data.iterdir()) if folder.is_dir()}, asked.cache, asked.pack)
+        study.save(asked.to)
+        print(study.counts())
+        return
+    if asked.pack != PACK:
+        parser.error("--pack needs --to FILE: what ships is the default pack's")
+    study = Study({"LFW": asked.data / "lfw-a", "Congress": asked.data / "congress-a"}, asked.cache, PACK)
+    study.save(FITTED)
     study.discard()
     study.bars()
     study.kinds()
@@ -367,4 +383,4 @@ def main(data: Path, cache: Path | None) -> None:
 
 
 if __name__ == "__main__":
-    main(Path(sys.argv[1]), Path(sys.argv[2]) if len(sys.argv) > 2 else None)
+    main()

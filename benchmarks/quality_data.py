@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import hashlib
 import zlib
 from collections import defaultdict
 from collections.abc import Callable
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass, fields
-from functools import lru_cache
+from functools import lru_cache, partial
 from pathlib import Path
 
 import cv2
@@ -15,7 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from aboveboard import settings
-from aboveboard.evaluation.protocol import Sample, centre_face, correct, read_folder, shipped_errata
+from aboveboard.evaluation.protocol import Sample, centre_face, content_hash, correct, read_folder, shipped_errata
 from aboveboard.vision import measures
 from aboveboard.vision.media import Image, decode
 from aboveboard.vision.packs import Models, PackFolder
@@ -124,19 +125,19 @@ def looked_at(image: Image, models: Models) -> tuple[list[float], NDArray[np.flo
 
 
 @lru_cache(maxsize=1)
-def models() -> Models:
-    """The default pack, opened once in each process."""
+def models(pack: str) -> Models:
+    """The pack, opened once in each process."""
     cv2.setNumThreads(1)
-    return PackFolder(settings.load().models).load("yunet-sface")
+    return PackFolder(settings.load().models).load(pack)
 
 
-def of_person(own: list[Sample]) -> tuple[list[Row], list[str]]:
+def of_person(pack: str, own: list[Sample]) -> tuple[list[Row], list[str]]:
     """A person's photographs as they are, and the first of them in some of the ways of WORSE; and the kinds of those without a face."""
     rng = np.random.default_rng([SEED, zlib.crc32(own[0].subject.encode())])
     rows, missed = list[Row](), list[str]()
     for place, one in enumerate(rng.permutation(len(own))[:MOST_PHOTOGRAPHS]):
         image = decode(own[one].path.read_bytes(), 10**8)
-        found = centre_face(models().detector.detect(image), image.shape[1], image.shape[0])
+        found = centre_face(models(pack).detector.detect(image), image.shape[1], image.shape[0])
         if found is None:
             missed.append("")
             continue
@@ -145,7 +146,7 @@ def of_person(own: list[Sample]) -> tuple[list[Row], list[str]]:
             for kind in rng.permutation(list(WORSE))[:WORSENED]:
                 pictures[kind] = WORSE[kind](image, found.box.astype(np.float64), rng)
         for kind, picture in pictures.items():
-            seen = looked_at(picture, models())
+            seen = looked_at(picture, models(pack))
             if seen is None:
                 missed.append(kind)
             else:
@@ -153,17 +154,23 @@ def of_person(own: list[Sample]) -> tuple[list[Row], list[str]]:
     return rows, missed
 
 
-def faces(folder: Path, cache: Path | None) -> Faces:
-    """The faces of a folder of person/photograph, of those people who have two or more; kept in a file of the cache folder."""
-    file = cache / f"{folder.name}.npz" if cache else None
+def faces(folder: Path, cache: Path | None, pack: str) -> Faces:
+    """The faces of a folder of person/photograph, of those people who have two or more.
+
+    Kept in a file of the cache folder, whose name has a hash of the photographs, of the pack and of what is measured.
+    """
+    card, samples = models(pack).card, read_folder(folder)
+    measured = NAMES, tuple(WORSE), MOST_PHOTOGRAPHS, WORSENED, SEED, shipped_errata().sha256
+    key = hashlib.sha256(repr((content_hash(samples), [part.sha256 for part in card.files], measured)).encode()).hexdigest()
+    file = cache / f"{folder.name}-{key[:16]}.npz" if cache else None
     if file and file.is_file():
         with np.load(file) as kept:
             return Faces(**kept)
     by_person = defaultdict[str, list[Sample]](list)
-    for sample in correct(read_folder(folder), shipped_errata())[0]:
+    for sample in correct(samples, shipped_errata())[0]:
         by_person[sample.subject].append(sample)
     with ProcessPoolExecutor(WORKERS) as pool:
-        done = list(pool.map(of_person, [own for own in by_person.values() if len(own) > 1], chunksize=4))
+        done = list(pool.map(partial(of_person, pack), [own for own in by_person.values() if len(own) > 1], chunksize=4))
     columns = zip(*(row for rows, _ in done for row in rows), strict=True)
     made = Faces(*(np.array(column) for column in columns), np.array([kind for _, missed in done for kind in missed]))
     if file:

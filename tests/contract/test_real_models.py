@@ -9,6 +9,10 @@ import numpy as np
 import pytest
 from kit import NO_FACE, basis, encoded
 
+from aboveboard import settings
+from aboveboard.vision import measures, media
+from aboveboard.vision.packs import PackFolder
+
 PRESIDENT = ("obama", "obama2", "obama3")
 OTHERS = ("biden", "astronaut", "grace_hopper")
 
@@ -50,6 +54,27 @@ def test_a_face_is_found_where_a_face_is(rekognition, photographs, name):
     assert max(abs(face["Pose"]["Yaw"]), abs(face["Pose"]["Roll"])) < 45
     assert 0 < face["Quality"]["Brightness"] <= 100
     assert 0 < face["Quality"]["Sharpness"] <= 100
+
+
+def test_with_all_attributes_the_pose_is_that_of_the_mesh(rekognition, photographs):
+    """By default it is that of five points; both say to which side a head is turned. The pupils of the mesh lie at the eyes of the five."""
+    packs = PackFolder(settings.load().models)
+    detector, reader = packs.load("yunet-sface").detector, packs.load_attributes("face-attributes")
+    for name in ("biden", "obama2", "obama3"):
+        image = media.decode(photographs[name], 10**8)
+        found = max(detector.detect(image), key=lambda one: float(one.box[2] * one.box[3]))
+        (reading,), crude = reader.read(image, [found], [], mesh=True), measures.pose(found.points)
+        default, every = (
+            rekognition.detect_faces(Image={"Bytes": photographs[name]}, Attributes=[asked])["FaceDetails"][0]
+            for asked in ("DEFAULT", "ALL")
+        )
+        for said, pose in ((default["Pose"], crude), (every["Pose"], reading.pose)):
+            assert [said["Roll"], said["Yaw"], said["Pitch"]] == pytest.approx([pose.roll, pose.yaw, pose.pitch], abs=0.01)
+        assert np.sign(default["Pose"]["Yaw"]) == np.sign(every["Pose"]["Yaw"])
+        assert default["Pose"] != every["Pose"]
+        at = {mark["Type"]: np.array([mark["X"], mark["Y"]]) * image.shape[1::-1] for mark in every["Landmarks"]}
+        for side in ("left", "right"):
+            assert np.linalg.norm(at[f"{side}Pupil"] - at[f"eye{side.title()}"]) < 0.15 * np.linalg.norm(at["eyeLeft"] - at["eyeRight"])
 
 
 def test_no_face_in_a_plain_picture(rekognition, enrolled):

@@ -67,6 +67,27 @@ def test_what_anybody_sees_is_said(said):
     assert not said["obama"].attributes.eyeglasses.value
 
 
+@pytest.mark.parametrize("name", ["biden", "obama3"])
+def test_landmarks_are_ratios_of_the_pictures_own_sides(largest, photographs, said, name):
+    """In portraits much higher than wide the pupils lie at the detector's eyes, within 0.15 of their distance."""
+    image = photographs[name]
+    (height, width), (left, right) = image.shape[:2], largest(image).points[:2]
+    assert height > 1.5 * width
+    at = {mark.name: np.array([mark.x * width, mark.y * height]) for mark in said[name].landmarks}
+    for eye, pupil in ((left, "leftPupil"), (right, "rightPupil")):
+        assert np.linalg.norm(at[pupil] - eye) < 0.15 * np.linalg.norm(right - left)
+
+
+def test_where_no_face_is_seen_no_gaze_is_sure(reader, models, photographs, said):
+    """The detector takes a chandelier for a face too; the mesh does not. Of a face it is sure."""
+    image = photographs["obama3"]
+    face, chandelier = sorted(models.detector.detect(image), key=lambda one: -one.score)
+    assert chandelier.score > 0.6
+    assert reader.read(image, [chandelier], ["eye_direction"], mesh=False)[0].attributes.eye_direction.confidence < 1
+    assert reader.read(image, [face], ["eye_direction"], mesh=False)[0].attributes.eye_direction == said["obama3"].attributes.eye_direction
+    assert said["obama3"].attributes.eye_direction.confidence > 95
+
+
 def test_each_attribute_alone_is_what_it_is_among_all(reader, largest, said, photographs):
     """Whatever else was asked for."""
     image = photographs["obama2"]

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import cv2
 import numpy as np
 import pytest
@@ -64,6 +66,61 @@ def test_a_mirror_turns_yaw_roll_and_gaze_around(mesher, faces, name):
     assert one.pose.pitch == pytest.approx(other.pose.pitch, abs=5)
     assert one.gaze[0] == pytest.approx(-other.gaze[0], abs=8)
     assert one.gaze[1] == pytest.approx(other.gaze[1], abs=8)
+
+
+def moved(meshed, points, by):
+    """The same face with some points of its mesh moved, in px of the crop."""
+    in_crop = meshed.in_crop.copy()
+    in_crop[points] += np.array(by, np.float32)
+    return replace(meshed, in_crop=in_crop)
+
+
+def rotated(meshed, right, up):
+    """The same face with its mesh turned in depth: the points near the camera go to the viewer's right, then up, by these degrees."""
+    across, down = np.radians(right), np.radians(up)
+    about_y = np.array([[np.cos(across), 0, -np.sin(across)], [0, 1, 0], [np.sin(across), 0, np.cos(across)]])
+    about_x = np.array([[1, 0, 0], [0, np.cos(down), np.sin(down)], [0, -np.sin(down), np.cos(down)]])
+    middle = meshed.in_crop.mean(axis=0)
+    return replace(meshed, in_crop=((meshed.in_crop - middle) @ (about_x @ about_y).T + middle).astype(np.float32))
+
+
+@pytest.mark.parametrize("name", ["biden", "obama2", "obama3"])
+def test_a_turned_head_has_the_yaw_that_five_points_say(mesher, faces, name):
+    """By its sign: to the viewer's right in two portraits, to the left in one."""
+    image, face = faces[name]
+    crude, found = measures.pose(face.points).yaw, mesher.mesh(image, face.points).pose.yaw
+    assert abs(crude) > 15
+    assert np.sign(found) == np.sign(crude)
+    assert abs(found) > 10
+
+
+def test_a_mesh_turned_in_depth_turns_pose_and_gaze_with_it(mesher, faces):
+    """Yaw grows to the viewer's right, pitch upwards, by as many degrees; the nose is nearer than the ears."""
+    image, face = faces["obama"]
+    meshed = mesher.mesh(image, face.points)
+
+    def nose(one):
+        """Where its tip lies, from the middle of the ears."""
+        return one.points[4] - one.points[[127, 356]].mean(axis=0)
+
+    assert nose(meshed)[2] < 0
+    for right, up in ((20, 0), (-20, 0), (0, 15), (0, -15)):
+        turned = rotated(meshed, right, up)
+        assert (nose(turned) - nose(meshed))[:2] @ [right, -up] > 0
+        assert turned.pose.yaw - meshed.pose.yaw == pytest.approx(right, abs=1.5)
+        assert turned.pose.pitch - meshed.pose.pitch == pytest.approx(up, abs=1.5)
+        assert np.subtract(turned.gaze, meshed.gaze) == pytest.approx([right, up], abs=1.5)
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_eyes_that_move_move_the_gaze(mesher, faces, name):
+    """Both irises moved by 3 of the crop's 256 px: to the viewer's right the yaw grows, upwards the pitch, and the other hardly changes."""
+    image, face = faces[name]
+    meshed, irises = mesher.mesh(image, face.points), [LANDMARKS["leftPupil"], LANDMARKS["rightPupil"]]
+    right, up = (np.subtract(moved(meshed, irises, by).gaze, meshed.gaze) for by in ((3, 0, 0), (0, -3, 0)))
+    assert right[0] > 8
+    assert up[1] > 8
+    assert max(abs(right[1]), abs(up[0])) < 5
 
 
 @pytest.mark.parametrize("degrees", [-30, -10, 20, 45])
