@@ -221,6 +221,7 @@ def rewrite(name, old, new):
         (tampered(lambda told: told.update(case="another")), "not of the number"),
         (tampered(lambda told: told["keys"][told["record"]["looks"][0]["audit_id"]]["candidate 1"].update(of="x")), "not the face"),
         (tampered(lambda told: told["evidence"][0]["candidates"][0].update(likelihood_ratio=1e9)), "other likelihood ratios"),
+        (tampered(lambda told: next(iter(told["policies"].values()))["threshold"].update(citation="none")), "other rules"),
         (forge_ratios, "other likelihood ratios"),
         (tampered(lambda told: next(iter(told["calibrations"].values())).update(non_mated=10**9)), "says of calibrations"),
         (rewrite("packet.html", "No candidate.", "One candidate."), "packet.html"),
@@ -229,7 +230,7 @@ def rewrite(name, old, new):
     ],
 )
 def test_a_packet_that_was_changed_is_told(made, tmp_path, change, fault):
-    """A number, a look, the case, the named face, a ratio, all ratios with the calibration, the page, an entry, a proof that is missing."""
+    """A number, a look, the case, the named face, a ratio, all ratios, a rule, the page, an entry, a missing proof."""
     folder = tmp_path / "copy"
     shutil.copytree(made[0], folder)
     change(folder)

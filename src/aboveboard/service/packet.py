@@ -6,6 +6,7 @@ face that the packet is for is a pseudonym: no FaceId, ExternalImageId, UserId, 
 
 from __future__ import annotations
 
+import hashlib
 import hmac
 import json
 import math
@@ -16,6 +17,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+import rfc8785
 import sqlalchemy as sa
 
 from aboveboard import __version__
@@ -128,6 +130,8 @@ def verify(folder: Path, key: str = "", photograph: bytes | None = None) -> Veri
             faults.append(f"{PACKET} says of calibrations what no file in {CALIBRATIONS} says")
         if told.get("evidence", []) != packet_evidence.of_record(told["record"], {one.sha256: one for one in made}):
             faults.append(f"{PACKET} has other likelihood ratios or posteriors than follow from its calibration")
+        if any(hashlib.sha256(rfc8785.dumps(pack)).hexdigest() != sha256 for sha256, pack in told["policies"].items()):
+            faults.append(f"{PACKET} has other rules than those of the policy that the entries name")
         faults += _unopened(told, entries)
         if packet_page.page(told) != (folder / PAGE).read_text():
             faults.append(f"{PAGE} does not say what {PACKET} says")
