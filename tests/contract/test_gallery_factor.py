@@ -199,12 +199,12 @@ def test_scores_are_written_for_a_laboratory_on_record(own_server: Server, run: 
     assert not (tmp_path / "c.npz").exists()
 
 
-def several_each(server: Server, collection_id: str, faces: int) -> None:
-    """Every so many faces of a collection, in the order of enrolment, become one user's."""
+def several_each(server: Server, collection_id: str, faces: int, most: int | None = None) -> None:
+    """Every so many faces of a collection, of the first `most`, in the order of enrolment, become one user's."""
     with server.app.database.write() as connection:
         n = server.app.collections.get(collection_id, connection).n
         numbers = [row[0] for row in connection.exec_driver_sql("SELECT n FROM faces WHERE collection = ? ORDER BY n", (n,))]
-        for i in range(0, len(numbers), faces):
+        for i in range(0, len(numbers[:most]), faces):
             some = numbers[i : i + faces]
             connection.exec_driver_sql(
                 f"UPDATE faces SET subject = (SELECT subject FROM faces WHERE n = {some[0]}) WHERE n IN ({', '.join(map(str, some))})"
@@ -230,18 +230,20 @@ def test_the_laboratory_says_of_a_gallery_what_its_check_says(own_server: Server
 def test_an_agency_calibrates_on_its_own_gallery(own_server: Server, run: Callable[..., Result], tmp_path: Any) -> None:
     """Scores out of the gate, calibration in the laboratory: then the promise holds in the gallery in which it did not."""
     people = boards(7, 450, likeness=0.3)
-    photographs = np.repeat(people, 2, axis=0) + np.random.default_rng(1).normal(size=(900, 64)) * 0.07
+    # Of ten people both faces are copies of one photograph, or nearly: these tell nothing of misses.
+    noise = np.repeat([0.01, 0.07], [20, 880])[:, None] * np.random.default_rng(1).normal(size=(900, 64))
+    photographs = np.repeat(people, 2, axis=0) + noise
     vectors = normalise(photographs - photographs.mean(axis=1, keepdims=True))
     enrol(own_server, "ours", vectors)
     several_each(own_server, "ours", 2)
     start = own_server.entry_count()
     shown = run("collection", "scores", "ours", tmp_path / "counts.npz").stdout
-    assert "450 mated pairs, of 450 people" in shown
+    assert "440 mated pairs, of 440 people" in shown
     (outcome,) = [entry for entry in own_server.entries(start) if entry["type"] == "look.outcome"]
-    assert outcome["mated_pairs"] == 450
+    assert outcome["mated_pairs"] == 440
     with np.load(tmp_path / "counts.npz") as found:
         assert found["mated"].shape == (BINS,)
-        assert (found["mated"].sum(), found["mated_people"]) == (450, 450)
+        assert (found["mated"].sum(), found["mated_people"]) == (440, 440)
     said = json.loads(run("calibrate", tmp_path / "counts.npz", "--out", tmp_path / "ours.json", "--json").stdout)
     assert (said["photographs"], said["model_version"]) == (900, "0.1")
     calibration = Calibration.from_json((tmp_path / "ours.json").read_text())
@@ -261,9 +263,8 @@ def test_no_single_pair_and_no_copies_are_given_out(own_server: Server, run: Cal
     people, random = boards(9, 530), np.random.default_rng(2)
     again = np.repeat(people, 2, axis=0) + np.repeat([0.02, 0.06], [60, 1000])[:, None] * random.normal(size=(1060, 64))
     vectors = normalise(again - again.mean(axis=1, keepdims=True))
-    enrol(own_server, "oracle", vectors[:62])
-    several_each(own_server, "oracle", 2)
-    enrol(own_server, "oracle", vectors[62::2])
+    enrol(own_server, "oracle", np.concatenate([vectors[:62], vectors[62::2]]))
+    several_each(own_server, "oracle", 2, most=62)
     start = own_server.entry_count()
     assert "none given out" in run("collection", "scores", "oracle", tmp_path / "few.npz").stdout
     run("collection", "scores", "oracle", tmp_path / "few.json")
