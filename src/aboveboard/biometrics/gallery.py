@@ -11,7 +11,7 @@ import math
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
-from typing import Literal, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -29,7 +29,8 @@ LEAST_MATED, LEAST_MATED_PEOPLE = 30, 10
 """Of how few comparisons of how few people with themselves nothing is given out: a handful would be scores of known pairs."""
 WARN = 3.0
 """The gallery factor above which people are warned."""
-_KNOWN = 0.9
+KNOWN = 0.9
+"""The share of sampled faces that must be of known people: mates that nobody knows of would count as false matches."""
 _ERRORS = 30
 _FEW = 3
 _BLOCK = 512
@@ -216,7 +217,7 @@ class OwnScores:
     @cached_property
     def knows_mates(self) -> bool:
         """Whether most of the faces have a subject, so that nearly all that are compared are of two people."""
-        return bool(np.mean(self.owners > 0) >= _KNOWN)
+        return bool(np.mean(self.owners > 0) >= KNOWN)
 
     @cached_property
     def pairs(self) -> int:
@@ -229,8 +230,7 @@ class OwnScores:
 
     @property
     def _once(self) -> float:
-        """The share of the counts that is left where a pair of two sampled faces counts once."""
-        return 1 - (int(np.count_nonzero(self._chosen)) - 1) / (2 * (self.size - 1))
+        return once(int(np.count_nonzero(self._chosen)), self.size)
 
     @cached_property
     def _reached(self) -> NDArray[np.int64]:
@@ -344,9 +344,18 @@ class OwnScores:
         people = np.zeros((int(person.max(initial=-1)) + 1, errors.shape[1]))
         np.add.at(people, person, residuals)
         n = max(len(people), 2)
-        faces = float(np.mean(self.size - trials))
-        variance = (people**2).sum(axis=0) * n / (n - 1) * (1 + 3 * len(trials) * faces / self.size)
+        variance = (people**2).sum(axis=0) * n / (n - 1) * both_sides(trials, self.size)
         return np.asarray(np.sqrt(variance) / np.maximum(found, 1))
+
+
+def once(sampled: int, size: int) -> float:
+    """The share of the counts of `sampled` faces in a gallery of `size` that is left where a pair of two sampled faces counts once."""
+    return 1 - (sampled - 1) / (2 * (size - 1))
+
+
+def both_sides(trials: NDArray[Any], size: int) -> float:
+    """How many times the variance over the sampled people is the whole one, from each face's comparisons: see `OwnScores._spread`."""
+    return 1 + 3 * len(trials) * float(np.mean(size - trials)) / size
 
 
 def mean_and_spread(counts: NDArray[np.int64]) -> tuple[float, float]:

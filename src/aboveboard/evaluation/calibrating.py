@@ -21,7 +21,8 @@ from aboveboard.evaluation import likelihood, metrics
 from aboveboard.evaluation.metrics import Counts, Pairs, Resampling, Scores, Tail
 from aboveboard.evaluation.protocol import NO_ERRATA, Errata, Sample, content_hash, correct, read_folder
 from aboveboard.evaluation.rates import RULE_OF_30, measured_limit
-from aboveboard.evaluation.run import RATES, ROUND, Progress, compare, short, templates_of, up
+from aboveboard.evaluation.resampling import up
+from aboveboard.evaluation.run import RATES, ROUND, Progress, compare, short, templates_of
 from aboveboard.vision.packs import Models
 
 TAIL_SHARES = (1e-2, 5e-3, 2e-3, 1e-3, 5e-4, 2e-4, 1e-4)

@@ -24,7 +24,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from aboveboard.biometrics.gallery import BINS, EDGES, LEAST_MATED, LEAST_MATED_PEOPLE
+from aboveboard.biometrics.gallery import BINS, EDGES, KNOWN, LEAST_MATED, LEAST_MATED_PEOPLE, both_sides, once
 from aboveboard.errors import BadRequest
 from aboveboard.evaluation import metrics
 from aboveboard.evaluation.calibrating import calibration_from
@@ -32,8 +32,6 @@ from aboveboard.evaluation.metrics import Counts, Pairs, Resampling, Scores
 from aboveboard.evaluation.run import Progress
 from aboveboard.vision.packs import Models
 
-KNOWN = 0.9
-"""The share of sampled faces that must be of known people: mates that nobody knows of would count as false matches."""
 _LARGEST, _MOST = 20_000_000, 50_000_000
 """Bytes of the arrays of such a file, and faces of a gallery or comparisons of people with themselves: more than there ever are."""
 _BROKEN = (ValueError, LookupError, TypeError, ArithmeticError, EOFError, MemoryError, RuntimeError)
@@ -82,8 +80,7 @@ class GalleryFile:
     @property
     def comparisons(self) -> int:
         """Non-mated pairs, each once: those of two sampled faces were counted twice."""
-        faces = len(self.non_mated)
-        return round(int(self.non_mated.sum()) * (1 - (faces - 1) / (2 * (self.size - 1))))
+        return round(int(self.non_mated.sum()) * once(len(self.non_mated), self.size))
 
     def resampling(self, draws: int, seed: int) -> SampledFaces:
         """Its comparisons, and draws of its people. A score is taken to lie anywhere in its bin of 0.002."""
@@ -103,8 +100,7 @@ class GalleryFile:
         )
         trials = np.bincount(self.person, self.non_mated.sum(axis=1)).astype(np.float64)
         # The gallery's other side is a draw of people too: docs/gallery-factor.md, "Interval".
-        faces = float(np.mean(self.size - self.non_mated.sum(axis=1)))
-        variance = 1 + 3 * len(self.non_mated) * faces / self.size
+        variance = both_sides(self.non_mated.sum(axis=1), self.size)
         weights = np.random.default_rng(seed).gamma(1 / variance, variance, (draws, people))
         return SampledFaces(pairs, weights, trials)
 

@@ -5,7 +5,6 @@ The functions here return documents ready for JSON. They read folders of photogr
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -22,6 +21,7 @@ from aboveboard.evaluation import metrics
 from aboveboard.evaluation.metrics import Pairs, Resampling
 from aboveboard.evaluation.protocol import NO_ERRATA, Errata, Sample, centre_face, correct, read_folder
 from aboveboard.evaluation.rates import bound_without_errors, measured_limit, wilson
+from aboveboard.evaluation.resampling import up
 from aboveboard.vision.media import decode
 from aboveboard.vision.packs import Models
 
@@ -181,12 +181,6 @@ def _share(pairs: Pairs, resampling: Resampling, score: float) -> dict[str, Any]
     if not errors:
         high = bound_without_errors(pairs.non_mated_size)
     return {"score": round(score, ROUND), "errors": errors, "fmr": errors / pairs.non_mated_size, "fmr_interval": [low, high]}
-
-
-def up(score: float) -> float:
-    """A threshold as it stands in files: rounded up, so that it still keeps its promise."""
-    unit: float = 10.0**ROUND
-    return math.ceil(score * unit) / unit
 
 
 def short(rate: float) -> float:
