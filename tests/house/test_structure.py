@@ -167,7 +167,20 @@ def test_a_library_stays_in_its_room(library, rooms):
 
 def test_biometrics_is_pure():
     """Contract 6: numpy and the standard library, for the scan also compilers and threads; no models, images, databases or files."""
-    pure = {"numpy", "__future__", "collections", "dataclasses", "hashlib", "json", "math", "re", "typing", "functools", "aboveboard"}
+    pure = {
+        "numpy",
+        "__future__",
+        "collections",
+        "dataclasses",
+        "functools",
+        "hashlib",
+        "json",
+        "math",
+        "operator",
+        "re",
+        "typing",
+        "aboveboard",
+    }
     more = {"kernels": {"numba", "llvmlite"}, "scan": {"concurrent", "itertools", "os", "threading"}}
     for name in TREES:
         if name.startswith("aboveboard.biometrics"):
