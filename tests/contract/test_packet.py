@@ -341,11 +341,11 @@ def test_what_is_written_meanwhile_is_for_the_next_packet(strict_server, faces, 
 
 def test_a_comparison_says_the_same_however_many_its_case_made_before(strict_server, tmp_path):
     """Its posterior is among the faces that it compared itself; its error rates are of all that the case compared so far."""
-    client = strict_server.client(strict_server.detective("comparing"))
-    strict_server.operator("comparing-auditor", "auditor")
+    client = strict_server.client(strict_server.detective("comparing-again"))
+    strict_server.operator("comparing-again-auditor", "auditor")
     for _ in range(2):
         client.compare_faces(SourceImage={"Bytes": picture(1, variation=0.1, take=1)}, TargetImage={"Bytes": picture(1, 4)})
-    packet.write(strict_server.app, session_of(strict_server, "comparing-auditor"), "case of comparing", tmp_path / "packet")
+    packet.write(strict_server.app, session_of(strict_server, "comparing-again-auditor"), "case of comparing-again", tmp_path / "packet")
     told = json.loads((tmp_path / "packet" / "packet.json").read_text())
     assert [(look["gallery_size"], look.get("references")) for look in told["record"]["looks"]] == [(2, None), (4, 2)]
     first, second = told["evidence"]
