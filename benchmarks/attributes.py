@@ -8,10 +8,7 @@ from __future__ import annotations
 
 import csv
 import json
-import statistics
 import sys
-import time
-from collections.abc import Callable
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
@@ -19,7 +16,7 @@ from typing import Any
 import cv2
 import numpy as np
 from numpy.typing import NDArray
-from report import write
+from report import cpu_ms, write
 from scipy import optimize
 
 from aboveboard import settings
@@ -174,15 +171,6 @@ def views_table(nets: AgeGender, seen: NDArray[np.uint8], mirrored: NDArray[np.u
     write("age-gender-views", head, rows, f"utkface-a, {len(male)} adults; the log loss cross-fitted.", "how-good.md")
 
 
-def milliseconds(work: Callable[[], Any]) -> float:
-    times = []
-    for _ in range(60):
-        start = time.process_time()
-        work()
-        times.append(time.process_time() - start)
-    return 1e3 * statistics.median(times[10:])
-
-
 def keep(fits: dict[str, Any]) -> None:
     """Put the fits of these attributes into the file that ships; other attributes' stay."""
     held = json.loads(FITTED.read_text()) if FITTED.exists() else {}
@@ -212,7 +200,7 @@ def demographics(data: Path, nets: AgeGender, detector: Detector) -> None:
     age_table(ages, truth, male, race)
     where = f"utkface-a, {len(rows)} adults of 18 and over, python benchmarks/attributes.py, seed {SEED}"
     keep({"age": fit_age(ages, truth, where), "gender": fit_gender(logits, male, where)})
-    took = milliseconds(lambda: nets.run(first[0], [first[1]]))
+    took = cpu_ms(lambda: nets.run(first[0], [first[1]]))
     print(f"age and gender of a face: {took:.2f} ms of CPU")
 
 
@@ -282,7 +270,7 @@ def emotions(data: Path, nets: Expressions, mesher: Mesher, detector: Detector) 
     write("emotions-reliability", head, rows, "As above: all eight of each face, cross-fitted.", "how-good.md")
     where = f"lfw-a, {len(truth)} faces labelled by eye, python benchmarks/attributes.py, seed {SEED}"
     keep({"emotions": fit_emotions(logs, moves, truth, where)})
-    took = milliseconds(lambda: nets.run(first[0], [first[1]], shapes[:1]))
+    took = cpu_ms(lambda: nets.run(first[0], [first[1]], shapes[:1]))
     print(f"expressions of a face with a mesh: {took:.2f} ms of CPU")
 
 

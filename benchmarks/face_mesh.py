@@ -6,16 +6,14 @@ so a gaze should be 0, whichever way the head is turned.
 
 from __future__ import annotations
 
-import statistics
 import sys
-import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
-from report import write
+from report import cpu_ms, write
 
 from aboveboard import settings
 from aboveboard.biometrics.vocabulary import ATTRIBUTES
@@ -65,19 +63,10 @@ def steadiness(mesher: Mesher, portraits: Sequence[tuple[media.Image, Detection]
 def cost(reader: AttributeReader, image: media.Image, face: Detection) -> None:
     """CPU milliseconds of one thread over the detection alone, a face of a 640 x 480 image."""
 
-    def milliseconds(work: Callable[[], object]) -> float:
-        work()
-        times = []
-        for _ in range(15):
-            began = time.process_time()
-            work()
-            times.append(1000 * (time.process_time() - began))
-        return statistics.median(times)
-
     rows = []
     for names in ([], *([name] for name in ATTRIBUTES if name in reader.assessed), sorted(reader.assessed)):
         label = "ALL" if len(names) > 1 else names[0].upper() if names else "landmarks and pose alone"
-        rows.append([label, f"{milliseconds(partial(reader.read, image, [face], frozenset(names), mesh=len(names) != 1)):.1f}"])
+        rows.append([label, f"{cpu_ms(partial(reader.read, image, [face], frozenset(names), mesh=len(names) != 1), 18):.1f}"])
     write("face-attributes-cost", ["asked for", "CPU ms a face"], rows, "Over DetectFaces with DEFAULT; median of 15, one thread.")
 
 

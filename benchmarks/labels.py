@@ -5,18 +5,15 @@ DATA holds the folders objects-a (photographs named SYNSET_name, one ImageNet cl
 
 from __future__ import annotations
 
-import statistics
 import sys
-import time
 from collections.abc import Callable, Sequence
 from itertools import pairwise
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from report import write
+from report import cpu_ms, write
 from scipy import optimize
 
 from aboveboard import settings
@@ -174,24 +171,16 @@ def cost(app: App, session: Session, file: Path) -> None:
     image = media.decode(data, 10**8)
     models = app.labels.models()
 
-    def milliseconds(work: Callable[[], Any]) -> float:
-        times = []
-        for _ in range(60):
-            start = time.process_time()
-            work()
-            times.append(time.process_time() - start)
-        return 1e3 * statistics.median(times[10:])
-
-    decoding = milliseconds(lambda: media.decode(data, 10**8))
+    decoding = cpu_ms(lambda: media.decode(data, 10**8))
 
     def over(wanted: labels.Wanted) -> float:
-        return milliseconds(lambda: labels.describe(app, session, data, wanted)) - decoding
+        return cpu_ms(lambda: labels.describe(app, session, data, wanted)) - decoding
 
     without_faces = labels.Filter(no_labels=frozenset({"Face", "Head", "Person"}))
     rows = [
         ["decoding", decoding],
-        ["the network, its input included", milliseconds(lambda: models.labeller.probabilities(image))],
-        ["the face detector", milliseconds(lambda: app.models.detector.detect(image))],
+        ["the network, its input included", cpu_ms(lambda: models.labeller.probabilities(image))],
+        ["the face detector", cpu_ms(lambda: app.models.detector.detect(image))],
         ["labels without people, over decoding", over(labels.Wanted(filter=without_faces))],
         ["all labels, over decoding", over(labels.Wanted())],
         ["colours and quality alone, over decoding", over(labels.Wanted(labels=False, properties=True))],

@@ -5,7 +5,9 @@ from __future__ import annotations
 import os
 import platform
 import re
-from collections.abc import Sequence
+import statistics
+import time
+from collections.abc import Callable, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -16,6 +18,16 @@ def machine() -> str:
     """The kind of machine: cores and processor."""
     model = re.search(r"model name\s*: (.+)", Path("/proc/cpuinfo").read_text())
     return f"{os.cpu_count()} cores, {model[1] if model else platform.machine()}, Python {platform.python_version()}"
+
+
+def cpu_ms(work: Callable[[], object], runs: int = 60) -> float:
+    """Median CPU milliseconds of `work`; the first sixth of the runs only warms up."""
+    times = []
+    for _ in range(runs):
+        began = time.process_time()
+        work()
+        times.append(1000 * (time.process_time() - began))
+    return statistics.median(times[runs // 6 :])
 
 
 def write(section: str, head: Sequence[str], rows: Sequence[Sequence[str]], note: str, page: str = "performance.md") -> None:

@@ -63,21 +63,21 @@ class Foreign:
         except LookupError as error:
             return 400, json.dumps({"__type": error.args[0], "message": error.args[1]}).encode()
 
-    def CreateCollection(self, CollectionId: str) -> dict[str, Any]:  # noqa: N802, N803
+    def CreateCollection(self, CollectionId: str) -> dict[str, Any]:
         if CollectionId in self.collections:
             raise LookupError("ResourceAlreadyExistsException", "The collection is there already.")
         self.collections[CollectionId] = {}
         return {"StatusCode": 200}
 
-    def DeleteCollection(self, CollectionId: str) -> dict[str, Any]:  # noqa: N802, N803
+    def DeleteCollection(self, CollectionId: str) -> dict[str, Any]:
         del self.collections[CollectionId]
         return {"StatusCode": 200}
 
-    def ListFaces(self, CollectionId: str) -> dict[str, Any]:  # noqa: N802, N803
+    def ListFaces(self, CollectionId: str) -> dict[str, Any]:
         faces = self.collections[CollectionId].items()
         return {"Faces": [{"FaceId": face, "ExternalImageId": name} for face, (name, _) in faces]}
 
-    def IndexFaces(self, CollectionId: str, Image: Any, ExternalImageId: str, **_: Any) -> dict[str, Any]:  # noqa: N802, N803
+    def IndexFaces(self, CollectionId: str, Image: Any, ExternalImageId: str, **_: Any) -> dict[str, Any]:
         try:
             features = _features(Image)
         except LookupError:
@@ -86,8 +86,8 @@ class Foreign:
         self.collections[CollectionId][face] = (ExternalImageId, features)
         return {"FaceRecords": [{"Face": {"FaceId": face, "ExternalImageId": ExternalImageId}}]}
 
-    def SearchFacesByImage(  # noqa: N802
-        self, CollectionId: str, Image: Any, MaxFaces: int, FaceMatchThreshold: float, **_: Any  # noqa: N803
+    def SearchFacesByImage(
+        self, CollectionId: str, Image: Any, MaxFaces: int, FaceMatchThreshold: float, **_: Any
     ) -> dict[str, Any]:  # fmt: skip
         probe = _features(Image)
         faces = [
@@ -97,7 +97,7 @@ class Foreign:
         kept = [face for face in faces if face["Similarity"] >= max(FaceMatchThreshold, self.cut)]
         return {"FaceMatches": sorted(kept, key=lambda face: -face["Similarity"])[:MaxFaces]}
 
-    def CompareFaces(self, SourceImage: Any, TargetImage: Any, SimilarityThreshold: float, **_: Any) -> dict[str, Any]:  # noqa: N802, N803
+    def CompareFaces(self, SourceImage: Any, TargetImage: Any, SimilarityThreshold: float, **_: Any) -> dict[str, Any]:
         alike = _alike(_features(SourceImage), _features(TargetImage))
         is_shown = alike >= max(SimilarityThreshold, self.cut)
         return {"FaceMatches": [{"Similarity": alike, "Face": {}}] * is_shown, "UnmatchedFaces": [{}] * (not is_shown)}

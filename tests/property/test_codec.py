@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import json
 import string
 from datetime import UTC, datetime
@@ -148,8 +147,11 @@ def test_none_is_left_out_and_a_stranger_is_a_defect(name):
 def test_bytes_of_any_kind_are_a_request_or_a_bad_request(body):
     """No other exception, whatever comes."""
     for name in ("IndexFaces", "ListCollections", "TagResource"):
-        with contextlib.suppress(BadRequest, SampleTooLarge):
-            codec.parse(name, body)
+        try:
+            request = codec.parse(name, body)
+        except (BadRequest, SampleTooLarge):
+            continue
+        assert isinstance(request, dict)
 
 
 def test_a_name_that_the_model_lacks_is_no_operation():

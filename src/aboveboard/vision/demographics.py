@@ -156,10 +156,8 @@ def _opened(name: str, data: bytes, size: int, classes: int) -> onnxruntime.Infe
     graph = session.parse(data)
     session.drop_denormals(graph)
     opened = session.open_session(graph)
-    try:
-        found = _run(opened, np.zeros((1, size, size, 3), np.uint8)).shape
-    except Exception as error:  # onnxruntime's own errors share no base class but this
-        raise BadRequest(f"the {name} network does not take a face of {size} x {size} px; name dlib's {name}-v1 in the card") from error
+    text = f"the {name} network does not take a face of {size} x {size} px; name dlib's {name}-v1 in the card"
+    found = session.tried(lambda: _run(opened, np.zeros((1, size, size, 3), np.uint8)).shape, text)
     if found != (1, classes):
         raise BadRequest(f"the {name} network answers {found}, not (1, {classes}); name dlib's {name}-v1 in the card")
     return opened

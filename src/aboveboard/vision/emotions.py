@@ -60,10 +60,8 @@ class Expressions:
     def opened(net: bytes, fit: EmotionFit) -> Expressions:
         """Of the bytes of fer's emotion_model_quantized.tflite; raises BadRequest for another file."""
         expressions = Expressions(session.open_session(flatgraphs.onnx_graph(net)), fit)
-        try:
-            found = expressions.shares(np.zeros((1, SIZE, SIZE), np.uint8)).shape
-        except Exception as error:  # onnxruntime's own errors share no base class but this
-            raise BadRequest(f"the emotions network does not take a face of {SIZE} x {SIZE} grey px; name fer's in the card") from error
+        text = f"the emotions network does not take a face of {SIZE} x {SIZE} grey px; name fer's in the card"
+        found = session.tried(lambda: expressions.shares(np.zeros((1, SIZE, SIZE), np.uint8)).shape, text)
         if found != (1, len(CLASSES)):
             raise BadRequest(f"the emotions network answers {found}, not (1, {len(CLASSES)}); name fer's in the card")
         return expressions

@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import math
 import zipfile
+import zlib
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Final
@@ -129,7 +130,7 @@ class Mesher:
         try:
             with zipfile.ZipFile(io.BytesIO(archive)) as parts:
                 mesh, blendshapes = (parts.read(name) for name in ("face_landmarks_detector.tflite", "face_blendshapes.tflite"))
-        except Exception as error:  # what is damaged or encrypted raises nearly anything
+        except (zipfile.BadZipFile, zlib.error, KeyError, OSError, RuntimeError) as error:  # RuntimeError: encrypted, an unknown method
             raise BadRequest("the mesh's file is no face_landmarker.task") from error
         graph = flatgraphs.onnx_graph(mesh)
         session.rewrite_prelu(graph)
@@ -137,10 +138,10 @@ class Mesher:
         self._blendshapes = session.open_session(flatgraphs.onnx_graph(blendshapes))
         # Nets that are not what they should be are found now, not by the first photograph.
         anybody = np.array([[90, 100], [160, 100], [125, 140], [95, 180], [155, 180]], np.float32)
-        try:
-            self.blendshapes(self.mesh(np.zeros((SIZE, SIZE, 3), np.uint8), anybody))
-        except Exception as error:  # onnxruntime's own errors share no base class but this
-            raise BadRequest("the mesh's file is no face_landmarker.task: its nets take or give something else") from error
+        session.tried(
+            lambda: self.blendshapes(self.mesh(np.zeros((SIZE, SIZE, 3), np.uint8), anybody)),
+            "the mesh's file is no face_landmarker.task: its nets take or give something else",
+        )
 
     def mesh(self, image: Image, points: Points) -> Meshed:
         """The mesh of the face with these five landmarks in an upright BGR image."""

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 import onnx
@@ -12,6 +13,8 @@ import onnxruntime
 from onnx import helper, numpy_helper
 
 from aboveboard.errors import BadRequest, Unavailable
+
+T = TypeVar("T")
 
 
 def verified_bytes(file: Path, sha256: str, pack: str) -> bytes:
@@ -38,6 +41,14 @@ def open_session(model: onnx.ModelProto) -> onnxruntime.InferenceSession:
         return onnxruntime.InferenceSession(model.SerializeToString(), options, providers=["CPUExecutionProvider"])
     except Exception as error:  # onnxruntime's own errors share no base class but this
         raise BadRequest(f"onnxruntime does not run the model's graph: {error}") from error
+
+
+def tried(work: Callable[[], T], otherwise: str) -> T:
+    """What a net gives for a first input; raises BadRequest saying `otherwise` where it takes or gives something else."""
+    try:
+        return work()
+    except Exception as error:  # onnxruntime's own errors share no base class but this
+        raise BadRequest(otherwise) from error
 
 
 def parse(data: bytes) -> onnx.ModelProto:

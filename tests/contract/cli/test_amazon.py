@@ -35,7 +35,7 @@ class Amazon(Foreign):
         super().__init__(errors=errors)
         self.sent: list[AWSPreparedRequest] = []
 
-    def DetectFaces(self, Image: Any, Attributes: list[str]) -> dict[str, Any]:  # noqa: N802, N803
+    def DetectFaces(self, Image: Any, Attributes: list[str]) -> dict[str, Any]:
         box = {"BoundingBox": {"Left": 0.1, "Top": 0.1, "Width": 0.5, "Height": 0.5}}
         return {"FaceDetails": [{**box, "Gender": {"Value": "Female", "Confidence": 99.0}}]}
 
@@ -43,7 +43,7 @@ class Amazon(Foreign):
         self.sent.append(request)
         status, body = self.answer(request.headers["X-Amz-Target"].decode().partition(".")[2], request.body)
         raw = io.BytesIO(body)
-        raw.stream = lambda *_, **__: iter([body])  # type: ignore[attr-defined]
+        raw.stream = lambda *_, **__: iter([body])
         return AWSResponse(request.url, status, {"Content-Type": "application/x-amz-json-1.1"}, raw)
 
 

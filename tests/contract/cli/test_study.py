@@ -35,7 +35,7 @@ AT = ("--at", "15", "--at", "30", "--at", "80")
 class Analysing(Foreign):
     """Says that whoever is drawn on a bright ground is a man; sees nobody on a black one, says nothing on a grey one."""
 
-    def DetectFaces(self, Image: Any, Attributes: list[str]) -> dict[str, Any]:  # noqa: N802, N803
+    def DetectFaces(self, Image: Any, Attributes: list[str]) -> dict[str, Any]:
         assert Attributes == ["ALL"]
         self.calls["DetectFaces"] += 1
         ground = int(cv2.imdecode(np.frombuffer(base64.b64decode(Image["Bytes"]), np.uint8), cv2.IMREAD_GRAYSCALE)[0, 0])
@@ -49,7 +49,7 @@ class Analysing(Foreign):
 class Silent(Foreign):
     """Finds the faces that the others find, and says nothing of any."""
 
-    def DetectFaces(self, Image: Any, Attributes: list[str]) -> dict[str, Any]:  # noqa: N802, N803
+    def DetectFaces(self, Image: Any, Attributes: list[str]) -> dict[str, Any]:
         image = cv2.imdecode(np.frombuffer(base64.b64decode(Image["Bytes"]), np.uint8), cv2.IMREAD_GRAYSCALE)
         box = {"BoundingBox": {"Left": 0.1, "Top": 0.1, "Width": 0.5, "Height": 0.5}}
         return {"FaceDetails": [box] if image.std() > 1 else []}
