@@ -157,6 +157,7 @@ def _status(indexed: Indexed) -> str:
 
 
 def outcome_json(photograph: Photograph, outcome: Indexed | Error) -> dict[str, Any]:
+    """What became of a photograph, as `--json` prints it: its status, and its faces with places and qualities in 0 to 100."""
     document: dict[str, Any] = {"photograph": printable(photograph.name), "external_image_id": photograph.external_image_id}
     if isinstance(outcome, Error):
         return {**document, "status": "failed", "error": outcome.message}
@@ -179,6 +180,7 @@ def _place_and_worth(face: Face) -> str:
 
 
 def show(photograph: Photograph, indexed: Indexed) -> None:
+    """Prints a table of a photograph's faces: where each is, its quality in 0 to 100, its FaceId or why it has none."""
     table = columns("face", "FaceId", "ExternalImageId")
     for one in indexed.enrolled:
         table.add_row(_place_and_worth(one.face), one.face_id, photograph.external_image_id)
@@ -190,6 +192,7 @@ def show(photograph: Photograph, indexed: Indexed) -> None:
 
 
 def save_drawn(app: App, photograph: Photograph, draw: Path, several: bool, indexed: Indexed) -> None:
+    """Draws what was indexed, and what was not and why, on a copy of the photograph at `draw`."""
     from aboveboard.cli import drawing
 
     marks = [(one.face, (one.face_id[:8],), drawing.FOUND) for one in indexed.enrolled]
