@@ -10,16 +10,17 @@ from __future__ import annotations
 import json
 from collections.abc import Collection, Mapping
 from importlib import resources
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final
 
 import cv2
 import numpy as np
 from numpy.typing import NDArray
-from scipy import ndimage, sparse
-from scipy.spatial import Delaunay
 
 from aboveboard.biometrics.vocabulary import AttributeName
 from aboveboard.vision.media import Image
+
+if TYPE_CHECKING:
+    from scipy import sparse
 
 Array = NDArray[np.float32]
 
@@ -175,6 +176,10 @@ def _logistic(score: float) -> float:
 
 def _interpolation(vertices: Array) -> sparse.csr_array:
     """The matrix that makes of the vertices' places in a crop those of all pixels of the spread."""
+    # Here, because they cost every start of the program half a second, and only an attribute pack needs them.
+    from scipy import ndimage, sparse
+    from scipy.spatial import Delaunay
+
     triangles = Delaunay(vertices.astype(np.float64))
     pixels = np.stack(np.meshgrid(np.arange(WIDTH), np.arange(HEIGHT)), axis=-1).reshape(-1, 2).astype(np.float64)
     inside = triangles.find_simplex(pixels)

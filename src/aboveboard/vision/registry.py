@@ -13,8 +13,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from tempfile import NamedTemporaryFile
 
-from unearth import PackageFinder
-
 from aboveboard.errors import Unavailable
 
 Progress = Callable[[str, int, int], None]
@@ -73,6 +71,8 @@ def write_whole(file: Path, data: bytes) -> None:
 
 
 def _archive_url(source: Source, index: str) -> str:
+    from unearth import PackageFinder  # here, because every verb would pay for it
+
     finder = PackageFinder(index_urls=[index], ignore_compatibility=True)
     for package in finder.find_all_packages(source.project, allow_yanked=True):
         if package.version == source.version and package.link.filename == source.archive:
