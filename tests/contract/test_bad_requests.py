@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import json
 import socket
+from http.client import HTTPResponse
 
 import pytest
-from kit import b64, picture
+from kit import AccessKey, b64, picture
 
 BAD = "InvalidParameterException"
 FACE = b64(picture(1))
@@ -151,6 +152,25 @@ def test_garbage_on_the_wire_is_no_internal_error(server, form):
     except OSError:  # hung up upon
         return
     assert b" 500 " not in answer.split(b"\r\n")[0]
+
+
+@pytest.mark.parametrize("last", [b"Connection: close\r\n", b""], ids=["closes", "keeps the connection"])
+def test_a_refusal_reaches_who_is_still_sending(server, last):
+    """An unknown key is refused at its head; the body that is on its way is taken in, so that no reset takes the answer away."""
+    with socket.create_connection(("127.0.0.1", server.port), timeout=60) as wire:
+        body = b"x" * 4_000_000
+        head = server.signed(body, "RekognitionService.ListCollections", AccessKey("AKIAIOSFODNN7EXAMPLE", "x" * 40))
+        lines = "".join(f"{name}: {value}\r\n" for name, value in head.items())
+        wire.sendall(f"POST / HTTP/1.1\r\n{lines}Content-Length: {len(body)}\r\n".encode() + last + b"\r\n" + body[:1000])
+        refusal = HTTPResponse(wire)
+        refusal.begin()
+        assert json.loads(refusal.read())["__type"] == "UnrecognizedClientException"
+        wire.sendall(body[1000:])
+        if last:
+            assert wire.recv(1) == b""
+        else:
+            wire.sendall(b"GET /healthz HTTP/1.1\r\nHost: x\r\n\r\n")
+            assert wire.recv(15) == b"HTTP/1.1 200 OK"
 
 
 def test_a_client_that_goes_away_leaves_the_server_standing(server):

@@ -12,12 +12,12 @@ from collections.abc import Mapping
 from datetime import UTC, datetime
 from functools import partial
 
-from anyio import CapacityLimiter, fail_after, to_thread
+from anyio import CapacityLimiter, fail_after, move_on_after, to_thread
 from starlette.applications import Starlette
 from starlette.requests import ClientDisconnect, Request
 from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
-from starlette.types import Receive, Scope, Send
+from starlette.types import Message, Receive, Scope, Send
 
 from aboveboard import memory
 from aboveboard.accountability.operators import Credential, Session
@@ -34,6 +34,8 @@ from aboveboard.storage.database import now
 
 MAX_BODY = 15 * 1024 * 1024
 BODY_TIMEOUT_S = 60
+LINGER_S = 5
+"""How long what still comes of a body is taken once its request was answered (RFC 9112, 9.6)."""
 WAIT_UNREAD_S, WAIT_READ_S = 30, 20
 """How long a request waits until its body is read, and then for a worker. The second and twice `Room.WAIT_S` are together less than
 the 60 s for which AWS's SDKs wait for an answer."""
@@ -65,8 +67,26 @@ class Front:
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         # The one route that matters goes past the router and its middleware; every error is mapped here.
         if scope["type"] == "http" and scope["method"] == "POST":
-            response = await self._exchange(Request(scope, receive))
-            await response(scope, receive, send)
+            unread = True
+
+            async def received() -> Message:
+                nonlocal unread
+                message = await receive()
+                unread = message.get("more_body", False)
+                return message
+
+            async def sent(message: Message) -> None:
+                if unread and message["type"] == "http.response.body":
+                    # To close while a body still comes would reset the connection, and take the answer away from who sends it.
+                    await send({**message, "more_body": True})
+                    with move_on_after(LINGER_S):
+                        while unread:
+                            await received()
+                    message = {"type": "http.response.body"}
+                await send(message)
+
+            response = await self._exchange(Request(scope, received))
+            await response(scope, received, sent)
         else:
             await self._others(scope, receive, send)
 
