@@ -82,7 +82,7 @@ class Front:
                     with move_on_after(LINGER_S):
                         while unread:
                             await received()
-                    message = {"type": "http.response.body"}
+                    message = {**message, "body": b""}
                 await send(message)
 
             response = await self._exchange(Request(scope, received))
