@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from PIL import Image as Pillow
 from PIL import ImageColor
 
-from aboveboard.vision.media import Image
+from aboveboard.vision.media import Image, shrunk
 
 _SIDE = 96
 _ALIKE = 9.0
@@ -80,7 +80,7 @@ def _shrunk(image: Image, side: int) -> Image:
     if scale >= 1:
         return image
     height, width = (max(1, round(length * scale)) for length in image.shape[:2])
-    return np.asarray(cv2.resize(image, (width, height), interpolation=cv2.INTER_AREA), np.uint8)
+    return shrunk(image, width, height)
 
 
 def css_name(red: int, green: int, blue: int) -> str:
