@@ -11,7 +11,6 @@ import numpy as np
 import onnx
 from numpy.typing import NDArray
 from onnx import helper, numpy_helper
-from scipy.special import ndtr
 
 Array = NDArray[np.float64]
 SPREAD: Final = 6.0
@@ -38,7 +37,8 @@ class Spread:
         def above(bound: float) -> Array:
             """The mean of max(x - bound, 0)."""
             far, width = self.mean - bound, np.maximum(self.deviation, 1e-9)
-            return np.asarray(far * ndtr(far / width) + width * np.exp(-((far / width) ** 2) / 2) / math.sqrt(2 * math.pi))
+            below = np.array([math.erfc(-one) / 2 for one in far / width / math.sqrt(2)])
+            return np.asarray(far * below + width * np.exp(-((far / width) ** 2) / 2) / math.sqrt(2 * math.pi))
 
         return above(0) - above(6)
 
