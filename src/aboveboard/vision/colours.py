@@ -116,7 +116,7 @@ def simple_name(red: int, green: int, blue: int) -> str:
     """One of twelve names of colours: by CIELAB what is too dark or too dull for a hue to be seen, else by hue, saturation, value."""
     hue, saturation, value = colorsys.rgb_to_hsv(red / 255, green / 255, blue / 255)
     lightness, *hues = _lab(np.array([[red, green, blue]], np.uint8))[0].tolist()
-    if value < 0.2 or lightness < 14:
+    if value < 0.2 or lightness < 20:
         return "black"
     if saturation < 0.12 or math.hypot(*hues) < 13:
         return "white" if value > 0.88 else "grey"
