@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import json
+import math
+
 import numpy as np
 import pytest
 from botocore.exceptions import ClientError
 from kit import basis, encoded, picture
 
 from aboveboard.vision import null
+from aboveboard.vision.packs import PackFolder
 
 CATEGORY = "Colors and Visual Composition"
 EVERYTHING = ["GENERAL_LABELS", "IMAGE_PROPERTIES"]
@@ -37,7 +41,7 @@ def test_a_label_carries_every_member_and_its_parents_are_labels_too(rekognition
     assert "ImageProperties" not in answer
     blue = answer["Labels"][1]
     assert blue == {
-        "Name": "Blue", "Confidence": pytest.approx(75, abs=1), "Instances": [], "Parents": [{"Name": "Cool Color"}, {"Name": "Color"}],
+        "Name": "Blue", "Confidence": pytest.approx(75, abs=1), "Instances": [], "Parents": [{"Name": "Color"}, {"Name": "Cool Color"}],
         "Aliases": [], "Categories": [{"Name": "Colors and Visual Composition"}],
     }  # fmt: skip
     assert answer["Labels"][0]["Aliases"] == [{"Name": "Colour"}]
@@ -106,6 +110,38 @@ def test_people_come_with_the_boxes_that_the_detector_saw(rekognition):
     assert found["Head"]["Confidence"] == found["Face"]["Confidence"]
     assert "Person" not in names(detect(rekognition, image, 99.5))
     assert "Person" not in names(detect(rekognition, BLUE_RED, 0))
+
+
+PRESENCE = {"id": "made", "model_version": "9.1", "intercept": -3, "slope": 1, "animal": 5}
+CARD = """id = "own"
+name = "own"
+model_version = "9.1"
+licence = "none"
+training_data = "none"
+limits = []
+presence = "own-presence.json"
+[detector]
+architecture = "null"
+[recogniser]
+architecture = "null"
+dimensions = 64
+"""
+
+
+def test_a_face_is_as_sure_as_its_packs_presence_says(make_server, tmp_path):
+    """Labels of people have a calibrated chance, MinConfidence is held against it; DetectFaces keeps the detector's own score, 99 here."""
+    source, packs = tmp_path / "source", PackFolder(tmp_path / "packs")
+    source.mkdir()
+    (source / "card.toml").write_text(CARD)
+    (source / "own-presence.json").write_text(json.dumps(PRESENCE))
+    packs.install_from(source)
+    client = make_server(pack="own", models=str(packs.folder)).client()
+    chance = 100 / (1 + math.exp(3) * 0.01 / 0.99)
+    found = {label["Name"]: label for label in detect(client, picture(1), chance - 0.01)["Labels"]}
+    assert [found[name]["Confidence"] for name in ("Face", "Head", "Person")] == [pytest.approx(chance)] * 3
+    assert [one["Confidence"] for name in ("Face", "Person") for one in found[name]["Instances"]] == [pytest.approx(chance)] * 2
+    assert {"Face", "Head", "Person"}.isdisjoint(names(detect(client, picture(1), chance + 0.01)))
+    assert client.detect_faces(Image={"Bytes": picture(1)})["FaceDetails"][0]["Confidence"] == pytest.approx(99)
 
 
 def test_image_properties_alone_answer_no_label(rekognition):

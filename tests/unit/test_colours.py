@@ -6,7 +6,7 @@ import cv2
 import numpy as np
 import pytest
 
-from aboveboard.vision import colours
+from aboveboard.vision import colours, media
 
 
 def plain(blue: int, green: int, red: int, width: int = 200, height: int = 100) -> np.ndarray:
@@ -45,10 +45,11 @@ def test_at_most_so_many_colours(most):
     [
         ("red", (200, 20, 20)), ("orange", (250, 140, 10)), ("yellow", (250, 230, 20)), ("green", (30, 150, 40)), ("cyan", (20, 220, 230)),
         ("blue", (30, 60, 200)), ("purple", (120, 30, 160)), ("pink", (250, 120, 180)), ("brown", (110, 70, 30)), ("black", (10, 10, 10)),
-        ("grey", (128, 128, 130)), ("white", (250, 250, 250)),
+        ("grey", (128, 128, 130)), ("white", (250, 250, 250)), ("grey", (47, 79, 79)), ("black", (20, 22, 44)), ("green", (85, 107, 47)),
     ],
 )  # fmt: skip
 def test_the_twelve_names(name, rgb):
+    """Amazon's own example of a dark colour, #2f4f4f, is grey as well."""
     assert colours.simple_name(*rgb) == name
 
 
@@ -68,3 +69,13 @@ def test_measures_follow_the_picture():
     assert (colours.measure(plain(0, 0, 0)).contrast, colours.measure(plain(9, 9, 9)).sharpness) == (0, 0)
     large = colours.measure(cv2.resize(board, (1024, 1024), interpolation=cv2.INTER_NEAREST))
     assert large.sharpness == pytest.approx(measured.sharpness, abs=1)
+
+
+@pytest.mark.parametrize(("height", "width"), [(3000, 4001), (449, 700), (224, 224), (4000, 230)])
+def test_a_picture_is_shrunk_as_in_one_step(height, width):
+    """To the means of areas, whatever is left over; the steps on the way cost less and change next to nothing."""
+    rng = np.random.default_rng(2)
+    image = cv2.resize(rng.integers(0, 256, (40, 50, 3), np.uint8), (width, height), interpolation=cv2.INTER_CUBIC)
+    found, expected = media.shrunk(image, 224, 224), cv2.resize(image, (224, 224), interpolation=cv2.INTER_AREA)
+    assert found.shape == (224, 224, 3)
+    assert np.abs(found.astype(int) - expected).mean() < 2

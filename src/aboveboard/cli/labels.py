@@ -85,7 +85,9 @@ def _show(described: Described, least: float) -> None:
     else:
         out().print(f"nothing that it knows at a confidence of {least:g} or more")
     if described.properties:
-        out().print(_properties(described.properties))
+        out().print(_colours(described.properties))
+        measures = described.properties.measures
+        out().print(f"brightness {measures.brightness:.0f}, sharpness {measures.sharpness:.0f}, contrast {measures.contrast:.0f} of 100\n")
 
 
 def _bar(label: Label) -> Text:
@@ -98,11 +100,9 @@ def _seen(label: Label) -> str:
     return f"{count} {'box' if count == 1 else 'boxes'}" if count else ""
 
 
-def _properties(properties: Properties) -> Table:
-    measures = properties.measures
+def _colours(properties: Properties) -> Table:
     table = columns("colour", "share", "nearest of CSS")
     for colour in properties.colours:
         swatch = Text("   ", f"on #{colour.red:02x}{colour.green:02x}{colour.blue:02x}").append(f" {colour.simple}", "default on default")
         table.add_row(swatch, f"{100 * colour.share:.1f} %", colour.css)
-    table.caption = f"brightness {measures.brightness:.0f}, sharpness {measures.sharpness:.0f}, contrast {measures.contrast:.0f} of 100"
     return table

@@ -22,8 +22,6 @@ MOST_LABELS = 1000
 LEAST_CONFIDENCE = 55.0
 MOST_COLOURS = 10
 """What applies where a request says nothing; of labels it is the limit as well (Amazon Rekognition's)."""
-SURE_FACE = 90.0
-"""In a picture of an animal a face of less confidence is taken for the animal's, not for a person's (docs/how-good.md)."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,7 +72,7 @@ class Described:
     labels: tuple[Label, ...] | None
     properties: Properties | None
     model_version: str | None
-    unknown: tuple[str, ...]
+    unknown: Sequence[str]
 
 
 def describe(app: App, session: Session, sample: Sample, wanted: Wanted) -> Described:
@@ -86,39 +84,39 @@ def describe(app: App, session: Session, sample: Sample, wanted: Wanted) -> Desc
         labels = _labels(app, image, models, wanted) if models else None
         properties = Properties(colours.measure(image), tuple(colours.dominant(image, wanted.most_colours))) if wanted.properties else None
     return Described(
-        labels, properties, models.card.model_version if models else None, tuple(wanted.filter.unknown(models.taxonomy)) if models else ()
+        labels, properties, models.card.model_version if models else None, wanted.filter.unknown(models.taxonomy) if models else []
     )
 
 
 def _labels(app: App, image: Image, models: LabelModels, wanted: Wanted) -> tuple[Label, ...]:
-    taxonomy, every = models.taxonomy, models.taxonomy.entries
-    is_filtered = wanted.filter != Filter()
-    entries = [(one, entry) for one, entry in enumerate(every) if not is_filtered or wanted.filter.takes(entry)]
-    needed = {entry.name for _, entry in entries}
-    people = {entry.name for entry in every if entry.is_face and needed & {entry.name, *entry.parents}}
+    taxonomy, presence = models.taxonomy, app.models.presence
+    chosen = wanted.filter.chosen(taxonomy)
+    people = [entry.name for entry in taxonomy.of_faces if any(chosen[taxonomy.called[one]] for one in (entry.name, *entry.parents))]
     faces = analyse.found(app, image) if people else []
-    is_doubtful = any(one.confidence < SURE_FACE for one in faces)
-    is_classified = is_doubtful or any(entry.classes for _, entry in entries)
+    is_classified = bool((chosen & taxonomy.has_classes).any()) or bool(faces and presence and taxonomy.of_animals)
     probabilities = models.labeller.probabilities(image) if is_classified else np.zeros(0)
-    if is_doubtful and any(entry.is_animal and entry.confidence(probabilities) >= 50 for entry in every):
-        faces = [one for one in faces if one.confidence >= SURE_FACE]
-    seen = {name: [(one.box, one.confidence) for one in faces] for name in people if faces}
+    animal = max((entry.confidence(probabilities) for entry in taxonomy.of_animals), default=0.0) / 100
+    sure = [100 * presence.chance(one.detection.score, animal) if presence else one.confidence for one in faces]
+    seen = {name: [(one.box, confidence) for one, confidence in zip(faces, sure, strict=True)] for name in people if faces}
     for thing in models.boxes.detect(image) if models.boxes else ():
         seen.setdefault(thing.label, []).append((_ratios(image, thing.box), 100 * thing.score))
-    surest: dict[str, float] = {}
-    for entry in every if seen else ():
-        for name in (entry.name, *entry.parents):
-            surest[name] = max([surest.get(name, 0.0), *(confidence / 100 for _, confidence in seen.get(entry.name, ()))])
-    shares = taxonomy.shares(probabilities).tolist() if is_classified else [0.0] * len(every)
-    near = wanted.least_confidence / 100 - 1e-9
-    likely = [(entry, surest.get(entry.name, 0.0)) for one, entry in entries if max(shares[one], surest.get(entry.name, 0.0)) >= near]
-    scored = [(entry.confidence(probabilities, detected), entry) for entry, detected in likely]
-    sure = [(confidence, entry) for confidence, entry in scored if confidence >= wanted.least_confidence and confidence > 0]
+    detected = np.zeros(len(taxonomy.entries))
+    for name, instances in seen.items():
+        entry = taxonomy.entries[taxonomy.called[name]]
+        above = [taxonomy.called[one] for one in (name, *entry.parents)]
+        detected[above] = np.maximum(detected[above], max(confidence for _, confidence in instances) / 100)
+    likeliest = np.maximum(detected, taxonomy.shares(probabilities)) if is_classified else detected
+    likely = [
+        (taxonomy.entries[place], float(detected[place]))
+        for place in np.flatnonzero(chosen & (likeliest >= wanted.least_confidence / 100 - 1e-9))
+    ]
+    scored = [(entry.confidence(probabilities, confidence), entry) for entry, confidence in likely]
+    surest = [(confidence, entry) for confidence, entry in scored if confidence >= wanted.least_confidence and confidence > 0]
     # Of equally sure ones the more particular comes first.
-    sure.sort(key=lambda one: (-one[0], -len(one[1].parents), one[1].name))
+    surest.sort(key=lambda one: (-one[0], -len(one[1].parents), one[1].name))
     return tuple(
         _label(confidence, entry, seen.get(entry.name, []), image, wanted)
-        for confidence, entry in sure[: min(wanted.most_labels, MOST_LABELS)]
+        for confidence, entry in surest[: min(wanted.most_labels, MOST_LABELS)]
     )
 
 

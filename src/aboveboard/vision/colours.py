@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from PIL import Image as Pillow
 from PIL import ImageColor
 
-from aboveboard.vision.media import Image
+from aboveboard.vision.media import Image, shrunk
 
 _SIDE = 96
 _ALIKE = 9.0
@@ -80,7 +80,7 @@ def _shrunk(image: Image, side: int) -> Image:
     if scale >= 1:
         return image
     height, width = (max(1, round(length * scale)) for length in image.shape[:2])
-    return np.asarray(cv2.resize(image, (width, height), interpolation=cv2.INTER_AREA), np.uint8)
+    return shrunk(image, width, height)
 
 
 def css_name(red: int, green: int, blue: int) -> str:
@@ -113,11 +113,12 @@ _HUES = (
 
 
 def simple_name(red: int, green: int, blue: int) -> str:
-    """One of twelve names of colours, by hue, saturation and value."""
+    """One of twelve names of colours: by CIELAB what is too dark or too dull for a hue to be seen, else by hue, saturation, value."""
     hue, saturation, value = colorsys.rgb_to_hsv(red / 255, green / 255, blue / 255)
-    if value < 0.2:
+    lightness, *hues = _lab(np.array([[red, green, blue]], np.uint8))[0].tolist()
+    if value < 0.2 or lightness < 20:
         return "black"
-    if saturation < 0.12 or saturation * value < 0.07:
+    if saturation < 0.12 or math.hypot(*hues) < 13:
         return "white" if value > 0.88 else "grey"
     name = next(name for end, name in _HUES if 360 * hue <= end)
     is_dull = {

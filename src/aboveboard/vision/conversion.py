@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 from onnx import TensorProto, helper, numpy_helper
 
 from aboveboard.errors import BadRequest
+from aboveboard.vision.eightbit import Spread
 
 Weights = Mapping[str, NDArray[Any]]
 
@@ -131,9 +132,14 @@ def _array(storage: NDArray[Any], stored: _Stored) -> NDArray[Any]:
     return np.ascontiguousarray(np.lib.stride_tricks.as_strided(storage[stored.offset :], stored.shape, steps))
 
 
-def efficientnet_lite0(weights: Weights, size: int) -> onnx.ModelProto:
-    """The network as an ONNX graph: (N, 3, size, size) float32 to logits (N, 1000). Batch normalisation is folded into the convolutions."""
+def efficientnet_lite0(weights: Weights, size: int) -> tuple[onnx.ModelProto, dict[str, Spread]]:
+    """The network as an ONNX graph: (N, 3, size, size) float32 to logits (N, 1000); and how far each convolution's output spreads.
+
+    Batch normalisation is folded into the convolutions. What it makes of a convolution's output has, over the photographs that the network
+    was trained on, its own bias for a mean and its own weight for a standard deviation.
+    """
     nodes: list[Any] = []
+    spreads: dict[str, Spread] = {}
     constants: list[Any] = []
     last, side = "image", size
 
@@ -155,6 +161,7 @@ def efficientnet_lite0(weights: Weights, size: int) -> onnx.ModelProto:
         group = kernels.shape[0] if "depthwise" in kernel else 1
         shape = {"kernel_shape": [width, width], "strides": [stride, stride], "pads": pads, "group": group}
         nodes.append(helper.make_node("Conv", inputs, [kernel], **shape))
+        spreads[kernel] = Spread(weights[f"{norm}.bias"].astype(np.float64), np.abs(weights[f"{norm}.weight"].astype(np.float64)))
         last, side = kernel, math.ceil(side / stride)
         if not is_last:
             nodes.append(helper.make_node("Clip", [last, "zero", "six"], [f"{kernel}.relu6"]))
@@ -182,4 +189,4 @@ def efficientnet_lite0(weights: Weights, size: int) -> onnx.ModelProto:
     given = helper.make_tensor_value_info("image", TensorProto.FLOAT, ["images", 3, size, size])
     answered = helper.make_tensor_value_info("logits", TensorProto.FLOAT, ["images", len(weights["_fc.bias"])])
     graph = helper.make_graph(nodes, "efficientnet-lite0", [given], [answered], constants)
-    return helper.make_model(graph, opset_imports=[helper.make_opsetid("", 13)], ir_version=8)
+    return helper.make_model(graph, opset_imports=[helper.make_opsetid("", 13)], ir_version=8), spreads

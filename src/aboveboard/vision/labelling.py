@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Protocol
@@ -14,7 +14,7 @@ import onnxruntime
 from numpy.typing import NDArray
 
 from aboveboard.errors import BadRequest
-from aboveboard.vision.media import Image
+from aboveboard.vision.media import Image, shrunk
 
 FACE, ANIMAL = "face", "animal"
 """In a taxonomy's column of classes: what a person's detected face means; and what has faces that the detector may take for a person's."""
@@ -58,8 +58,13 @@ class Classifier:
         height, width = image.shape[:2]
         side = max(round(min(height, width) * self.crop), 1)
         top, left = (height - side) // 2, (width - side) // 2
-        way = cv2.INTER_AREA if side > self.size else cv2.INTER_CUBIC
-        square = cv2.resize(image[top : top + side, left : left + side], (self.size, self.size), interpolation=way)
+        square = image[top : top + side, left : left + side]
+        if side > 2 * self.size:
+            square = shrunk(square, self.size, self.size)
+        else:
+            # Down to half the size a linear step skips no pixel, at a fifth of an area's time; it names as many right.
+            way = cv2.INTER_LINEAR if side > self.size else cv2.INTER_CUBIC
+            square = np.asarray(cv2.resize(square, (self.size, self.size), interpolation=way), np.uint8)
         planes = np.array(cv2.split(square)[:: -1 if self.colour == "RGB" else 1], np.float32)
         planes -= np.array(self.mean, np.float32)[:, None, None]
         planes /= np.array(self.deviation, np.float32)[:, None, None]
@@ -105,6 +110,34 @@ class Taxonomy:
         """Each label's probability, but for rounding: to leave out early what is far below any bound."""
         members, starts = self._members
         return np.asarray(np.add.reduceat(np.append(probabilities, 0.0)[members], starts))
+
+    @cached_property
+    def called(self) -> Mapping[str, int]:
+        """By each name and alias the place of its label among the entries."""
+        return {name: place for place, entry in enumerate(self.entries) for name in (entry.name, *entry.aliases)}
+
+    @cached_property
+    def categories(self) -> Mapping[str, Sequence[int]]:
+        """The places of each category's labels."""
+        return {
+            name: [place for place, one in enumerate(self.entries) if one.category == name]
+            for name in {one.category for one in self.entries}
+        }
+
+    @cached_property
+    def has_classes(self) -> NDArray[np.bool_]:
+        """Which labels a classifier can say."""
+        return np.array([bool(entry.classes) for entry in self.entries], bool)
+
+    @cached_property
+    def of_faces(self) -> tuple[Entry, ...]:
+        """The labels that a detected face means."""
+        return tuple(entry for entry in self.entries if entry.is_face)
+
+    @cached_property
+    def of_animals(self) -> tuple[Entry, ...]:
+        """The labels of what has faces that are no person's."""
+        return tuple(entry for entry in self.entries if entry.is_animal)
 
     @cached_property
     def classes(self) -> int:
@@ -196,15 +229,24 @@ class Filter:
     no_labels: frozenset[str] = frozenset()
     no_categories: frozenset[str] = frozenset()
 
-    def takes(self, entry: Entry) -> bool:
-        names = {entry.name, *entry.aliases}
-        is_included = not (self.labels or self.categories) or bool(names & self.labels) or entry.category in self.categories
-        return is_included and not names & self.no_labels and entry.category not in self.no_categories
+    def chosen(self, taxonomy: Taxonomy) -> NDArray[np.bool_]:
+        """Of each label of a taxonomy whether it is wanted."""
+        is_limited = bool(self.labels or self.categories)
+        included = _named(taxonomy, self.labels, self.categories) if is_limited else np.ones(len(taxonomy.entries), bool)
+        return included & ~_named(taxonomy, self.no_labels, self.no_categories)
 
-    def unknown(self, taxonomy: Taxonomy) -> Iterator[str]:
+    def unknown(self, taxonomy: Taxonomy) -> list[str]:
         """What it names that the taxonomy does not have, in alphabetical order."""
-        if self == Filter():
-            return
-        labels = {name for entry in taxonomy.entries for name in (entry.name, *entry.aliases)}
-        categories = {entry.category for entry in taxonomy.entries}
-        yield from sorted((self.labels | self.no_labels) - labels | (self.categories | self.no_categories) - categories)
+        return sorted(
+            (self.labels | self.no_labels) - taxonomy.called.keys() | (self.categories | self.no_categories) - taxonomy.categories.keys()
+        )
+
+
+def _named(taxonomy: Taxonomy, labels: frozenset[str], categories: frozenset[str]) -> NDArray[np.bool_]:
+    found = np.zeros(len(taxonomy.entries), bool)
+    for places in (
+        [taxonomy.called[one] for one in labels if one in taxonomy.called],
+        *(taxonomy.categories.get(one, ()) for one in categories),
+    ):
+        found[list(places)] = True
+    return found

@@ -95,12 +95,13 @@ class _About:
 
 @dataclass(frozen=True)
 class Card(_About):
-    """A face pack's card. `calibration` and `quality` name files beside the card, or ones that ship."""
+    """A face pack's card. `calibration`, `quality` and `presence` name files beside the card, or ones that ship."""
 
     detector: DetectorCard
     recogniser: RecogniserCard
     calibration: str = ""
     quality: str = ""
+    presence: str = ""
     kind: ClassVar[Kind] = Kind("a", "face", "pack")
 
     @property
@@ -211,7 +212,7 @@ def beside(card: AnyCard) -> tuple[str, ...]:
         case AttributeCard():
             return (card.fitted,)
         case Card():
-            return (card.calibration, card.quality)
+            return (card.calibration, card.quality, card.presence)
 
 
 def _check_input(part: LabellerCard | BoxesCard, where: str) -> None:

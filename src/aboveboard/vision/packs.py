@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from importlib import resources
 from pathlib import Path
@@ -10,25 +11,27 @@ from typing import TypeVar
 import numpy as np
 
 from aboveboard.biometrics.calibration import Calibration
+from aboveboard.biometrics.presence import Presence
 from aboveboard.biometrics.quality import UnifiedQuality
 from aboveboard.errors import BadRequest, NoSuch, Unavailable
-from aboveboard.vision import attributes, conversion, null, registry, session
+from aboveboard.vision import attributes, conversion, eightbit, null, registry, session
 from aboveboard.vision.attributes import AttributeReader
 from aboveboard.vision.boxes import BoxDetector
 from aboveboard.vision.detector import Detector, YuNet
 from aboveboard.vision.labelling import Classifier, Labeller, Taxonomy, read_taxonomy
-from aboveboard.vision.model_cards import AnyCard, AttributeCard, Card, LabelCard, MeshCard, NetCard, beside, read_card
+from aboveboard.vision.model_cards import AnyCard, AttributeCard, Card, LabelCard, LabellerCard, MeshCard, NetCard, beside, read_card
 from aboveboard.vision.recogniser import Embedder, Recogniser
 
 C = TypeVar("C", Card, LabelCard, AttributeCard)
-F = TypeVar("F", Calibration, UnifiedQuality)
+F = TypeVar("F", Calibration, UnifiedQuality, Presence)
 
 
 @dataclass(frozen=True)
 class Models:
     """A loaded face pack: what the services compute with. `calibration` is None where the pack has none: then it answers no similarity.
 
-    `quality` is None where none was fitted: then faces are filtered by plain bars.
+    `quality` is None where none was fitted: then faces are filtered by plain bars. `presence` is None where none was: then labels of
+    people have the detector's own score.
     """
 
     card: Card
@@ -36,6 +39,7 @@ class Models:
     recogniser: Recogniser
     calibration: Calibration | None
     quality: UnifiedQuality | None = None
+    presence: Presence | None = None
 
 
 @dataclass(frozen=True)
@@ -153,11 +157,18 @@ class PackFolder:
 
     def quality(self, card: Card) -> UnifiedQuality | None:
         """The fitted quality that a card names: the installed file, else the shipped one."""
-        if not card.quality:
+        return self._fitted(card, card.quality, UnifiedQuality.from_json)
+
+    def presence(self, card: Card) -> Presence | None:
+        """What the detector's score is worth, as `quality`."""
+        return self._fitted(card, card.presence, Presence.from_json)
+
+    def _fitted(self, card: Card, name: str, read: Callable[[str], F]) -> F | None:
+        if not name:
             return None
-        file = self._beside(card, card.quality, "fitted")
+        file = self._beside(card, name, "fitted")
         try:
-            return _matching(UnifiedQuality.from_json(file.read_text()), card)
+            return _matching(read(file.read_text()), card)
         except ValueError as error:
             raise Unavailable(f"{file.name} of pack '{card.id}': {error}") from error
 
@@ -171,7 +182,8 @@ class PackFolder:
     def load(self, pack: str) -> Models:
         """Open a face pack's models. Raises Unavailable where a file is missing or differs from its card."""
         card = self.face_card(pack)
-        return Models(card, self._detector(card), self._recogniser(card), self.calibration(pack), self.quality(card))
+        fitted = self.calibration(pack), self.quality(card), self.presence(card)
+        return Models(card, self._detector(card), self._recogniser(card), *fitted)
 
     def load_labels(self, pack: str) -> LabelModels:
         """Open a label pack's model and taxonomy; raises as `load`, or BadRequest where they do not fit together."""
@@ -213,7 +225,7 @@ class PackFolder:
             return null.NullLabeller()
         data = session.verified_bytes(self.folder / card.id / part.file, part.sha256, card.id)
         if part.architecture == "efficientnet-lite0":
-            graph = conversion.efficientnet_lite0(conversion.read_checkpoint(data), part.size)
+            graph = eightbit.rewritten(*conversion.efficientnet_lite0(conversion.read_checkpoint(data), part.size), *_range(part))
         else:
             graph = session.parse(data)
         labeller = Classifier(
@@ -254,6 +266,12 @@ class PackFolder:
         raise BadRequest(f"{folder} holds neither a card.toml nor the files of a known pack; see docs/bring-your-own-model.md")
 
 
+def _range(part: LabellerCard) -> tuple[float, float]:
+    """The least and the greatest number that any pixel becomes in a classifier's input."""
+    black, white = ((pixel - np.array(part.mean)) / np.array(part.deviation) for pixel in (0, 255))
+    return float(black.min()), float(white.max())
+
+
 def _checked_beside(file: Path, card: AnyCard) -> bytes:
     """A calibration, taxonomy or fit that goes with a card; raises BadRequest with its fault."""
     try:
@@ -261,6 +279,8 @@ def _checked_beside(file: Path, card: AnyCard) -> bytes:
         match card:
             case Card() if file.name == card.quality:
                 _matching(UnifiedQuality.from_json(text), card)
+            case Card() if file.name == card.presence:
+                _matching(Presence.from_json(text), card)
             case Card():
                 _matching(Calibration.from_json(text), card)
             case LabelCard():

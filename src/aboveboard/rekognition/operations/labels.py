@@ -52,7 +52,7 @@ def _label(one: labels.Label) -> shapes.Label:
         "Name": one.name,
         "Confidence": one.confidence,
         "Instances": [_instance(instance) for instance in one.instances],
-        "Parents": [{"Name": name} for name in one.parents],
+        "Parents": [{"Name": name} for name in sorted(one.parents)],
         "Aliases": [{"Name": name} for name in one.aliases],
         "Categories": [{"Name": one.category}],
     }
