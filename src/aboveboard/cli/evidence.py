@@ -40,16 +40,26 @@ class Told:
 
     def of(self, rank: int) -> dict[str, Any]:
         """A candidate's part of a document."""
-        if not self.each:
-            return {"likelihood_ratio": None, "is_most": None, "is_open": None, "posterior": None}
-        one = self.each[rank - 1]
-        return {"likelihood_ratio": one.ratio, "is_most": one.is_most, "is_open": one.is_open, "posterior": one.posterior}
+        one = self.each[rank - 1] if self.each else None
+        return {
+            "likelihood_ratio": one and one.ratio,
+            "likelihood_ratio_low": one and one.low,
+            "likelihood_ratio_high": one and one.high,
+            "mated_pairs": one and one.mated,
+            "non_mated_pairs": one and one.non_mated,
+            "is_most": one and one.is_most,
+            "is_open": one and one.is_open,
+            "posterior": one and one.posterior,
+        }
 
     def under(self, similarity: Text, rank: int) -> Text:
         """A similarity with what it says below it."""
         if self.each:
             one = self.each[rank - 1]
             similarity.append(f"\nLR {rounded(one.ratio)}{' (open)' if one.is_open else ''}", "not bold dim")
+            if one.low is not None and one.high is not None:
+                similarity.append(f"\n{rounded(one.low)} to {rounded(one.high)}", "not bold dim")
+                similarity.append(f"\n{one.mated:,} : {one.non_mated:,} pairs", "not bold dim")
             if one.posterior is not None:
                 similarity.append(f"\nP {percent(one.posterior)}", "not bold dim")
         return similarity
@@ -71,6 +81,11 @@ class Told:
         most = f"at most {rounded(bounds['most'])}, as far as {known} can tell"
         divided = f"; divided by the gallery factor {number(self.factor)}" if self.factor > 1 else ""
         notes = [("likelihood ratio", f"LR: how many times likelier such a score is of one person than of two; {most}{divided}")]
+        if self.each[0].low is not None:
+            drawn = "95 %, by drawing the calibration's people; other people than those may differ more"
+            notes.append(("its interval", f"{drawn}. Pairs of one person : of two people that it rests on; of few pairs little is known"))
+        else:
+            notes.append(("its interval", "not known: this calibration was made before there were any; make it anew"))
         if any(one.is_open for one in self.each):
             notes.append(("open", "between scores of the calibration, with none near: the ratio may be ten times less, or more"))
         if self.prior is not None:
@@ -91,8 +106,9 @@ def told(candidates: Candidates, calibration: Calibration | None, prior: float |
     if calibration is None or calibration.ratios is None or not candidates:
         return Told((), prior, calibration)
     scores, found = [candidate.comparison_score for candidate in candidates], candidates.basis.gallery_factor
-    factor = max(1.0, found.value) if found else 1.0
-    return Told(calibration.evidence(scores, candidates.beyond, candidates.references, prior, factor), prior, calibration, factor)
+    factor, interval = (max(1.0, found.value), (found.low, found.high)) if found else (1.0, (1.0, 1.0))
+    each = calibration.evidence(scores, candidates.beyond, candidates.references, prior, factor, interval)
+    return Told(each, prior, calibration, factor)
 
 
 def rounded(ratio: float) -> str:

@@ -102,7 +102,7 @@ class GalleryFile:
         # The gallery's other side is a draw of people too: docs/gallery-factor.md, "Interval".
         variance = both_sides(self.non_mated.sum(axis=1), self.size)
         weights = np.random.default_rng(seed).gamma(1 / variance, variance, (draws, people))
-        return SampledFaces(pairs, weights, trials)
+        return SampledFaces(pairs, weights, trials, self.mated_people, seed)
 
 
 def _check(has_user: NDArray[Any], person: NDArray[Any], counts: NDArray[Any], mated: NDArray[Any], size: int) -> None:
@@ -124,13 +124,22 @@ class SampledFaces(Resampling):
     """People of the sample drawn by random weights (mean 1) whose variance stands for both sides of the comparisons.
 
     A weighted bootstrap (Praestgaard and Wellner, Ann. Probab. 21, 1993); `trials`: comparisons of each person of the sample.
+    Whose the mated comparisons are is not known: they are drawn as if each of their `mated_people` were one trial.
     """
 
     trials: Scores
+    mated_people: int
+    seed: int
 
     def totals(self) -> tuple[Scores, Scores]:
         """Weighted numbers of non-mated comparisons of each draw; of mated ones none are drawn."""
         return self.weights @ self.trials, np.zeros(len(self.weights))
+
+    def mated_binned(self) -> Iterator[Scores]:
+        """Of each draw how many mated comparisons lie in each bin."""
+        counts = metrics.binned(self.pairs.mated)
+        random, each = np.random.default_rng(self.seed), self.pairs.mated.size / self.mated_people
+        return (random.multinomial(self.mated_people, counts / counts.sum()) * each for _ in self.weights)
 
     def tail_weights(self, size: int | None = None) -> Iterator[Scores]:
         """Of each draw the weights of the `size` highest non-mated scores."""

@@ -166,17 +166,24 @@ def _evidence(said: Mapping[str, Any], calibration: Mapping[str, Any]) -> str:
     """What each candidate's similarity says; nothing where the calibration has no ratios."""
     if not said:
         return ""
-    priors, factor = list(said["candidates"][0]["posteriors"]), said["divided_by"]
-    heads = ["who", "likelihood ratio", *(f"posterior, prior {_percent(float(prior))}" for prior in priors)]
+    priors, factor, has_ends = list(said["candidates"][0]["posteriors"]), said["divided_by"], "low" in said["candidates"][0]
+    known = ("likelihood ratio", "95 % interval", "pairs of one person : of two") if has_ends else ("likelihood ratio",)
+    heads = ["who", *known, *(f"posterior, prior {_percent(float(prior))}" for prior in priors)]
     rows = [
         (
             one["name"],
             _number(one["likelihood_ratio"]) + (" (open)" if one["is_open"] else ""),
+            *((f"{_number(one['low'])} to {_number(one['high'])}", _pairs(one)) if has_ends else ()),
             *(_percent(one["posteriors"][prior]) for prior in priors),
         )
         for one in said["candidates"]
     ]
-    known = f"{calibration['non_mated']:,} comparisons of two people" if "non_mated" in calibration else "the calibration's comparisons"
+    rests = (
+        "The interval is found by drawing the calibration's people again, and other people may differ more; it rests on the pairs beside it. "
+        if has_ends
+        else "Its interval is not known: the calibration was made before there were any. "
+    )
+    whole = f"{calibration['non_mated']:,} comparisons of two people" if "non_mated" in calibration else "the calibration's comparisons"
     divided = f"All are divided by the gallery factor {_number(factor)}. " if factor > 1 else ""
     is_open = any(one["is_open"] for one in said["candidates"])
     opened = "Open: between scores of the calibration, with none near; the ratio may be ten times less, or more. " if is_open else ""
@@ -187,8 +194,12 @@ def _evidence(said: Mapping[str, Any], calibration: Mapping[str, Any]) -> str:
     )
     return (
         f"{_table(heads, rows)}<p>Likelihood ratio: how many times likelier such a similarity is of one person than of two. At most "
-        f"{_number(said['most'])}, as far as {known} can tell. {divided}{opened}{posteriors}</p>"
+        f"{_number(said['most'])}, as far as {whole} can tell. {rests}{divided}{opened}{posteriors}</p>"
     )
+
+
+def _pairs(one: Mapping[str, Any]) -> str:
+    return f"{one['mated_pairs']:,} : {one['non_mated_pairs']:,}"
 
 
 def _candidates(items: Sequence[Mapping[str, Any]]) -> str:

@@ -267,6 +267,9 @@ def test_a_candidate_has_its_likelihood_ratio_with_its_bound_and_a_posterior_for
     shown = " ".join(run(*search, "--prior", "0.5").stdout.split())
     assert "at most 600,000, as far as 17,997,000 comparisons of two people can tell" in shown
     assert "LR 600,000" in shown
+    assert "600,000 to 600,000" in shown
+    assert "3,600 : 0 pairs" in shown
+    assert "Pairs of one person : of two people that it rests on" in shown
     assert "P > 99.9 %" in shown
     assert "for your prior of 50 %" in shown
     assert "too much if his are added up" in shown
@@ -276,6 +279,8 @@ def test_a_candidate_has_its_likelihood_ratio_with_its_bound_and_a_posterior_for
     assert found["evidence"]["prior"] == 0.001
     assert candidate["likelihood_ratio"] == found["evidence"]["most"] == pytest.approx(599_900, rel=1e-3)
     assert candidate["is_most"] is True
+    assert candidate["likelihood_ratio_low"] == candidate["likelihood_ratio_high"] == candidate["likelihood_ratio"]
+    assert (candidate["mated_pairs"], candidate["non_mated_pairs"]) == (3600, 0)
     odds = 0.001 / 3 * candidate["likelihood_ratio"]
     assert candidate["posterior"] == pytest.approx(odds / (0.999 + odds), rel=1e-3)
     (compared,) = documents(run("compare", photographs / "bob.jpg", photographs / "bob.jpg", "--json", "--prior", "0.5"))
