@@ -11,7 +11,7 @@ from lir.algorithms.bayeserror import elub
 from lir.algorithms.isotonic_regression import IsotonicCalibrator
 
 from aboveboard.biometrics.calibration import Calibration
-from aboveboard.biometrics.evidence import posterior
+from aboveboard.biometrics.evidence import Owners, posterior
 from aboveboard.evaluation import likelihood, metrics
 from aboveboard.evaluation.calibrating import ratios_document
 from aboveboard.evaluation.metrics import Pairs, Resampling, all_pairs
@@ -121,7 +121,8 @@ def people(seed: int, count: int) -> Pairs:
 def test_a_ratio_s_interval_holds_that_of_all_people_as_often_as_it_says() -> None:
     """24 calibrations of 200 people, whose intervals draw people, against the ratios of 3,000 others."""
     others = [people(1000 + i, 1000) for i in range(3)]
-    mated, non_mated = (sum(parts).reshape(-1, 100).sum(axis=1) for parts in zip(*((metrics.binned(p.mated), p.counts) for p in others)))
+    mated = sum(metrics.binned(pairs.mated) for pairs in others).reshape(-1, 100).sum(axis=1)
+    non_mated = sum(pairs.counts for pairs in others).reshape(-1, 100).sum(axis=1)
     centres = metrics.CENTRES.reshape(-1, 100).mean(axis=1)
     asked = np.flatnonzero((centres > 0.3) & (non_mated >= 100))[::4]
     true = np.log10(mated[asked] / mated.sum() / (non_mated[asked] / non_mated.sum()))
@@ -161,7 +162,15 @@ def test_the_interval_of_a_ratio_holds_the_factor_s_too(calibration: Calibration
 
 @pytest.mark.parametrize(
     "changed",
-    [{"log10_low": 3}, {"log10_high": 1}, {"log10_low": float("nan")}, {"mated": -1}, {"mated": 3001}, {"non_mated": 1.5}, {"log10_high": None}],
+    [
+        {"log10_low": 3},
+        {"log10_high": 1},
+        {"log10_low": float("nan")},
+        {"mated": -1},
+        {"mated": 3001},
+        {"non_mated": 1.5},
+        {"log10_high": None},
+    ],
 )
 def test_a_file_whose_ratios_do_not_rest_on_what_it_has_is_refused(changed: dict[str, object]) -> None:
     point = {"score": 0.3, "log10_lr": 2, "log10_low": 1.5, "log10_high": 2.5, "mated": 40, "non_mated": 4}
@@ -193,6 +202,44 @@ def test_a_ratio_in_a_gap_of_the_data_is_open() -> None:
     calibration = Calibration.from_json(json.dumps(CURVE | MANY | {"ratios": {"points": points}}))
     found = calibration.evidence([0.05, 0.3, 0.5, 0.51, 0.69, 0.7, 0.75, 0.9], 0, 10, None)
     assert [one.is_open for one in found] == [False, False, False, True, True, False, False, False]
+
+
+def test_a_prior_that_counts_people_gives_each_the_same_share_however_many_faces_he_has(calibration: Calibration) -> None:
+    """3 people with 1, 2 and 4 faces: who is as alike at each of his faces is as probable as who has one."""
+    ratios, owners = [50.0, 50.0, 50.0, 50.0, 50.0, 50.0, 50.0], Owners((1, 2, 2, 4, 4, 4, 4), (1, 2, 2, 4, 4, 4, 4))
+    each = posterior(0.5, 3, ratios, 0.0, owners)
+    assert each == pytest.approx(np.full(7, each[0]))
+    assert each[0] == pytest.approx(0.5 / 3 * 50 / (0.5 + 0.5 / 3 * 150))
+    alone = posterior(0.5, 3, [50.0], 0.0, Owners((1,), (4,)))
+    assert alone == pytest.approx(0.5 / 3 * 12.5 / (0.5 + 0.5 / 3 * 12.5)), "one face of four that is alike is worth a quarter"
+    assert posterior(0.5, 3, [50.0, 20.0], 0.1, Owners((1, 2), (1, 1))) == pytest.approx(posterior(0.5, 3, [50.0, 20.0], 0.1))
+    by_person = calibration.evidence([0.45, 0.44], 10, 2, 0.5, owners=Owners((1, 1), (2, 2)))
+    assert by_person[0].posterior == by_person[1].posterior
+    shown = look([60.0, 59.0], people=2)
+    shown["candidates"] = [one | {"person": 1, "faces": 2} for one in shown["candidates"]]
+    (said,) = packet_evidence.of_record({"looks": [shown]}, {"c": calibration})
+    scores = [calibration.score_at(60.0), calibration.score_at(59.0)]
+    told = calibration.evidence(scores, 10, 2, 0.5, owners=Owners((1, 1), (2, 2)))[0].posterior
+    assert [one["posteriors"]["0.5"] for one in said["candidates"]] == pytest.approx([told, told], rel=0.01)
+
+
+def test_posteriors_of_people_with_unequal_numbers_of_faces_are_what_happens() -> None:
+    """20,000 searches of 60 people with 1 to 8 faces each, whose scores hang together: of those given p, at most p are right."""
+    rng = np.random.default_rng(9)
+    faces = np.repeat([1, 2, 8], 20)
+    owner, said, true = np.repeat(np.arange(60), faces), [], []
+    for _ in range(20_000):
+        scores, mate = (rng.normal(0, 1, 60)[owner] + rng.normal(0, 1, owner.size)) / math.sqrt(2), rng.integers(0, 120)
+        scores[owner == mate] += 3.0
+        chances = posterior(0.5, 60, np.exp(3.0 * scores - 4.5), 0.0, Owners(owner.tolist(), faces[owner].tolist()))
+        one = int(chances.argmax())
+        said.append(chances[one])
+        true.append(owner[one] == mate)
+    said, true = np.array(said), np.array(true)
+    for low, high in ((0.0, 0.2), (0.2, 0.5), (0.5, 0.8), (0.8, 1.0)):
+        inside = (said >= low) & (said < high)
+        assert np.count_nonzero(inside) > 300
+        assert said[inside].mean() == pytest.approx(true[inside].mean(), abs=0.1)
 
 
 def look(similarities: list[float], **changed: object) -> dict[str, object]:

@@ -18,7 +18,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from aboveboard.biometrics.evidence import Evidence, Ratios, Support, posterior
+from aboveboard.biometrics.evidence import Evidence, Owners, Ratios, Support, posterior
 
 ANCHORS: tuple[tuple[float, float], ...] = ((0.0, 0.5), (80.0, 2e-6), (99.0, 1e-8), (100.0, 1e-12))
 _SIMILARITY = np.array([anchor[0] for anchor in ANCHORS])
@@ -172,19 +172,20 @@ class Calibration:
         prior: float | None,
         factor: float = 1.0,
         factor_interval: tuple[float, float] = (1.0, 1.0),
+        owners: Owners | None = None,
     ) -> tuple[Evidence, ...]:
         """What each candidate's comparison score says, and, for the `prior` that the person is enrolled at all, its posterior.
 
         `beyond`: the similarity below which everybody else of the gallery lies. A gallery `factor` above 1 divides each ratio, its bound
         too: so much more often do two people score like that there; the ends of the ratio's interval by those of the factor's, so that
-        it holds both. Raises ValueError without ratios.
+        it holds both. With `owners` the `gallery_size` counts people, as `posterior` has it. Raises ValueError without ratios.
         """
         if self.ratios is None:
             raise ValueError(f"calibration {self.id} has no likelihood ratios")
         whole, is_open = np.exp(self.ratios.at(scores)), self.ratios.is_open(scores).tolist()
         is_most = (whole >= self.ratios.most * (1 - 1e-9)).tolist()
         ratios = whole / max(1.0, factor)
-        chances = [None] * len(ratios) if prior is None else posterior(prior, gallery_size, ratios, self.fnmr(beyond)).tolist()
+        chances = [None] * len(ratios) if prior is None else posterior(prior, gallery_size, ratios, self.fnmr(beyond), owners).tolist()
         said = zip(ratios.tolist(), is_most, is_open, chances, strict=True)
         if self.ratios.support is None:
             return tuple(Evidence(*one) for one in said)

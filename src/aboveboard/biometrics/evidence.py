@@ -7,6 +7,7 @@ probable the person was before, the prior, is no matter of photographs: whoever 
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -64,7 +65,7 @@ class Ratios:
         return np.interp(asked, self.scores, self.support.low), np.interp(asked, self.scores, self.support.high)
 
     def pairs(self, scores: ArrayLike) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-        """How many pairs of one and of two people each score's ratio rests on; between two steps the fewer of theirs. ValueError as above."""
+        """How many pairs of one and of two people each score's ratio rests on; between two steps the fewer of theirs."""
         if self.support is None:
             raise ValueError("these likelihood ratios have no intervals")
         above = np.clip(np.searchsorted(self.scores, scores), 0, len(self.scores) - 1)
@@ -118,15 +119,29 @@ class Evidence:
     non_mated: int | None = None
 
 
-def posterior(prior: float, gallery_size: int, ratios: ArrayLike, missed: float = 0.0) -> Floats:
+@dataclass(frozen=True, slots=True)
+class Owners:
+    """Of each candidate whose face it is, as any number that his other candidates have too, and how many references are that person's."""
+
+    person: Sequence[int]
+    faces: Sequence[int]
+
+
+def posterior(prior: float, gallery_size: int, ratios: ArrayLike, missed: float = 0.0, owners: Owners | None = None) -> Floats:
     """The probability that each candidate is the person sought: P_j = (p/N) LR_j / ((1 - p) + p m + (p/N) sum_k LR_k).
 
     `prior` p is how probable it was before the search that the person is enrolled at all; `ratios` (n,) are the likelihood ratios
     (not their logarithms) of the candidates. `missed` m is the share of mated comparisons below what was answered (FNIR): what all the
-    references that are no candidates say together, on average; 0 where `ratios` has every reference. Each reference counts as one of N:
-    a person with several has a part at each, and where others have fewer, all of them together are more than his.
+    references that are no candidates say together, on average; 0 where `ratios` has every reference.
+
+    With `owners` N counts people: LR_j is the mean of the ratios of all references of the person (of those that are no candidates 0), which
+    no dependence among them makes too much, and P_j is the person's at each of his. Without, each reference counts as one of N.
     """
     if not 0 <= prior <= 1 or gallery_size < 1:
         raise ValueError("a posterior needs a prior of 0 to 1 and a gallery of at least one person")
-    weights = prior / gallery_size * np.asarray(ratios, np.float64)
-    return np.asarray(weights / ((1 - prior) + prior * missed + weights.sum()), np.float64)
+    weights = prior / gallery_size * np.asarray(ratios, np.float64) / (np.asarray(owners.faces) if owners else 1)
+    chances = np.asarray(weights / ((1 - prior) + prior * missed + weights.sum()), np.float64)
+    if owners is None or not chances.size:
+        return chances
+    _, person = np.unique(owners.person, return_inverse=True)
+    return np.asarray(np.bincount(person, chances)[person], np.float64)

@@ -10,7 +10,7 @@ import typer
 from rich.text import Text
 
 from aboveboard.biometrics.calibration import Calibration
-from aboveboard.biometrics.evidence import Evidence
+from aboveboard.biometrics.evidence import Evidence, Owners
 from aboveboard.biometrics.vocabulary import Candidates
 from aboveboard.cli.common import number, percent
 from aboveboard.errors import BadRequest
@@ -31,12 +31,14 @@ Prior = Annotated[
 class Told:
     """The evidence of an answer: of each candidate, in their order, under `prior`; empty where the calibration has no ratios.
 
-    `factor`: what ratios and bounds were divided by, for the gallery's sake."""
+    `factor`: what ratios and bounds were divided by, for the gallery's sake; `people`, `references`: how many of them were searched."""
 
     each: Sequence[Evidence]
     prior: float | None
     calibration: Calibration | None
     factor: float = 1.0
+    people: int | None = None
+    references: int = 0
 
     def of(self, rank: int) -> dict[str, Any]:
         """A candidate's part of a document."""
@@ -69,7 +71,11 @@ class Told:
         ratios = self.calibration.ratios if self.calibration else None
         if self.calibration is None or ratios is None:
             return None
-        known = {"non_mated": self.calibration.provenance.get("non_mated"), "divided_by": self.factor, "prior": self.prior}
+        known: dict[str, Any] = {"non_mated": self.calibration.provenance.get("non_mated"), "divided_by": self.factor, "prior": self.prior}
+        known |= {
+            "prior_counts": "faces" if self.people is None else "people",
+            "n": self.references if self.people is None else self.people,
+        }
         return {"least": ratios.least / self.factor, "most": ratios.most / self.factor, **known}
 
     def notes(self) -> list[tuple[str, str]]:
@@ -90,7 +96,12 @@ class Told:
             notes.append(("open", "between scores of the calibration, with none near: the ratio may be ten times less, or more"))
         if self.prior is not None:
             stated = f"for your prior of {percent(self.prior)} that the person is in this gallery at all"
-            shared = "it counts faces: somebody with more of them here than others gets too much if his are added up"
+            if self.people is None:
+                shared = "it counts faces: somebody with more of them here than others gets too much if his are added up"
+            else:
+                shared = (
+                    f"it counts the {self.people:,} people here, not their {self.references:,} faces, and is the person's at each of his"
+                )
             notes.append(("posterior", f"P: how probable it is that this is the person, {stated}; {shared}"))
         return notes
 
@@ -107,8 +118,11 @@ def told(candidates: Candidates, calibration: Calibration | None, prior: float |
         return Told((), prior, calibration)
     scores, found = [candidate.comparison_score for candidate in candidates], candidates.basis.gallery_factor
     factor, interval = (max(1.0, found.value), (found.low, found.high)) if found else (1.0, (1.0, 1.0))
-    each = calibration.evidence(scores, candidates.beyond, candidates.references, prior, factor, interval)
-    return Told(each, prior, calibration, factor)
+    size, owners, people = candidates.references, None, candidates.people
+    if people is not None:
+        size, owners = people, Owners([one.person for one in candidates], [one.faces for one in candidates])
+    each = calibration.evidence(scores, candidates.beyond, size, prior, factor, interval, owners)
+    return Told(each, prior, calibration, factor, people, candidates.references)
 
 
 def rounded(ratio: float) -> str:

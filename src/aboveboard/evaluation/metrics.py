@@ -209,7 +209,7 @@ class Resampling:
     def mated_binned(self) -> Iterator[Scores]:
         """Of each draw how many mated comparisons lie in each bin."""
         rows, subject = _bin(self.pairs.mated), self.pairs.mated_subject
-        return (np.bincount(rows, weight[subject], BINS) for weight in self.weights)
+        return (np.bincount(rows, weight[subject], BINS).astype(np.float64) for weight in self.weights)
 
     def thresholds(self, rate: float) -> Scores:
         """The threshold of an FMR in each draw, (draws,); the lowest score kept where the tail is too short for it."""

@@ -6,7 +6,7 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 
 from aboveboard.biometrics.calibration import Calibration
-from aboveboard.biometrics.evidence import Evidence
+from aboveboard.biometrics.evidence import Evidence, Owners
 
 PRIORS = (0.1, 0.5, 0.9)
 """Nobody's: a packet shows what a candidate is worth to who holds it improbable, open and probable that the person is enrolled at all."""
@@ -30,15 +30,17 @@ def of_record(record: Mapping[str, Any], calibrations: Mapping[str, Calibration]
     ]
 
 
-def _of_look(
-    look: Mapping[str, Any], calibration: Calibration, factor: float, interval: tuple[float, float]
-) -> Iterator[dict[str, Any]]:
+def _of_look(look: Mapping[str, Any], calibration: Calibration, factor: float, interval: tuple[float, float]) -> Iterator[dict[str, Any]]:
     similarities = [one["similarity"] for one in look["candidates"]]
     # Of who found no room in a full list no more is known than that he is not above its last.
     beyond = similarities[-1] if len(similarities) == look["limit"] else look["threshold"]["value"]
     scores, size = [calibration.score_at(similarity) for similarity in similarities], look.get("references", look["gallery_size"])
+    each, owners = look["candidates"], None
+    if "people" in look:
+        size = look["people"]
+        owners = Owners([one.get("person", rank) for rank, one in enumerate(each, 1)], [one.get("faces", 1) for one in each])
     for one, *said in zip(
-        look["candidates"], *(calibration.evidence(scores, beyond, size, prior, factor, interval) for prior in PRIORS), strict=True
+        each, *(calibration.evidence(scores, beyond, size, prior, factor, interval, owners) for prior in PRIORS), strict=True
     ):
         yield {
             "name": one["name"],

@@ -292,6 +292,21 @@ def test_a_candidate_has_its_likelihood_ratio_with_its_bound_and_a_posterior_for
     run(*search, "--prior", "1.5", code=2)
 
 
+def test_a_prior_counts_people_where_faces_have_users(run: Callable[..., Result], photographs: Path) -> None:
+    """Ada has two faces and Bob one: N is 2, and both of her faces have her one posterior."""
+    rows = ["path,subject", "Ada/ada 1.png,ada", "Ada/ada_2.PNG,ada", "bob.jpg,bob"]
+    (photographs / "list.csv").write_text("\n".join(rows) + "\n")
+    run("index", "--manifest", photographs / "list.csv", "-c", "bookings", "--create")
+    search = ["search", photographs / "Ada" / "ada 1.png", "-c", "bookings", "-t", "80", "--prior", "0.01"]
+    (found,) = documents(run(*search, "--json"))
+    assert (found["evidence"]["prior_counts"], found["evidence"]["n"]) == ("people", 2)
+    one, other = found["candidates"]
+    mean = (one["likelihood_ratio"] + other["likelihood_ratio"]) / 2
+    odds = 0.01 / 2 * mean
+    assert one["posterior"] == other["posterior"] == pytest.approx(odds / (0.99 + 0.01 * found["basis"]["fnir"] + odds), rel=1e-3)
+    assert "it counts the 2 people here, not their 3 faces" in " ".join(run(*search).stdout.split())
+
+
 def test_a_calibration_without_ratios_serves_as_before_and_makes_no_posterior(
     run: Callable[..., Result], photographs: Path, gallery: str, tmp_path: Path
 ) -> None:
