@@ -252,7 +252,15 @@ def posteriors(_: dict[str, Set], models: Models) -> None:
         rows.append([f"{similarity}", f"{searched}", *rests, *chances])
     write(
         "calibration-posteriors",
-        ["similarity", "searched from", "LR", "its interval", "pairs of one : of two people", "posterior at N = 300, prior 50 %", *(f"at N = {size:,}" for size in sizes[1:])],
+        [
+            "similarity",
+            "searched from",
+            "LR",
+            "its interval",
+            "pairs of one : of two people",
+            "posterior at N = 300, prior 50 %",
+            *(f"at N = {size:,}" for size in sizes[1:]),
+        ],
         rows,
         "The only candidate of a search with that threshold, whose FNIR counts.",
         PAGE,
