@@ -246,12 +246,21 @@ def posteriors(_: dict[str, Set], models: Models) -> None:
     for similarity in (60, 80, 90, 99):
         searched, score = min(similarity, 80), [calibration.score_at(similarity)]
         said = [calibration.evidence(score, searched, size, 0.5)[0] for size in sizes]
-        ratio = f"{float(f'{said[0].ratio:.2g}'):,.0f}" + ", the bound" * said[0].is_most
+        ratio, low, high = (f"{float(f'{value:.2g}'):,.0f}" for value in (said[0].ratio, said[0].low or 0, said[0].high or 0))
+        rests = [ratio + ", the bound" * said[0].is_most, f"{low} to {high}", f"{said[0].mated:,} : {said[0].non_mated:,}"]
         chances = ["> 99 %" if one.posterior > 0.99 else f"{100 * one.posterior:.2g} %" for one in said if one.posterior is not None]
-        rows.append([f"{similarity}", f"{searched}", ratio, *chances])
+        rows.append([f"{similarity}", f"{searched}", *rests, *chances])
     write(
         "calibration-posteriors",
-        ["similarity", "searched from", "LR", "posterior at N = 300, prior 50 %", *(f"at N = {size:,}" for size in sizes[1:])],
+        [
+            "similarity",
+            "searched from",
+            "LR",
+            "its interval",
+            "pairs of one : of two people",
+            "posterior at N = 300, prior 50 %",
+            *(f"at N = {size:,}" for size in sizes[1:]),
+        ],
         rows,
         "The only candidate of a search with that threshold, whose FNIR counts.",
         PAGE,

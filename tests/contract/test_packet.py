@@ -109,6 +109,9 @@ def test_it_tells_every_look_and_what_it_rested_on(made):
         assert None not in (look["fpir"], look["fnir"])
         assert (look["operator"], look["certificate"]["score"], look["gave_reason"]) == ("jane-of-the-packet", 0.9, True)
     assert looks[-1]["gallery_size"] == 2
+    assert [look.get("people") for look in looks] == [4, 4, None, 3, 4, 4, None], (
+        "each of the four has a user; a probe of the four is left out"
+    )
     named = [one["name"] for look in looks for one in look["candidates"] if one["is_named_face"]]
     assert named == ["candidate 1 of look 1", "candidate 1 of look 3"], "the face, and the person whose face it is"
     said = {one["look"]: one for one in told["evidence"]}
@@ -194,7 +197,7 @@ def forge_ratios(folder):
     """A calibration whose ratios are lower, and all that follows from them."""
     told = json.loads((folder / "packet.json").read_text())
     (file,) = (folder / "calibrations").iterdir()
-    text = re.sub(r'"log10_lr": 5[.0-9]*', '"log10_lr": 1.0', file.read_text())
+    text = re.sub(r'"log10_lr": 5[.0-9]*', '"log10_lr": 1.0', re.sub(r'"log10_low": [-.0-9]*', '"log10_low": -5.0', file.read_text()))
     file.write_text(text)
     told["evidence"] = packet_evidence.of_record(told["record"], {file.stem: Calibration.from_json(text)})
     assert told["evidence"][0]["most"] == 10
@@ -212,10 +215,45 @@ def rewrite(name, old, new):
     return apply
 
 
+def without_calibration(folder):
+    """A packet as those that carried none were, but for its entries."""
+    told = json.loads((folder / "packet.json").read_text())
+    shutil.rmtree(folder / "calibrations")
+    told["calibrations"] = {}
+    del told["evidence"]
+    (folder / "packet.json").write_text(json.dumps(told))
+    (folder / "packet.html").write_text(packet_page.page(told))
+
+
+def passed_off(folder):
+    """The same without its own entry, as if it were an earlier one."""
+    told = json.loads((folder / "packet.json").read_text())
+    own = sorted((folder / "proofs").iterdir())[-1]
+    assert "packet.made" in own.read_text()
+    own.unlink()
+    entries = [json.loads(json.loads(file.read_text())["entry"]) for file in sorted((folder / "proofs").iterdir())]
+    told["record"] = packet.of_entries(entries, told["keys"])
+    (folder / "packet.json").write_text(json.dumps(told))
+    without_calibration(folder)
+
+
+def other_calibration(folder):
+    """A calibration more, which no look names."""
+    (file,) = (folder / "calibrations").iterdir()
+    told, text = json.loads((folder / "packet.json").read_text()), file.read_text().replace('"date"', '"day"', 1)
+    (folder / "calibrations" / "another.json").write_text(text)
+    told["calibrations"][hashlib.sha256(text.encode()).hexdigest()] = Calibration.from_json(text).provenance
+    (folder / "packet.json").write_text(json.dumps(told))
+    (folder / "packet.html").write_text(packet_page.page(told))
+
+
 @pytest.mark.parametrize(
     ("change", "fault"),
     [
         (lambda _: None, None),
+        (without_calibration, "has not the files that the packet's own entry names"),
+        (passed_off, "the entry of the packet itself is missing"),
+        (other_calibration, "has not the files that the packet's own entry names"),
         (tampered(lambda told: told["record"]["looks"][0].update(threshold={"value": 80, "origin": "none", "floor": 0})), "does not say"),
         (tampered(lambda told: told["record"]["looks"].pop(4)), "does not say"),
         (tampered(lambda told: told.update(case="another")), "not of the number"),
@@ -230,7 +268,8 @@ def rewrite(name, old, new):
     ],
 )
 def test_a_packet_that_was_changed_is_told(made, tmp_path, change, fault):
-    """A number, a look, the case, the named face, a ratio, all ratios, a rule, the page, an entry, a missing proof."""
+    """No calibration, no entry of its own, another calibration, a number, a look, the case, the named face, a ratio, all ratios, a rule,
+    the page, an entry, a missing proof."""
     folder = tmp_path / "copy"
     shutil.copytree(made[0], folder)
     change(folder)
@@ -360,3 +399,24 @@ def test_an_empty_case_has_a_packet_too(strict_server, made, tmp_path):
     packet.write(strict_server.app, auditor, "case of idle", tmp_path / "packet")
     assert packet.verify(tmp_path / "packet").faults == []
     assert "None was made." in (tmp_path / "packet" / "packet.html").read_text()
+
+
+def test_a_packet_of_before_calibrations_were_carried_is_what_it_is(strict_server, case, made, tmp_path, monkeypatch):
+    """Whole, with what it cannot show; and a change in it is told as ever."""
+    ledger, folder = strict_server.app.ledger, tmp_path / "before"
+    record = ledger.record
+
+    def before(kind, facts, *rest, **more):
+        return record(kind, {name: one for name, one in facts.items() if name not in ("format", "calibrations")}, *rest, **more)
+
+    monkeypatch.setattr(ledger, "record", before)
+    packet.write(strict_server.app, session_of(strict_server, "auditor-of-the-packet"), case, folder)
+    without_calibration(folder)
+    (folder / "packet.html").write_text("the page of another version")
+    result = CliRunner().invoke(verbs, ["case", "verify", str(folder)])
+    assert result.exit_code == 0, result.output
+    assert "whole" in result.output
+    assert "of before packets carried the calibration: its likelihood ratios, if it has any, cannot be recomputed" in result.output
+    assert "packet.html is of another version" in result.output
+    tampered(lambda told: told["record"]["looks"].pop(4))(folder)
+    assert "does not say what the entries say" in CliRunner().invoke(verbs, ["case", "verify", str(folder)]).output

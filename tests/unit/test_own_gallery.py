@@ -31,6 +31,13 @@ def models() -> Models:
     return PackFolder(Path("/nonexistent")).load("null")
 
 
+def crowded(faces: int) -> np.ndarray:
+    """Counts of a sample of a gallery of so many faces, all of whose comparisons lie in one bin."""
+    counts = np.zeros((SAMPLED, BINS), int)
+    counts[:, BINS // 2] = faces - 1
+    return counts
+
+
 def about(size: float) -> np.ndarray:
     """What such a file says of a gallery of that size."""
     return np.array(json.dumps({"audit_id": "a", "collection": "c", "model": "0.1", "gallery": {"size": size}}))
@@ -101,7 +108,8 @@ def test_what_cannot_be_calibrated_on_says_what_to_do(vectors: np.ndarray, model
      {"about": about(1), "has_user": np.ones(1, bool), "person": np.zeros(1, int), "counts": np.ones((1, BINS), int)},
      {"counts": np.full((SAMPLED, BINS), 2)}, {"counts": np.full((SAMPLED, BINS), 0.5)}, {"counts": np.full((SAMPLED, BINS), 2**62)},
      {"person": np.full(SAMPLED, np.nan)}, {"person": np.zeros(SAMPLED, int)}, {"mated": np.full(BINS, 2**53)},
-     {"mated_people": np.array([[1, 2]])}, {"counts": np.zeros((30_000, BINS), np.int8)}],
+     {"mated_people": np.array([[1, 2]])}, {"counts": np.zeros((30_000, BINS), np.int8)},
+     {"about": about(50_000_000), "counts": crowded(50_000_000)}, {"mated": np.full(BINS, 40_000)}],
 )  # fmt: skip
 def test_a_broken_file_is_refused(vectors: np.ndarray, tmp_path: Path, broken: dict[str, object]) -> None:
     with pytest.raises(BadRequest, match="collection scores"):

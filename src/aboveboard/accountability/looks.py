@@ -132,6 +132,8 @@ class Look:
         own: OwnScores | None = None,
         histogram: NDArray[np.int64] | None = None,
         references: int | None = None,
+        owners: Mapping[str, tuple[int, int]] | None = None,
+        people: int | None = None,
     ) -> Candidates:
         """Those at or above the threshold as candidates, best first, once their outcome is on the disk.
 
@@ -139,13 +141,15 @@ class Look:
 
         `kind`: what a reference is; `best_of`: the most comparisons that one reference's score was the best of; `own`: the scores among
         the gallery's own faces; `histogram`: of all scores of this search; `references`: with how many this look
-        itself compared, where the gallery is larger by those of its case so far.
+        itself compared, where the gallery is larger by those of its case so far; `owners` and `people`: as a `Scan` has them, by face.
         """
         reached = [(reference, self.calibration.similarity_of_best(score, m), score) for reference, score, m in scored]
         reached.sort(key=lambda item: (-item[1], -item[2], item[0]))
         kept = [item for item in reached if item[1] >= self.decision.threshold]
         # How far above the rest says something only where there is a rest.
         mean, spread = mean_and_spread(histogram) if histogram is not None and histogram.sum() >= LEAST else (0.0, 0.0)
+        first: dict[int, int] = {}
+        whose = [(owners or {}).get(reference, (-1, 1)) for reference, _, _ in kept[: self.decision.limit]]
         items = tuple(
             Candidate(
                 rank,
@@ -154,16 +158,21 @@ class Look:
                 score,
                 own.share(score) if own else None,
                 (score - mean) / spread if spread else None,
+                first.setdefault(owner, rank) if owner >= 0 else rank,
+                faces,
             )
-            for rank, (reference, similarity, score) in enumerate(kept[: self.decision.limit], 1)
+            for rank, ((reference, similarity, score), (owner, faces)) in enumerate(zip(kept, whose, strict=False), 1)
         )
         answered = [
             {"commitment": commitment(self.key, f"candidate {item.rank}", item.reference.encode()), "similarity": item.similarity}
+            | ({"person": item.person, "faces": item.faces} if item.faces > 1 else {})
             for item in items
         ]
         found: dict[str, Any] = {"candidates": answered, "identities_withheld": self.decision.withhold_identities}
         if references is not None and references != gallery_size:
             found["references"] = references
+        if people is not None:
+            found["people"] = people
         leads = [
             Lead(reference, kind, math.floor(similarity * 1e4) / 1e4)
             for reference, similarity, _ in reached
@@ -173,7 +182,8 @@ class Look:
             found["below_threshold"] = len(leads)
         basis = self._close(gallery_size, found, None, best_of, own, leads)
         compared = gallery_size if references is None else references
-        return Candidates(self.audit_id, basis, self.decision.withhold_identities, items, compared, len(items) == self.decision.limit)
+        withheld, is_full = self.decision.withhold_identities, len(items) == self.decision.limit
+        return Candidates(self.audit_id, basis, withheld, items, compared, is_full, people)
 
     def associated(self, accepted: Sequence[str], refused: Mapping[str, float]) -> Association:
         """The faces that may be one person's and those that may not, once that is on the disk. A similarity below the floor stays here.
@@ -327,7 +337,8 @@ class SearchLook:
             faces = self.templates.search(self.permit, vectors[0], face_ids)
             self.check(faces.generation)
             found = ((face_id, score, 1) for face_id, score in faces.found)
-            return self.look.answer(found, faces.size, "face", 1, faces.own, faces.histogram)
+            owners = {face_id: owner for (face_id, _), owner in zip(faces.found, faces.owners, strict=False)}
+            return self.look.answer(found, faces.size, "face", 1, faces.own, faces.histogram, owners=owners, people=faces.people)
         # A person as probe is left out whole; a face as probe only itself.
         left_out = face_ids[0] if face_ids and not subject else ""
         people = self.templates.search_subjects(self.permit, vectors, self.look.calibration.alone, left_out, subject)

@@ -18,7 +18,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from aboveboard.biometrics.evidence import Evidence, Ratios, posterior
+from aboveboard.biometrics.evidence import Evidence, Owners, Ratios, Support, posterior
 
 ANCHORS: tuple[tuple[float, float], ...] = ((0.0, 0.5), (80.0, 2e-6), (99.0, 1e-8), (100.0, 1e-12))
 _SIMILARITY = np.array([anchor[0] for anchor in ANCHORS])
@@ -123,8 +123,11 @@ class Calibration:
             raise ValueError(
                 "not a calibration file (a rate is not within 0 to 1, or a score no number); make one with: aboveboard calibrate"
             )
-        if calibration.ratios is not None and not calibration.ratios.is_rising:
-            raise ValueError("not a calibration file (its likelihood ratios do not rise); make one with: aboveboard calibrate")
+        if calibration.ratios is not None and not calibration.ratios.is_sound:
+            raise ValueError(
+                "not a calibration file (its likelihood ratios do not rise, or not within their intervals); make one with: "
+                "aboveboard calibrate"
+            )
         return calibration
 
     def similarity(self, comparison_score: float) -> float:
@@ -162,20 +165,33 @@ class Calibration:
         return fmr_at(similarity) < self.measured_limit * (1 - 1e-9)
 
     def evidence(
-        self, scores: Sequence[float], beyond: float, gallery_size: int, prior: float | None, factor: float = 1.0
+        self,
+        scores: Sequence[float],
+        beyond: float,
+        gallery_size: int,
+        prior: float | None,
+        factor: float = 1.0,
+        factor_interval: tuple[float, float] = (1.0, 1.0),
+        owners: Owners | None = None,
     ) -> tuple[Evidence, ...]:
         """What each candidate's comparison score says, and, for the `prior` that the person is enrolled at all, its posterior.
 
         `beyond`: the similarity below which everybody else of the gallery lies. A gallery `factor` above 1 divides each ratio, its bound
-        too: so much more often do two people score like that there. Raises ValueError without ratios.
+        too: so much more often do two people score like that there; the ends of the ratio's interval by those of the factor's, so that
+        it holds both. With `owners` the `gallery_size` counts people, as `posterior` has it. Raises ValueError without ratios.
         """
         if self.ratios is None:
             raise ValueError(f"calibration {self.id} has no likelihood ratios")
         whole, is_open = np.exp(self.ratios.at(scores)), self.ratios.is_open(scores).tolist()
         is_most = (whole >= self.ratios.most * (1 - 1e-9)).tolist()
         ratios = whole / max(1.0, factor)
-        chances = [None] * len(ratios) if prior is None else posterior(prior, gallery_size, ratios, self.fnmr(beyond)).tolist()
-        return tuple(Evidence(*one) for one in zip(ratios.tolist(), is_most, is_open, chances, strict=True))
+        chances = [None] * len(ratios) if prior is None else posterior(prior, gallery_size, ratios, self.fnmr(beyond), owners).tolist()
+        said = zip(ratios.tolist(), is_most, is_open, chances, strict=True)
+        if self.ratios.support is None:
+            return tuple(Evidence(*one) for one in said)
+        low, high = np.exp(self.ratios.ends(scores))
+        ends = (low / max(1.0, factor_interval[1]), high / max(1.0, factor_interval[0]), *self.ratios.pairs(scores))
+        return tuple(Evidence(*one, *rests) for one, *rests in zip(said, *(part.tolist() for part in ends), strict=True))
 
 
 def _ratios(document: dict[str, Any]) -> Ratios:
@@ -185,4 +201,10 @@ def _ratios(document: dict[str, Any]) -> Ratios:
     least, most = -math.log(max(operator.index(document["mated"]) / 30, 1)), math.log(max(operator.index(document["non_mated"]) / 30, 1))
     if (llr < least - 1e-3).any() or (llr > most + 1e-3).any():
         raise ValueError("a likelihood ratio is beyond what so many comparisons can tell")
-    return Ratios(np.array([float(point["score"]) for point in points]), llr)
+    support = None
+    if points and "mated" in points[0]:
+        low, high = (np.array([math.log(10) * float(point[end]) for point in points]) for end in ("log10_low", "log10_high"))
+        support = Support(low, high, *(np.array([operator.index(point[kind]) for point in points]) for kind in ("mated", "non_mated")))
+        if (support.mated > document["mated"]).any() or (support.non_mated > document["non_mated"]).any():
+            raise ValueError("a likelihood ratio rests on more comparisons than there were")
+    return Ratios(np.array([float(point["score"]) for point in points]), llr, support)

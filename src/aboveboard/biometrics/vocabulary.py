@@ -143,7 +143,8 @@ class Candidate:
     `comparison_score` the raw cosine.
 
     `own_share` says how many of the gallery's own pairs score as high, `above_rest` how many standard deviations above the mean of all
-    scores of this search this one lies; None where the gallery is too small to say.
+    scores of this search this one lies; None where the gallery is too small to say. `person` is the rank of the first candidate of the
+    same user, its own where there is none, and `faces` how many references the user has.
     """
 
     rank: int
@@ -152,6 +153,8 @@ class Candidate:
     comparison_score: float
     own_share: Share | None = None
     above_rest: float | None = None
+    person: int = 0
+    faces: int = 1
 
 
 @dataclass(frozen=True, slots=True)
@@ -260,7 +263,8 @@ class Candidates(Sequence[Candidate]):
     """The answer of one recorded look, best first. Made by the gate's looks only; carries the audit id of its ledger entries.
 
     `references`: with how many this look itself compared; `basis.gallery_size` has those of its case so far among them.
-    `is_full`: the list is as long as it may be, so that others may have reached the threshold too.
+    `is_full`: the list is as long as it may be, so that others may have reached the threshold too. `people`: of how many people the
+    references are, a face without a user for one; None where no face has a user.
     """
 
     audit_id: str
@@ -269,6 +273,7 @@ class Candidates(Sequence[Candidate]):
     items: tuple[Candidate, ...]
     references: int
     is_full: bool
+    people: int | None = None
 
     @property
     def beyond(self) -> float:

@@ -244,10 +244,20 @@ def verify(
     key = Path(verifier_key).read_text() if verifier_key and Path(verifier_key).is_file() else verifier_key
     found = service.verify(folder, key.strip(), photograph.read_bytes() if photograph else None)
     if as_json:
-        show_json({"is_whole": not found.faults, "faults": found.faults, "entries": found.entries, "photograph": found.photograph})
+        show_json(
+            {
+                "is_whole": not found.faults,
+                "faults": found.faults,
+                "notes": found.notes,
+                "entries": found.entries,
+                "photograph": found.photograph,
+            }
+        )
     else:
         for fault in found.faults:
             typer.echo(printable(f"fault: {fault}"))
+        for note in found.notes:
+            typer.echo(f"note: {note}")
         if photograph:
             typer.echo(f"the photograph is {' and '.join(found.photograph) or 'no probe of this packet'}")
         if not key:

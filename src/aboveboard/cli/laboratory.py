@@ -13,6 +13,7 @@ import typer
 from aboveboard import settings as configuration
 from aboveboard.biometrics.calibration import Calibration, fmr_at
 from aboveboard.cli.common import Data, Json, check_installed, columns, counted, number, out, percent, show_json
+from aboveboard.cli.evidence import rounded
 from aboveboard.errors import BadRequest, Unavailable
 from aboveboard.vision import registry
 
@@ -104,17 +105,21 @@ def calibrate(
         )
         return
     console = out()
-    table = columns("similarity", "FMR", "score", "FNIR", "")
+    table = columns("similarity", "FMR", "score", "FNIR", "LR", "")
     for similarity in _SHOWN:
         beyond = "extrapolated" if calibration.extrapolated(similarity) else "measured"
         score = f"{calibration.score_at(similarity):.4f}"
         fnir, low, high = _missed(calibration, similarity, document["mated_subjects"])
         missed = f"{percent(fnir)} ({percent(low)} to {percent(high)})"
-        table.add_row(f"{similarity:g}", number(fmr_at(similarity)), score, missed, beyond)
+        worth = _worth(calibration, similarity)
+        ends = f"{rounded(worth['value'])} ({rounded(worth['low'])} to {rounded(worth['high'])})"
+        ratio = f"{ends}\n{worth['mated_pairs']:,} : {worth['non_mated_pairs']:,} pairs"
+        table.add_row(f"{similarity:g}", number(fmr_at(similarity)), score, missed, ratio, beyond)
     console.print(table)
     console.print(
         f"FNIR of {document['mated']:,} comparisons of {document['mated_subjects']:,} people with themselves, with 95 % intervals as if "
-        "each person were one trial",
+        "each person were one trial; LR: likelihood ratio with its 95 % interval by drawing people, and the pairs of one person : of two "
+        "people that it rests on",
         style="dim",
     )
     console.print(
@@ -143,12 +148,19 @@ def _missed(calibration: Calibration, similarity: float, people: int) -> tuple[f
     return (fnir, *wilson(fnir * people, people)) if fnir else (0.0, 0.0, bound_without_errors(people))
 
 
+def _worth(calibration: Calibration, similarity: float) -> dict[str, Any]:
+    """The likelihood ratio at a similarity, its interval, and what it rests on."""
+    (one,) = calibration.evidence([calibration.score_at(similarity)], similarity, 1, None)
+    return {"value": one.ratio, "low": one.low, "high": one.high, "mated_pairs": one.mated, "non_mated_pairs": one.non_mated}
+
+
 def _calibration_json(calibration: Calibration, people: int) -> dict[str, Any]:
     similarities = {
         f"{similarity:g}": {
             "fmr": fmr_at(similarity),
             "score": calibration.score_at(similarity),
             **dict(zip(("fnir", "fnir_low", "fnir_high"), _missed(calibration, similarity, people), strict=True)),
+            "likelihood_ratio": _worth(calibration, similarity),
             "extrapolated": calibration.extrapolated(similarity),
         }
         for similarity in _SHOWN

@@ -132,7 +132,7 @@ def calibration_from(resampling: Resampling, comparisons: int, progress: Progres
         "measured_limit": limit,
         "curve": curve,
         "misses": _misses(pairs),
-        "ratios": ratios_document(pairs.mated, pairs.counts, comparisons),
+        "ratios": ratios_document(pairs.mated, pairs.counts, comparisons, resampling.binned()),
         "anchors": _anchors(pairs, curve, resampling, believed, limit),
         "tail": {
             "family": "generalised Pareto",
@@ -183,6 +183,10 @@ def _widen(document: dict[str, Any], others: Pairs, draws: int, seed: int) -> No
     lowest, highest = min([1.0, *ratios]), max([1.0, *ratios])
     for point in document["curve"]:
         point["low"], point["high"] = short(point["low"] * lowest), short(min(point["high"] * highest, 1.0))
+    # Who scores so many times as often as two people does so as many times less surely as one.
+    for point in document["ratios"]["points"]:
+        point["log10_low"] = round(point["log10_low"] - math.log10(highest), 4)
+        point["log10_high"] = round(point["log10_high"] - math.log10(lowest), 4)
     document["checked"] = {
         "subjects": int(np.count_nonzero(others.sizes)),
         "non_mated": others.non_mated_size,
@@ -302,12 +306,12 @@ def _misses(pairs: Pairs) -> list[dict[str, float]]:
     return [{"score": step / 100, "fnmr": round(1 - pairs.tar_at(step / 100), ROUND)} for step in range(-100, 101)]
 
 
-def ratios_document(mated: Scores, counts: Counts, comparisons: int = 0) -> dict[str, Any]:
+def ratios_document(mated: Scores, counts: Counts, comparisons: int, draws: Iterable[tuple[Scores, Scores]]) -> dict[str, Any]:
     """Likelihood ratios from mated scores (m,) and non-mated `counts` as in `Pairs`: the ends of the steps that PAV makes of them.
 
     None is above n / 30 of n non-mated (`comparisons` where some were counted twice) or below 30 / m of m mated comparisons. If ratios
     mean what they say, at most one non-mated comparison in x has x or more: beyond n / 30 fewer than 30 could ever show that it has
-    (rule of 30).
+    (rule of 30). `draws`, as of `Resampling.binned`, give each its percentile interval (95 %); beside it stand the pairs of its step.
     """
     is_mated = metrics.binned(mated)
     used = (is_mated + counts) > 0
@@ -317,10 +321,27 @@ def ratios_document(mated: Scores, counts: Counts, comparisons: int = 0) -> dict
     llr = np.round(made.bounded(least, max(most, 1.0)).llr / math.log(10), 4)
     # What lies inside a step says nothing that its ends do not say.
     ends = np.flatnonzero(np.diff(llr, prepend=np.inf) + np.diff(llr, append=np.inf))
+    drawn = np.stack([_drawn_ratios(scores[ends], *draw, least, max(most, 1.0)) for draw in draws]) / math.log(10)
+    low, high = np.quantile(drawn, [0.025, 0.975], axis=0)
+    low, high = np.round(np.minimum(low, llr[ends]), 4), np.round(np.maximum(high, llr[ends]), 4)
+    step = np.cumsum(np.diff(llr, prepend=llr[0]) != 0)
+    once = comparisons / counts.sum() if comparisons else 1.0
+    pairs = np.bincount(step, is_mated[used])[step], np.round(np.bincount(step, counts[used])[step] * once)
     return {
-        "method": "PAV over all comparisons, one of each kind added beyond both ends; bounded by the rule of 30",
-        "points": [{"score": round(float(scores[i]), ROUND), "log10_lr": float(llr[i])} for i in ends],
+        "method": "PAV over all comparisons, one of each kind added beyond both ends; bounded by the rule of 30; 95 % percentile "
+        "intervals by drawing people; mated and non_mated: the pairs of the step",
+        "points": [
+            {"score": round(float(scores[i]), ROUND), "log10_lr": float(llr[i]), "log10_low": float(low[n]), "log10_high": float(high[n])}
+            | {"mated": int(pairs[0][i]), "non_mated": int(pairs[1][i])}
+            for n, i in enumerate(ends)
+        ],
     }
+
+
+def _drawn_ratios(asked: Scores, is_mated: Scores, counts: Scores, least: float, most: float) -> Scores:
+    """The log likelihood ratios (n,) that a draw gives at the scores (n,)."""
+    used = (is_mated + counts) > 0
+    return likelihood.ratios_of_counts(metrics.CENTRES[used], is_mated[used], counts[used]).bounded(least, most).at(asked)
 
 
 def _anchors(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
@@ -54,7 +55,7 @@ def null_calibration(date: str, subjects: int = 6000) -> dict[str, Any]:
         "measured_limit": limit,
         "curve": curve,
         "misses": [{"score": step / 100, "fnmr": round(1 - mated.tar_at(step / 100), 6)} for step in range(-100, 101)],
-        "ratios": ratios_document(mated.mated, non_mated.counts),
+        "ratios": ratios_document(mated.mated, non_mated.counts, 0, _draws(mated, non_mated)),
         "data_set": "faces drawn by aboveboard.vision.null.draw; the curve is theory (random directions)",
         "check": [
             {"promised": rate, "found": short(non_mated.fmr_at(cosine_at(rate, dimensions)))} for rate in (1e-1, 1e-2, 1e-3, 1e-4, 1e-5)
@@ -67,6 +68,12 @@ def null_calibration(date: str, subjects: int = 6000) -> dict[str, Any]:
         "date": date,
         "pack": {"id": "null", "files": {}},
     }
+
+
+def _draws(mated: metrics.Pairs, non_mated: metrics.Pairs) -> Iterator[tuple[metrics.Scores, metrics.Scores]]:
+    """Draws of the people of both, who are drawn for themselves."""
+    each = zip(metrics.Resampling.of(mated, 200).mated_binned(), metrics.Resampling.of(non_mated, 200).binned(), strict=True)
+    return ((same, other) for same, (_, other) in each)
 
 
 def _features(subject: int, variation: float, take: int) -> NDArray[np.float32]:

@@ -17,7 +17,7 @@ from typing import Any
 import boto3
 import numpy as np
 from botocore.config import Config
-from botocore.exceptions import BotoCoreError, ClientError
+from botocore.exceptions import BotoCoreError, ClientError, NoRegionError
 
 from aboveboard.errors import BadRequest, Unavailable
 from aboveboard.evaluation.identification import DEPTH
@@ -48,6 +48,8 @@ def connect(url: str | None, region: str | None) -> Any:
     )
     try:
         return boto3.session.Session().client("rekognition", endpoint_url=url, region_name=region, config=config)
+    except NoRegionError as error:
+        raise BadRequest("the endpoint's region is not known: name it with --region, or in AWS_DEFAULT_REGION") from error
     except (BotoCoreError, ValueError) as error:
         raise BadRequest(f"the endpoint cannot be asked: {error}") from error
 

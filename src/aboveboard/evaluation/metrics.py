@@ -194,6 +194,23 @@ class Resampling:
         for weight in self.weights.astype(np.float64):
             yield weight[first] * weight[second]
 
+    def binned(self) -> Iterator[tuple[Scores, Scores]]:
+        """Of each draw how many mated and how many non-mated comparisons lie in each of the `BINS` bins.
+
+        Below the kept tail a draw's comparisons lie as all of them do: there are so many that people hardly change their shares.
+        """
+        rows = _bin(self.pairs.tail)
+        rest = np.maximum(self.pairs.counts - np.bincount(rows, minlength=BINS), 0).astype(np.float64)
+        share = rest / max(rest.sum(), 1.0)
+        for mated, weight, total in zip(self.mated_binned(), self.tail_weights(), self.totals()[0], strict=True):
+            tail = np.bincount(rows, weight, BINS)
+            yield mated, tail + max(total - tail.sum(), 0.0) * share
+
+    def mated_binned(self) -> Iterator[Scores]:
+        """Of each draw how many mated comparisons lie in each bin."""
+        rows, subject = _bin(self.pairs.mated), self.pairs.mated_subject
+        return (np.bincount(rows, weight[subject], BINS).astype(np.float64) for weight in self.weights)
+
     def thresholds(self, rate: float) -> Scores:
         """The threshold of an FMR in each draw, (draws,); the lowest score kept where the tail is too short for it."""
         # A draw's errors scatter about their mean; ten times as many pairs are never short of it by more than a hair.

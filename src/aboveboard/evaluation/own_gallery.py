@@ -33,7 +33,11 @@ from aboveboard.evaluation.run import Progress
 from aboveboard.vision.packs import Models
 
 _LARGEST, _MOST = 20_000_000, 50_000_000
-"""Bytes of the arrays of such a file, and faces of a gallery or comparisons of people with themselves: more than there ever are."""
+"""Bytes of the arrays of such a file, and faces of a gallery: more than there ever are."""
+_MATED = 4_096 * (32 * 31 // 2)
+"""The most comparisons of people with themselves that a gallery's are counted of."""
+_LEAST_KEPT, _MOST_KEPT = 1_000_000, 2_000_000
+"""How many of the highest scores are spread out of their bins, for the tail fit: a share of 1 % within these."""
 _BROKEN = (ValueError, LookupError, TypeError, ArithmeticError, EOFError, MemoryError, RuntimeError)
 _MAKE = "make one with: aboveboard collection scores COLLECTION FILE.npz"
 
@@ -84,7 +88,7 @@ class GalleryFile:
 
     def resampling(self, draws: int, seed: int) -> SampledFaces:
         """Its comparisons, and draws of its people. A score is taken to lie anywhere in its bin of 0.002."""
-        scores, face = _spread(self.non_mated, seed, max(math.ceil(0.01 * int(self.non_mated.sum())), 1_000_000))
+        scores, face = _spread(self.non_mated, seed, _kept(self.non_mated))
         mated, mated_subject = _spread(self.mated[None], seed)
         reaching = np.interp(np.linspace(-1, 1, metrics.BINS + 1), EDGES, np.append(0, np.cumsum(self.non_mated.sum(axis=0))))
         people = int(self.person.max()) + 1
@@ -102,7 +106,7 @@ class GalleryFile:
         # The gallery's other side is a draw of people too: docs/gallery-factor.md, "Interval".
         variance = both_sides(self.non_mated.sum(axis=1), self.size)
         weights = np.random.default_rng(seed).gamma(1 / variance, variance, (draws, people))
-        return SampledFaces(pairs, weights, trials)
+        return SampledFaces(pairs, weights, trials, self.mated_people, seed)
 
 
 def _check(has_user: NDArray[Any], person: NDArray[Any], counts: NDArray[Any], mated: NDArray[Any], size: int) -> None:
@@ -112,9 +116,12 @@ def _check(has_user: NDArray[Any], person: NDArray[Any], counts: NDArray[Any], m
     is_typed = has_user.dtype == np.bool_ and all(array.dtype.kind in "iu" for array in (person, counts, mated))
     if not is_formed or not is_typed or not 1 < faces <= size <= _MOST:
         raise ValueError("its arrays are not of this form")
-    is_bounded = counts.min() >= 0 and counts.max() < size and mated.min() >= 0 and mated.max() < _MOST
-    if not is_bounded or counts.sum(axis=1, dtype=np.int64).max() >= size or mated.sum(dtype=np.int64) > _MOST:
+    is_bounded = counts.min() >= 0 and counts.max() < size and mated.min() >= 0 and mated.max() <= _MATED
+    if not is_bounded or counts.sum(axis=1, dtype=np.int64).max() >= size or mated.sum(dtype=np.int64) > _MATED:
         raise ValueError("it counts what a gallery of so many faces cannot have")
+    spread = int(np.cumsum(counts.sum(axis=0, dtype=np.int64)[::-1])[-1 - _first(counts, _kept(counts))])
+    if spread > 3 * _MOST_KEPT:
+        raise ValueError(f"its {spread:,} highest comparisons are in a few bins of 0.002, which no gallery's are")
     if has_user.mean() >= KNOWN and (np.unique(person[has_user]).size < 2 or not counts[has_user].any()):
         raise ValueError("no two people are compared in it")
 
@@ -124,13 +131,22 @@ class SampledFaces(Resampling):
     """People of the sample drawn by random weights (mean 1) whose variance stands for both sides of the comparisons.
 
     A weighted bootstrap (Praestgaard and Wellner, Ann. Probab. 21, 1993); `trials`: comparisons of each person of the sample.
+    Whose the mated comparisons are is not known: they are drawn as if each of their `mated_people` were one trial.
     """
 
     trials: Scores
+    mated_people: int
+    seed: int
 
     def totals(self) -> tuple[Scores, Scores]:
         """Weighted numbers of non-mated comparisons of each draw; of mated ones none are drawn."""
         return self.weights @ self.trials, np.zeros(len(self.weights))
+
+    def mated_binned(self) -> Iterator[Scores]:
+        """Of each draw how many mated comparisons lie in each bin."""
+        counts = metrics.binned(self.pairs.mated)
+        random, each = np.random.default_rng(self.seed), self.pairs.mated.size / self.mated_people
+        return (np.asarray(random.multinomial(self.mated_people, counts / counts.sum()) * each, np.float64) for _ in self.weights)
 
     def tail_weights(self, size: int | None = None) -> Iterator[Scores]:
         """Of each draw the weights of the `size` highest non-mated scores."""
@@ -193,9 +209,7 @@ def calibrate_on(
 
 def _spread(counts: Counts, seed: int, most: int | None = None) -> tuple[Scores, Counts]:
     """Scores, falling, and the row of each, out of counts (rows, BINS): spread evenly over their bins, rows by lot; the `most` highest."""
-    total = counts.sum(axis=0)
-    reaching = np.cumsum(total[::-1])[::-1]
-    first = 0 if most is None or most >= reaching[0] else int(np.flatnonzero(reaching >= most)[-1])
+    total, first = counts.sum(axis=0), _first(counts, most)
     random, scores, rows = np.random.default_rng(seed), [np.empty(0)], [np.empty(0, np.int64)]
     for bin_ in range(BINS - 1, first - 1, -1):
         k = int(total[bin_])
@@ -203,3 +217,14 @@ def _spread(counts: Counts, seed: int, most: int | None = None) -> tuple[Scores,
             scores.append(EDGES[bin_] + (EDGES[bin_ + 1] - EDGES[bin_]) * (1 - (np.arange(k) + 0.5) / k))
             rows.append(random.permutation(np.repeat(np.arange(len(counts)), counts[:, bin_])))
     return np.concatenate(scores), np.concatenate(rows)
+
+
+def _kept(counts: NDArray[Any]) -> int:
+    """How many of the highest scores are spread out of their bins."""
+    return max(min(math.ceil(0.01 * int(counts.sum(dtype=np.int64))), _MOST_KEPT), _LEAST_KEPT)
+
+
+def _first(counts: NDArray[Any], most: int | None) -> int:
+    """The bin from which on the `most` highest scores lie; the lowest for all of them."""
+    reaching = np.cumsum(counts.sum(axis=0, dtype=np.int64)[::-1])[::-1]
+    return 0 if most is None or most >= reaching[0] else int(np.flatnonzero(reaching >= most)[-1])

@@ -34,6 +34,8 @@ from aboveboard.storage.schema import PACKS
 from aboveboard.vision.packs import PackFolder
 
 PACKET, PAGE, PROOFS, CALIBRATIONS = "packet.json", "packet.html", "proofs", "calibrations"
+FORMAT = 2
+"""Of packet and page, one more with each change of either. It stands in the packet's own entry, so that none can pass for an older one."""
 Keys = Mapping[str, Mapping[str, Mapping[str, str]]]
 """By audit id and part (`probe 1`, `candidate 1`, `lead 1`; of the case `number`): its key in hexadecimal and, of the named face, `of`."""
 
@@ -50,9 +52,10 @@ class Written:
 
 @dataclass(frozen=True, slots=True)
 class Verified:
-    """What is wrong with a packet, how many entries it proves, and which probes a photograph is."""
+    """What is wrong with a packet, what an older one cannot show, how many entries it proves, and which probes a photograph is."""
 
     faults: list[str]
+    notes: list[str]
     entries: int
     photograph: list[str]
 
@@ -68,13 +71,15 @@ def write(app: App, session: Session, number: str, to: Path, face: str = "") -> 
     if face and not re.fullmatch(r"[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}", face):
         raise BadRequest("--face takes a FaceId, such as 5b1d1c50-3c4e-4b1c-9a9e-2f3d1c0b9a8e")
     case = app.cases.get(number)
-    app.ledger.record("packet.made", {**actor(session), "case": case.handle, "is_for_a_face": bool(face)})
+    calibrations = _calibrations(app, list(_entries(app, case)))
+    carried = {"format": FORMAT, "calibrations": sorted(calibrations)}
+    own = app.ledger.record("packet.made", {**actor(session), "case": case.handle, "is_for_a_face": bool(face), **carried})
     newest = record.sign(app)
-    # What is written meanwhile is for the next packet.
-    entries = sorted((one for one in _entries(app, case) if one["seq"] < newest.size), key=lambda entry: int(entry["seq"]))
+    # What is written meanwhile is for the next packet: of this one its own entry is the last.
+    entries = sorted((one for one in _entries(app, case) if one["seq"] <= own), key=lambda entry: int(entry["seq"]))
     keys = _keys(app, case, entries, face)
     told = {
-        "format": 1,
+        "format": FORMAT,
         "made_at": now(),
         "program": __version__,
         "case": number,
@@ -84,7 +89,6 @@ def write(app: App, session: Session, number: str, to: Path, face: str = "") -> 
         "keys": keys,
         **_cards(app, entries),
     }
-    calibrations = _calibrations(app, entries)
     told["calibrations"] = {sha256: calibration.provenance for sha256, calibration in calibrations.items()}
     told["evidence"] = packet_evidence.of_record(told["record"], calibrations)
     try:
@@ -109,13 +113,13 @@ def verify(folder: Path, key: str = "", photograph: bytes | None = None) -> Veri
     faults: list[str] = []
     try:
         told = json.loads((folder / PACKET).read_bytes())
-        own = (folder / verify_ledger.KEY).read_text().strip()
+        shipped = (folder / verify_ledger.KEY).read_text().strip()
         entries = []
         for file in sorted((folder / PROOFS).glob("*.json")):
             proof = json.loads(file.read_bytes())
             try:
-                verify_ledger.check_proof(proof, key or own, b"")
-                signed = verify_ledger.read_checkpoint(proof["checkpoint"].encode(), key or own, file.name)
+                verify_ledger.check_proof(proof, key or shipped, b"")
+                signed = verify_ledger.read_checkpoint(proof["checkpoint"].encode(), key or shipped, file.name)
                 if {"size": signed.size, "root": signed.root.hex()} != told["checkpoint"]:
                     faults.append(f"{file.name} leads to another checkpoint than the packet's")
             except ValueError as error:
@@ -126,20 +130,39 @@ def verify(folder: Path, key: str = "", photograph: bytes | None = None) -> Veri
             faults.append(f"{PACKET} does not say what the entries say")
         # By their hash, which the entries have: a file that was changed is the calibration of no look.
         made = [Calibration.from_json(file.read_bytes().decode()) for file in sorted((folder / CALIBRATIONS).glob("*.json"))]
-        if told["calibrations"] != {calibration.sha256: calibration.provenance for calibration in made}:
-            faults.append(f"{PACKET} says of calibrations what no file in {CALIBRATIONS} says")
-        if told.get("evidence", []) != packet_evidence.of_record(told["record"], {one.sha256: one for one in made}):
-            faults.append(f"{PACKET} has other likelihood ratios or posteriors than follow from its calibration")
+        own, notes = _own(entries), list[str]()
+        if own is None:
+            faults.append("the entry of the packet itself is missing, or others come after it")
+        elif "format" in own and sorted(one.sha256 for one in made) != own["calibrations"]:
+            faults.append(f"{CALIBRATIONS} has not the files that the packet's own entry names")
+        if own and "format" not in own and not made:
+            notes.append("it is of before packets carried the calibration: its likelihood ratios, if it has any, cannot be recomputed")
+        else:
+            if told["calibrations"] != {calibration.sha256: calibration.provenance for calibration in made}:
+                faults.append(f"{PACKET} says of calibrations what no file in {CALIBRATIONS} says")
+            if told.get("evidence", []) != packet_evidence.of_record(told["record"], {one.sha256: one for one in made}):
+                faults.append(f"{PACKET} has other likelihood ratios or posteriors than follow from its calibration")
         if any(hashlib.sha256(rfc8785.dumps(pack)).hexdigest() != sha256 for sha256, pack in told["policies"].items()):
             faults.append(f"{PACKET} has other rules than those of the policy that the entries name")
         faults += _unopened(told, entries)
-        if packet_page.page(told) != (folder / PAGE).read_text():
+        if own and own.get("format") != FORMAT:
+            notes.append(f"{PAGE} is of another version of this program and was not held against {PACKET}: go by that")
+        elif packet_page.page(told) != (folder / PAGE).read_text():
             faults.append(f"{PAGE} does not say what {PACKET} says")
     except (OSError, ValueError, LookupError, TypeError, AttributeError, ArithmeticError, RecursionError) as error:
         raise BadRequest(f"{folder} is no packet that can be verified: {error!r}; make one with: aboveboard case packet") from error
     probes = [(look, probe) for look in told["record"]["looks"] for probe in look["probes"]] if photograph is not None else []
     found = [f"{probe['name']} of look {look['look']}" for look, probe in probes if _opens(probe, photograph or b"")]
-    return Verified(faults, len(entries), found)
+    return Verified(faults, notes, len(entries), found)
+
+
+def _own(entries: Sequence[Mapping[str, Any]]) -> Mapping[str, Any] | None:
+    """The entry that says that the packet with these entries was made; None where it was taken out.
+
+    It names what belongs in the packet, and nothing comes after it: else somebody could take the entry out, and pass the packet off as
+    one that was made earlier, when less belonged in it.
+    """
+    return entries[-1] if entries and entries[-1]["type"] == "packet.made" else None
 
 
 def of_entries(entries: Sequence[Mapping[str, Any]], keys: Keys) -> dict[str, Any]:
@@ -211,7 +234,7 @@ def _look(n: int, intent: Mapping[str, Any], outcome: Mapping[str, Any] | None, 
         "withheld": found.get("withheld"),
         "reason": found.get("reason") if outcome else "the record has no outcome: the server was stopped, and nothing was answered",
         "gallery_size": size,
-        **({"references": found["references"]} if "references" in found else {}),
+        **{name: found[name] for name in ("references", "people") if name in found},
         **{name: found.get(name) for name in ("fmr", "expected_false", "fpir", "fnir", "gallery_factor", "below_threshold")},
         "candidates": [_told(one, i, n, "candidate", size, opened) for i, one in enumerate(found.get("candidates", []), 1)],
     }
@@ -227,6 +250,7 @@ def _told(one: Mapping[str, Any], rank: int, look: int, kind: str, size: int | N
         "expected_false": expected_false(fmr, size or 0),
         "commitment": one["commitment"],
         "is_named_face": f"{kind} {rank}" in opened,
+        **{name: one[name] for name in ("person", "faces") if name in one},
     }
 
 

@@ -146,7 +146,7 @@ def _look(look: Mapping[str, Any], calibration: Mapping[str, Any], evidence: Map
         f"<tr><td>{_text(one['name'])}</td>{_code(one['commitment'])}{_code(one['key'] or 'destroyed')}</tr>" for one in look["probes"]
     )
     return (
-        f'<section class="look"><h3>Look {look["look"]}</h3>{_facts(facts)}{_answer(look)}{_evidence(evidence, calibration)}'
+        f'<section class="look"><h3>Look {look["look"]}</h3>{_facts(facts)}{_answer(look)}{_evidence(evidence, calibration, look)}'
         f"<table><tr><th>probe</th><th>commitment</th><th>its key</th></tr>{probes}</table>"
         f'<p class="soft">audit id {_text(look["audit_id"])}; entries {_entries(look["entries"])}</p></section>'
     )
@@ -162,33 +162,56 @@ def _answer(look: Mapping[str, Any]) -> str:
     return _candidates(look["candidates"])
 
 
-def _evidence(said: Mapping[str, Any], calibration: Mapping[str, Any]) -> str:
+def _evidence(said: Mapping[str, Any], calibration: Mapping[str, Any], look: Mapping[str, Any]) -> str:
     """What each candidate's similarity says; nothing where the calibration has no ratios."""
     if not said:
         return ""
-    priors, factor = list(said["candidates"][0]["posteriors"]), said["divided_by"]
-    heads = ["who", "likelihood ratio", *(f"posterior, prior {_percent(float(prior))}" for prior in priors)]
+    priors, factor, has_ends = list(said["candidates"][0]["posteriors"]), said["divided_by"], "low" in said["candidates"][0]
+    known = ("likelihood ratio", "95 % interval", "pairs of one person : of two") if has_ends else ("likelihood ratio",)
+    heads = ["who", *known, *(f"posterior, prior {_percent(float(prior))}" for prior in priors)]
     rows = [
         (
             one["name"],
             _number(one["likelihood_ratio"]) + (" (open)" if one["is_open"] else ""),
+            *((f"{_number(one['low'])} to {_number(one['high'])}", _pairs(one)) if has_ends else ()),
             *(_percent(one["posteriors"][prior]) for prior in priors),
         )
         for one in said["candidates"]
     ]
-    known = f"{calibration['non_mated']:,} comparisons of two people" if "non_mated" in calibration else "the calibration's comparisons"
+    rests = (
+        "The interval is found by drawing the calibration's people again, on the pairs beside it; other people may differ more. "
+        if has_ends
+        else "Its interval is not known: the calibration was made before there were any. "
+    )
+    whole = f"{calibration['non_mated']:,} comparisons of two people" if "non_mated" in calibration else "the calibration's comparisons"
     divided = f"All are divided by the gallery factor {_number(factor)}. " if factor > 1 else ""
     is_open = any(one["is_open"] for one in said["candidates"])
     opened = "Open: between scores of the calibration, with none near; the ratio may be ten times less, or more. " if is_open else ""
     posteriors = (
         "Posterior: how probable it is that this candidate is the person sought, to who held it as probable before the search as the "
-        "prior says that the person is enrolled at all. It counts faces: somebody with more of them there than others gets too much "
-        "if his are added up. Nobody measured the priors; read the column that the rest of the case supports."
+        f"prior says that the person is enrolled at all. {_counted(look)} Nobody measured the priors; read the column that the rest of the "
+        "case supports."
     )
     return (
         f"{_table(heads, rows)}<p>Likelihood ratio: how many times likelier such a similarity is of one person than of two. At most "
-        f"{_number(said['most'])}, as far as {known} can tell. {divided}{opened}{posteriors}</p>"
+        f"{_number(said['most'])}, as far as {whole} can tell. {rests}{divided}{opened}{posteriors}</p>"
     )
+
+
+def _counted(look: Mapping[str, Any]) -> str:
+    """Whether the prior of a look's posteriors counts people or faces."""
+    if "people" not in look:
+        return "It counts faces: somebody with more of them there than others gets too much if his are added up."
+    ranks: dict[int, list[str]] = {}
+    for rank, one in enumerate(look["candidates"], 1):
+        ranks.setdefault(one.get("person", rank), []).append(str(rank))
+    same = [f"candidates {', '.join(some)} are of one person" for some in ranks.values() if len(some) > 1]
+    told = f" Here {'; '.join(same)}." if same else ""
+    return f"It counts the {look['people']:,} people of the collection, not their faces, and is the person's at each of his faces.{told}"
+
+
+def _pairs(one: Mapping[str, Any]) -> str:
+    return f"{one['mated_pairs']:,} : {one['non_mated_pairs']:,}"
 
 
 def _candidates(items: Sequence[Mapping[str, Any]]) -> str:

@@ -47,6 +47,10 @@ class Scan:
     histogram: NDArray[np.int64]
     own: OwnScores | None
     """The scores among the gallery's own faces; None where it is too small."""
+    owners: tuple[tuple[int, int], ...] = ()
+    """Of each face that was found its user, as a number of this search (-1: none), and how many of these faces he has."""
+    people: int | None = None
+    """Of how many people the templates are, a face without a user for one; None where none has a user."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -206,7 +210,12 @@ class Templates:
             kept = [(face_id, score) for face_id, score in scored if score >= permit.floor and face_id not in left_out]
             order = best_first([score for _, score in kept], [face_id for face_id, _ in kept], permit.limit)
             own = self._own_scores(connection, permit.collection, gallery)
-            return Scan(tuple(kept[i] for i in order), max(size, 0), gallery.state.generation, rough.histogram, own)
+            found = tuple(kept[i] for i in order)
+            slots = dict(zip(face_ids, gallery.slots[near].tolist(), strict=True))
+            counts = _faces_of(gallery, self._numbers(connection, permit.collection, left_out))
+            owners = tuple((slots[face_id], int(counts[slots[face_id]]) if slots[face_id] >= 0 else 1) for face_id, _ in found)
+            people = int(np.count_nonzero(counts[:-1]) + counts[-1]) if counts[:-1].any() else None
+            return Scan(found, max(size, 0), gallery.state.generation, rough.histogram, own, owners, people)
 
     def search_subjects(
         self, permit: Permit, probes: NDArray[np.float32], alone: Alone, face_id: str = "", subject: str = ""
@@ -339,6 +348,11 @@ class Templates:
         self._scanner.close()
 
     @staticmethod
+    def _numbers(connection: sa.Connection, collection: int, face_ids: Iterable[str]) -> list[int]:
+        chosen = {"collection": collection, "face_ids": list(face_ids)}
+        return list(connection.execute(_NUMBERS_OF, chosen).scalars()) if chosen["face_ids"] else []
+
+    @staticmethod
     def _left_out(connection: sa.Connection, collection: int, gallery: Gallery, face_id: str, subject: str) -> NDArray[np.bool_]:
         """The rows of a face, or of a person by handle."""
         if face_id:
@@ -391,6 +405,12 @@ def _matrix(vectors: Sequence[bytes]) -> NDArray[np.float32]:
     matrix = np.frombuffer(b"".join(vectors), "<f4").reshape(len(vectors), len(vectors[0]) // 4 if vectors else 0).copy()
     wipe(vectors)
     return matrix
+
+
+def _faces_of(gallery: Gallery, left_out: Sequence[int]) -> NDArray[np.int64]:
+    """How many faces each slot's subject has, without those of these numbers, and last how many have none."""
+    slots = gallery.slots[~np.isin(gallery.numbers, left_out)] if left_out else gallery.slots
+    return np.roll(np.bincount(slots + 1, minlength=len(gallery.subjects) + 1), -1)
 
 
 def _handles(connection: sa.Connection, subjects: Sequence[int]) -> dict[int, str]:

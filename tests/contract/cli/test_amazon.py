@@ -146,7 +146,7 @@ def test_without_credentials_or_region_nothing_is_sent(
         monkeypatch.delenv(name, raising=False)
     assert "redentials" in errors(run(*asking(manifest, tmp_path / "out"), code=5, **WITHOUT))[0]
     line = ("evaluate", manifest, "--out", tmp_path / "other", "--aws", "--yes")
-    assert "region" in errors(run(*line, code=2, **KEYS))[0]
+    assert "name it with --region" in errors(run(*line, code=2, **KEYS))[0]
     assert one.sent == []
 
 

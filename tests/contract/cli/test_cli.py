@@ -267,6 +267,9 @@ def test_a_candidate_has_its_likelihood_ratio_with_its_bound_and_a_posterior_for
     shown = " ".join(run(*search, "--prior", "0.5").stdout.split())
     assert "at most 600,000, as far as 17,997,000 comparisons of two people can tell" in shown
     assert "LR 600,000" in shown
+    assert "600,000 to 600,000" in shown
+    assert "3,600 : 0 pairs" in shown
+    assert "Pairs of one person : of two people that it rests on" in shown
     assert "P > 99.9 %" in shown
     assert "for your prior of 50 %" in shown
     assert "too much if his are added up" in shown
@@ -276,6 +279,8 @@ def test_a_candidate_has_its_likelihood_ratio_with_its_bound_and_a_posterior_for
     assert found["evidence"]["prior"] == 0.001
     assert candidate["likelihood_ratio"] == found["evidence"]["most"] == pytest.approx(599_900, rel=1e-3)
     assert candidate["is_most"] is True
+    assert candidate["likelihood_ratio_low"] == candidate["likelihood_ratio_high"] == candidate["likelihood_ratio"]
+    assert (candidate["mated_pairs"], candidate["non_mated_pairs"]) == (3600, 0)
     odds = 0.001 / 3 * candidate["likelihood_ratio"]
     assert candidate["posterior"] == pytest.approx(odds / (0.999 + odds), rel=1e-3)
     (compared,) = documents(run("compare", photographs / "bob.jpg", photographs / "bob.jpg", "--json", "--prior", "0.5"))
@@ -285,6 +290,21 @@ def test_a_candidate_has_its_likelihood_ratio_with_its_bound_and_a_posterior_for
     for word in ("likelihood", "posterior", "evidence", f"{candidate['likelihood_ratio']:.0f}"):
         assert word not in entries, "a ratio reaches no log"
     run(*search, "--prior", "1.5", code=2)
+
+
+def test_a_prior_counts_people_where_faces_have_users(run: Callable[..., Result], photographs: Path) -> None:
+    """Ada has two faces and Bob one: N is 2, and both of her faces have her one posterior."""
+    rows = ["path,subject", "Ada/ada 1.png,ada", "Ada/ada_2.PNG,ada", "bob.jpg,bob"]
+    (photographs / "list.csv").write_text("\n".join(rows) + "\n")
+    run("index", "--manifest", photographs / "list.csv", "-c", "bookings", "--create")
+    search = ["search", photographs / "Ada" / "ada 1.png", "-c", "bookings", "-t", "80", "--prior", "0.01"]
+    (found,) = documents(run(*search, "--json"))
+    assert (found["evidence"]["prior_counts"], found["evidence"]["n"]) == ("people", 2)
+    one, other = found["candidates"]
+    mean = (one["likelihood_ratio"] + other["likelihood_ratio"]) / 2
+    odds = 0.01 / 2 * mean
+    assert one["posterior"] == other["posterior"] == pytest.approx(odds / (0.99 + 0.01 * found["basis"]["fnir"] + odds), rel=1e-3)
+    assert "it counts the 2 people here, not their 3 faces" in " ".join(run(*search).stdout.split())
 
 
 def test_a_calibration_without_ratios_serves_as_before_and_makes_no_posterior(
