@@ -42,12 +42,13 @@ def draw(image: Image, marks: Sequence[Mark]) -> Image:
     drawn = np.ascontiguousarray(cv2.resize(image, shape, interpolation=method), np.uint8)
     # Words after all boxes, so that none is crossed out; those of large faces first, which choose where they stand.
     by_size = sorted(marks, key=lambda mark: -mark.face.box.area)
-    taken = [_pixels(mark.face.box, *shape) for mark in by_size]
-    for mark, frame in zip(by_size, taken, strict=True):
+    frames = [_pixels(mark.face.box, *shape) for mark in by_size]
+    for mark, frame in zip(by_size, frames, strict=True):
         _mark(drawn, mark, frame)
-    for mark, frame in zip(by_size, list(taken), strict=True):
+    fields: list[Frame] = []
+    for mark, frame in zip(by_size, frames, strict=True):
         if mark.lines:
-            taken.append(_write(drawn, mark, frame, taken))
+            fields.append(_write(drawn, mark, frame, frames, fields))
     return drawn
 
 
@@ -126,30 +127,24 @@ def _mark(image: Image, mark: Mark, frame: Frame) -> None:
         cv2.circle(image, centre, radius, mark.colour, -1, cv2.LINE_AA)
 
 
-def _write(image: Image, mark: Mark, frame: Frame, taken: Sequence[Frame]) -> Frame:
-    """The lines on a dark field at the box, inside the picture, over as little as can be of what is taken; where that field lies."""
+def _write(image: Image, mark: Mark, frame: Frame, frames: Sequence[Frame], written: Sequence[Frame]) -> Frame:
+    """The lines on a dark field at the box, inside the picture, over as little as can be of other words and of faces; that field."""
     height, width = image.shape[:2]
     left, top, right, bottom = frame
-    # A number as tall as a quarter of the face; whoever has more to say needs the letters of the picture's size.
-    most = (height * width) ** 0.5 / 900
-    size = max(0.5, min(most, (right - left) / 130)) if len(mark.lines[0]) <= 3 else most
+    # Small letters at a small face, so that a crowd's words find room; none below what can be read.
+    at_one = max(cv2.getTextSize(line, _FONT, 1, 1)[0][0] for line in mark.lines)
+    side = right - left
+    size = max(0.5, min((height * width) ** 0.5 / 900, side / 130, 1.6 * side / at_one))
     widest = max(cv2.getTextSize(line, _FONT, size, 1)[0][0] for line in mark.lines)
     if widest > width - 12:
         size, widest = size * (width - 12) / widest, width - 12
     step = round(34 * size)
     across, down = widest + 10, step * len(mark.lines) + step // 3
-    places = [
-        (left, top - down),
-        (left, bottom),
-        (right - across, top - down),
-        (right - across, bottom),
-        (right, top),
-        (left - across, top),
-    ]
-    fields = [(x, y, x + across, y + down) for x, y in places if 0 <= x <= width - across and 0 <= y <= height - down]
-    inside = max(0, min(left, width - across)), max(0, min(top, height - down))
-    fields.append((*inside, inside[0] + across, inside[1] + down))
-    field = min(fields, key=lambda one: sum(_shared(one, other) for other in taken))
+    beyond = right - across
+    places = ((left, top - down), (left, bottom), (beyond, top - down), (beyond, bottom), (right, top), (left - across, top), (left, top))
+    corners = [(max(0, min(x, width - across)), max(0, min(y, height - down))) for x, y in places]
+    fields = [(x, y, x + across, y + down) for x, y in corners]
+    field = min(fields, key=lambda one: sum(_shared(one, face) for face in frames) + 9 * sum(_shared(one, words) for words in written))
     cv2.rectangle(image, field[:2], field[2:], (20, 20, 20), -1)
     for i, line in enumerate(mark.lines, 1):
         place = field[0] + 5, field[1] + i * step
