@@ -110,7 +110,7 @@ def test_faces_of_one_image_are_read_as_if_alone(reader, models, photographs):
 
 
 def test_what_was_not_asked_for_is_not_computed(reader, largest, photographs, monkeypatch):
-    """Age and gender need no mesh, the mesh's attributes no age."""
+    """Age and gender need no mesh and not each other's net, the mesh's attributes neither."""
     image = photographs["obama"]
     face = largest(image)
 
@@ -122,9 +122,15 @@ def test_what_was_not_asked_for_is_not_computed(reader, largest, photographs, mo
         assert reader.read(image, [face], ["gender", "age_range"], mesh=False)[0].attributes.gender is not None
         assert reader.read(image, [face], [], mesh=False)[0].attributes == Attributes()
         assert reader.read(image, [], ATTRIBUTES, mesh=True) == []
+    nets = type(reader._demographics)
     with monkeypatch.context() as patch:
-        patch.setattr(type(reader._demographics), "run", never)
+        patch.setattr(nets, "ages", never)
+        assert reader.read(image, [face], ["smile", "beard", "gender"], mesh=True)[0].attributes.gender is not None
+        patch.setattr(nets, "logits", never)
         assert reader.read(image, [face], ["smile", "beard"], mesh=True)[0].attributes.smile is not None
+    with monkeypatch.context() as patch:
+        patch.setattr(nets, "logits", never)
+        assert reader.read(image, [face], ["age_range"], mesh=False)[0].attributes.age_range is not None
     with monkeypatch.context() as patch:
         patch.setattr(reader._mesher, "blendshapes", never)
         assert reader.read(image, [face], ["eyes_open", "eyeglasses", "eye_direction"], mesh=False)[0].attributes.eyes_open is not None

@@ -7,10 +7,12 @@ from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
 
+import numpy as np
+
 from aboveboard import strict
-from aboveboard.biometrics.vocabulary import AttributeName, Attributes, Gaze, Gender, Judgement, Landmark, Pose
+from aboveboard.biometrics.vocabulary import AttributeName, Attributes, Gaze, Judgement, Landmark, Pose
 from aboveboard.errors import BadRequest
-from aboveboard.vision.demographics import AgeFit, AgeGender, GenderFit
+from aboveboard.vision.demographics import AgeFit, AgeGender, GenderFit, views
 from aboveboard.vision.detector import Detection
 from aboveboard.vision.emotions import EmotionFit, Expressions
 from aboveboard.vision.media import Image
@@ -85,13 +87,19 @@ class NetReader:
         return frozenset(told)
 
     def read(self, image: Image, found: Sequence[Detection], wanted: Collection[AttributeName], *, mesh: bool) -> list[Reading]:
+        if not found:
+            return []
         asked, points = self.assessed & set(wanted), [face.points for face in found]
         untold = self._regions.not_assessed & set(wanted)
         said: list[dict[str, Any]] = [{name: judgement(NOT_ASSESSED) for name in untold} for _ in found]
         if self._demographics and asked & {"age_range", "gender"}:
-            for one, guess in zip(said, self._demographics.run(image, points), strict=True):
-                gender = Gender("Male" if guess.is_male else "Female", guess.gender_confidence)
-                one |= {name: value for name, value in (("age_range", guess.age_range), ("gender", gender)) if name in asked}
+            seen = np.stack([views(image, each) for each in points])
+            if "age_range" in asked:
+                for one, ages in zip(said, self._demographics.ranges(seen), strict=True):
+                    one["age_range"] = ages
+            if "gender" in asked:
+                for one, gender in zip(said, self._demographics.genders(seen), strict=True):
+                    one["gender"] = gender
         if not (mesh or asked & {"emotions", "eye_direction", *REGIONAL}):
             return [Reading(Attributes(**one)) for one in said]
         meshes = [self._mesher.mesh(image, each) for each in points]
