@@ -6,6 +6,7 @@ import hashlib
 import io
 import json
 import zipfile
+from dataclasses import replace
 from pathlib import Path
 
 import cv2
@@ -107,6 +108,23 @@ def test_faces_of_one_image_are_read_as_if_alone(reader, models, photographs):
     for face, reading in zip(found, both, strict=True):
         assert reader.read(together, [face], ATTRIBUTES, mesh=False) == [reading]
     assert both[0] != both[1]
+
+
+def test_of_a_small_face_less_is_sure(reader, models, photographs):
+    """A face of 14 px: what hair and glasses there are, nobody can tell; a face of 60 px is as clear as a large one."""
+    worn = ["eyeglasses", "beard", "mustache", "mouth_open"]
+
+    def confidences(width):
+        image = photographs["obama"]
+        (face,) = models.detector.detect(image)
+        scale = width / float(face.box[2])
+        narrow = replace(face, box=face.box * scale, points=(face.points * scale).astype(np.float32))
+        small = cv2.resize(image, None, fx=scale, fy=scale, interpolation=cv2.INTER_AREA)
+        (reading,) = reader.read(small, [narrow], worn, mesh=False)
+        return [getattr(reading.attributes, name).confidence for name in worn]
+
+    assert min(confidences(60)) > 92
+    assert max(confidences(14)) < 90
 
 
 def test_what_was_not_asked_for_is_not_computed(reader, largest, photographs, monkeypatch):
