@@ -9,7 +9,7 @@ from http.client import HTTPResponse
 import pytest
 from kit import AccessKey, b64, picture
 
-BAD = "InvalidParameterException"
+BAD, TOO_LARGE = "InvalidParameterException", "ImageTooLargeException"
 FACE = b64(picture(1))
 
 
@@ -72,11 +72,14 @@ def test_wrong_base64_is_a_bad_request(server, text):
     assert "'image.bytes'" in reply.message
 
 
-def test_a_body_above_15_mib_is_refused(server):
-    """Before it is parsed, whether its length is announced or not."""
+@pytest.mark.parametrize(
+    ("operation", "code"), [("DetectFaces", TOO_LARGE), ("IndexFaces", TOO_LARGE), ("ListFaces", BAD), ("Nonsense", BAD)]
+)
+def test_a_body_above_15_mib_is_refused(server, operation, code):
+    """Before it is parsed, whether its length is announced or not; as a photograph of 6 MB is, where it must be one."""
     body = b'{"Image": {"Bytes": "' + b"A" * (15 * 1024 * 1024) + b'"}}'
-    reply = server.send(body, server.signed(body, "RekognitionService.DetectFaces"))
-    assert reply.code == BAD
+    reply = server.send(body, server.signed(body, f"RekognitionService.{operation}"))
+    assert reply.code == code
     assert "15728640" in reply.message
 
 
@@ -110,7 +113,7 @@ def test_a_body_sent_in_chunks_is_read(server):
         answer = chunked(huge, server.signed(huge, "RekognitionService.DetectFaces"))
     except ConnectionError:
         return  # the server hung up in the middle of it
-    assert BAD.encode() in answer or answer == b""
+    assert TOO_LARGE.encode() in answer or answer == b""
 
 
 @pytest.mark.parametrize("method", ["GET", "PUT", "DELETE", "PATCH", "HEAD", "OPTIONS"])

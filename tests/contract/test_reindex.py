@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import json
-import threading
 from collections.abc import Callable, Mapping
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -13,40 +11,26 @@ from typing import Any
 import cv2
 import numpy as np
 import pytest
-import sqlalchemy as sa
 from botocore.exceptions import ClientError
 from kit import Server, assert_ledger_whole, canvas, encoded, null_settings, other_pack, picture, serving
+from reindexing import answer, enrolled, faces, given, lengths, on_other, opened, photographs, shadow, with_other_pack
 from typer.testing import CliRunner, Result
 
 from aboveboard import bootstrap
-from aboveboard.accountability.looks import Probe
 from aboveboard.accountability.operators import Session
 from aboveboard.cli import app as program
-from aboveboard.errors import Busy
-from aboveboard.service import analyse, enrol, reindex
-from aboveboard.service.reindex import Original
-from aboveboard.storage.schema import REINDEXINGS, SHADOW_TEMPLATES, TEMPLATES
+from aboveboard.service import enrol, reindex
 from aboveboard.vision.detector import Detection
-
-REFUSED = {"ThrottlingException", "InvalidParameterException"}
 
 
 @pytest.fixture
 def old(own_server: Server) -> Server:
-    """A server on the null pack with an empty collection `a`; the pack `other` is installed beside it."""
-    other_pack(own_server.app.settings.models)
-    own_server.client().create_collection(CollectionId="a", Tags={"team": "x"})
-    return own_server
+    return with_other_pack(own_server)
 
 
 @pytest.fixture
 def originals(tmp_path: Path) -> Path:
-    """Four photographs of subjects 1 to 6, one of them in a folder of its own."""
-    folder = tmp_path / "originals"
-    (folder / "party").mkdir(parents=True)
-    for name, subjects in {"one.png": (1,), "two.png": (2,), "party/all.png": (3, 4, 5), "six.png": (6,)}.items():
-        (folder / name).write_bytes(picture(*subjects))
-    return folder
+    return photographs(tmp_path / "originals")
 
 
 @pytest.fixture
@@ -66,50 +50,6 @@ def run(old: Server) -> Callable[..., Result]:
         return result
 
     return call
-
-
-def enrolled(server: Server, folder: Path, **external_ids: str | None) -> None:
-    """Index every photograph of a folder through the API, under its file's stem unless told otherwise; None for no id."""
-    for file in sorted(folder.rglob("*.png")):
-        external = external_ids.get(file.stem, file.stem)
-        named = {} if external is None else {"ExternalImageId": external}
-        server.client().index_faces(CollectionId="a", Image={"Bytes": file.read_bytes()}, **named)
-
-
-def faces(server: Server) -> list[dict[str, Any]]:
-    return server.client().list_faces(CollectionId="a")["Faces"]
-
-
-def answer(client: Any, subject: int) -> list[tuple[str, float]]:
-    """FaceIds and similarities for another photograph of a subject."""
-    found = client.search_faces_by_image(CollectionId="a", Image={"Bytes": picture(subject, take=1, variation=0.1)}, FaceMatchThreshold=50)
-    return [(match["Face"]["FaceId"], match["Similarity"]) for match in found["FaceMatches"]]
-
-
-def on_other(server: Server) -> Any:
-    """A server on the pack `other` over the same data folder."""
-    return serving(replace(server.app.settings, pack="other"), server.key)
-
-
-def opened(server: Server) -> tuple[Any, Session]:
-    """The same deployment opened with the pack `other`, and its operator."""
-    app = bootstrap.open_app(replace(server.app.settings, pack="other"))
-    return app, Session(app.operators.all()[0], "cli", "r")
-
-
-def given(folder: Path) -> list[Original]:
-    return [Original(file.read_bytes, (file.stem,)) for file in sorted(folder.rglob("*.png"))]
-
-
-def lengths(server: Server) -> set[int]:
-    with server.app.database.read() as connection:
-        return set(connection.execute(sa.select(sa.func.length(TEMPLATES.c.vector))).scalars())
-
-
-def shadow(server: Server) -> tuple[int, int]:
-    """Re-indexings under way, templates that they keep."""
-    with server.app.database.read() as connection:
-        return tuple(connection.execute(sa.select(sa.func.count()).select_from(one)).scalar() for one in (REINDEXINGS, SHADOW_TEMPLATES))
 
 
 def test_everything_but_the_templates_stays(old, originals, run, tmp_path):
@@ -240,49 +180,6 @@ def test_who_may_and_with_what(old, originals, run):
     assert "does not exist" in run("collection", "reindex", "b", "--pack", "other", "--operator", "first", code=2).stderr
 
 
-def test_what_is_enrolled_and_removed_meanwhile_is_seen(old, originals):
-    """The old server goes on: its new face is carried over too if its original came, the one that it removed is not missed."""
-    enrolled(old, originals)
-    rounds = []
-
-    def now_given() -> list[Original]:
-        rounds.append(len(rounds))
-        if rounds == [0]:
-            (originals / "late.png").write_bytes(picture(7))
-            old.client().delete_faces(CollectionId="a", FaceIds=[faces(old)[-1]["FaceId"]])
-            result = given(originals)
-            enrolled(old, originals)
-            return [one for one in result if "late" not in one.external_image_ids]
-        return given(originals)
-
-    app, session = opened(old)
-    result = reindex.run(app, session, "a", now_given, workers=2)
-    assert (result.is_switched, len(rounds)) == (True, 2)
-    assert result.faces == len(faces(old)) == 7
-    assert lengths(old) == {4 * 512}
-    app.database.close()
-
-
-def test_stopped_it_goes_on_where_it_was(old, originals, monkeypatch):
-    """What has its new template is not looked at again; until the end the old server answers as ever."""
-    enrolled(old, originals)
-    before = answer(old.client(), 1)
-    app, session = opened(old)
-    stop = threading.Event()
-    first = reindex.run(
-        app, session, "a", lambda: given(originals), stopped=stop, progress=lambda done, _: stop.set() if done == 1 else None
-    )
-    assert first.is_stopped
-    assert 0 < first.faces < 6
-    assert answer(old.client(), 1) == before
-    made = []
-    real = analyse.template
-    monkeypatch.setattr(analyse, "template", lambda *how: made.append(1) or real(*how))
-    assert reindex.run(app, session, "a", lambda: given(originals)).is_switched
-    assert len(made) == 6 - first.faces
-    app.database.close()
-
-
 def test_a_photograph_indexed_again_keeps_its_faces(old, originals, run):
     """Under the new pack the same photograph makes no second face, even where its detector frames faces otherwise; a new face is added."""
     client = old.client()
@@ -324,73 +221,6 @@ def test_a_face_that_the_new_detector_does_not_find_is_not_carried_over(old, ori
     assert {one.reason for one in result.left} == {"not_found"}
     assert lengths(old) == {4 * 64}
     app.database.close()
-
-
-@pytest.mark.parametrize("by", ["image", "face"])
-def test_a_search_decided_before_the_switch_is_not_answered_after_it(old, originals, by):
-    """Old probe, new templates: never compared, whichever of them was read first. It is recorded that nothing was answered."""
-    enrolled(old, originals)
-    asker = Session(old.app.operators.all()[0], "cli", "r")
-    face = faces(old)[0]["FaceId"]
-    answer(old.client(), 1)  # the old templates are in memory
-    collection = old.app.collections.get("a")
-    _, probe = analyse.probe(old.app, picture(1), "NONE", "the image")
-    shown = Probe(images=(lambda: b"x",)) if by == "image" else Probe(face_ids=(face,))
-    app, session = opened(old)
-
-    def search() -> None:
-        with old.app.gate.search(asker, collection, 50, 10, shown) as look:
-            assert reindex.run(app, session, "a", lambda: given(originals)).is_switched
-            look.candidates(probe if by == "image" else None)
-
-    with pytest.raises(Busy, match="re-indexed"):
-        search()
-    outcome = old.entries()[-1]
-    assert (outcome["type"], outcome["looked"], outcome["reason"]) == ("look.outcome", False, "Busy")
-    app.database.close()
-
-
-def test_two_models_never_meet_while_everybody_works(old, originals):
-    """Searches of both kinds and enrolment go on through the switch-over: each is answered by the old model or refused, then refused."""
-    enrolled(old, originals)
-    expected = {subject: answer(old.client(), subject) for subject in range(1, 7)}
-    face = faces(old)[0]["FaceId"]
-    by_face = old.client().search_faces(CollectionId="a", FaceId=face, FaceMatchThreshold=50)["FaceMatches"]
-    over = threading.Event()
-    answered: list[int] = []
-    codes: set[str] = set()
-
-    def ask(worker: int) -> None:
-        client, is_refused, turn = old.client(), False, 0
-        while not (over.is_set() and is_refused):
-            turn += 1
-            try:
-                if worker % 2:
-                    assert client.search_faces(CollectionId="a", FaceId=face, FaceMatchThreshold=50)["FaceMatches"] == by_face
-                else:
-                    subject = turn % 6 + 1
-                    assert answer(client, subject) == expected[subject]
-                assert not is_refused, "answered after it was refused"
-                answered.append(1)
-            except ClientError as error:
-                codes.add(error.response["Error"]["Code"])
-                is_refused = True
-
-    with ThreadPoolExecutor(4) as pool:
-        asking = [pool.submit(ask, worker) for worker in range(4)]
-        app, session = opened(old)
-        result = reindex.run(app, session, "a", lambda: given(originals))
-        over.set()
-        for one in asking:
-            one.result()
-    assert result.is_switched
-    assert answered
-    assert codes <= REFUSED
-    with pytest.raises(ClientError, match="InvalidParameterException"):
-        old.client().index_faces(CollectionId="a", Image={"Bytes": picture(9)})
-    assert lengths(old) == {4 * 512}
-    app.database.close()
-    assert_ledger_whole(old.app)
 
 
 def test_where_an_original_lies_is_asked_first(old, originals):

@@ -6,6 +6,7 @@ import hashlib
 import io
 import json
 import zipfile
+from dataclasses import replace
 from pathlib import Path
 
 import cv2
@@ -109,8 +110,25 @@ def test_faces_of_one_image_are_read_as_if_alone(reader, models, photographs):
     assert both[0] != both[1]
 
 
+def test_of_a_small_face_less_is_sure(reader, models, photographs):
+    """A face of 14 px: what hair and glasses there are, nobody can tell; a face of 60 px is as clear as a large one."""
+    worn = ["eyeglasses", "beard", "mustache", "mouth_open"]
+
+    def confidences(width):
+        image = photographs["obama"]
+        (face,) = models.detector.detect(image)
+        scale = width / float(face.box[2])
+        narrow = replace(face, box=face.box * scale, points=(face.points * scale).astype(np.float32))
+        small = cv2.resize(image, None, fx=scale, fy=scale, interpolation=cv2.INTER_AREA)
+        (reading,) = reader.read(small, [narrow], worn, mesh=False)
+        return [getattr(reading.attributes, name).confidence for name in worn]
+
+    assert min(confidences(60)) > 92
+    assert max(confidences(14)) < 90
+
+
 def test_what_was_not_asked_for_is_not_computed(reader, largest, photographs, monkeypatch):
-    """Age and gender need no mesh, the mesh's attributes no age."""
+    """Age and gender need no mesh and not each other's net, the mesh's attributes neither."""
     image = photographs["obama"]
     face = largest(image)
 
@@ -122,9 +140,15 @@ def test_what_was_not_asked_for_is_not_computed(reader, largest, photographs, mo
         assert reader.read(image, [face], ["gender", "age_range"], mesh=False)[0].attributes.gender is not None
         assert reader.read(image, [face], [], mesh=False)[0].attributes == Attributes()
         assert reader.read(image, [], ATTRIBUTES, mesh=True) == []
+    nets = type(reader._demographics)
     with monkeypatch.context() as patch:
-        patch.setattr(type(reader._demographics), "run", never)
+        patch.setattr(nets, "ages", never)
+        assert reader.read(image, [face], ["smile", "beard", "gender"], mesh=True)[0].attributes.gender is not None
+        patch.setattr(nets, "logits", never)
         assert reader.read(image, [face], ["smile", "beard"], mesh=True)[0].attributes.smile is not None
+    with monkeypatch.context() as patch:
+        patch.setattr(nets, "logits", never)
+        assert reader.read(image, [face], ["age_range"], mesh=False)[0].attributes.age_range is not None
     with monkeypatch.context() as patch:
         patch.setattr(reader._mesher, "blendshapes", never)
         assert reader.read(image, [face], ["eyes_open", "eyeglasses", "eye_direction"], mesh=False)[0].attributes.eyes_open is not None

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 from rich.table import Table
 from rich.text import Text
 
-from aboveboard.biometrics.vocabulary import ATTRIBUTES, AttributeName, Attributes, Face, Judgement
+from aboveboard.biometrics.vocabulary import ATTRIBUTES, AttributeName, Attributes, Face, Gaze, Judgement
 from aboveboard.cli.common import columns
 from aboveboard.errors import BadRequest
 
@@ -70,7 +70,7 @@ def tables(faces: Sequence[Face], untold: Collection[AttributeName]) -> list[Tab
 def lines(number: int, face: Face, untold: Collection[AttributeName]) -> tuple[str, ...]:
     """The same of one face, as short lines for a picture."""
     said = face.attributes
-    who = [f"{said.gender.value} {said.gender.confidence:.0f}"] if said.gender else []
+    who = [f"{said.gender.value.lower()} {said.gender.confidence:.0f}"] if said.gender else []
     if said.age_range:
         who.append(f"{said.age_range[0]}-{said.age_range[1]} years")
     judged: list[tuple[AttributeName, Judgement]] = [
@@ -80,7 +80,7 @@ def lines(number: int, face: Face, untold: Collection[AttributeName]) -> tuple[s
     no = [f"{_WORDS[name][1]} {one.confidence:.0f}" for name, one in judged if not one.value]
     shown = [f"{name.lower()} {sure:.0f}" for name, sure in (said.emotions or ())[:2]]
     gaze = said.eye_direction
-    looks = [f"looks {_direction(gaze.yaw, gaze.pitch)}"] if gaze and gaze.confidence >= 50 else []
+    looks = [f"looks {_direction(gaze, ' deg')}"] if gaze and gaze.confidence >= 50 else []  # the letters of pictures lack the sign
     texts = [", ".join(who), ", ".join(shown), *(", ".join(part[i : i + 2]) for part in (yes, no) for i in range(0, len(part), 2)), *looks]
     return (f"{number}: {face.size_px:.0f} px, a face {face.confidence:.0f}", *(f"   {text}" for text in texts if text))
 
@@ -97,7 +97,7 @@ def _cell(name: AttributeName, said: Attributes) -> Text:
         case "emotions":
             return Text("\n").join(_sure(emotion.lower(), sure) for emotion, sure in value[:3])
         case "eye_direction":
-            return _sure(_direction(value.yaw, value.pitch), value.confidence)
+            return _sure(_direction(value, "\N{DEGREE SIGN}"), value.confidence)
         case _:
             return _sure("yes" if value.value else "no", value.confidence, is_plain=not value.value)
 
@@ -106,6 +106,7 @@ def _sure(what: str, confidence: float, *, is_plain: bool = False) -> Text:
     return Text(what, "dim" if is_plain else "").append(f" {confidence:.0f}", "green" if confidence >= 80 else "yellow")
 
 
-def _direction(yaw: float, pitch: float) -> str:
+def _direction(gaze: Gaze, degrees: str) -> str:
     """Degrees to the viewer's left or right, up or down."""
-    return f"{abs(yaw):.0f} deg {'right' if yaw >= 0 else 'left'}, {abs(pitch):.0f} {'up' if pitch >= 0 else 'down'}"
+    across, along = "right" if gaze.yaw >= 0 else "left", "up" if gaze.pitch >= 0 else "down"
+    return f"{abs(gaze.yaw):.0f}{degrees} {across}, {abs(gaze.pitch):.0f}{degrees} {along}"

@@ -83,14 +83,15 @@ def _mend(app: App) -> str:
 
 
 def _faces_table(faces: Sequence[tuple[Face, Sequence[Shortcoming]]]) -> Table:
-    table = columns("#", "face", "confidence", "yaw/pitch/roll", "light/sharp", "quality", "would enrol")
+    table = columns("#", "face", "sure", "yaw/pitch/roll", "light/sharp", "quality", "would enrol")
+    table.collapse_padding = True  # seven columns in 80 letters
     for i, (face, lacks) in enumerate(faces, 1):
         pose, quality = face.pose, face.quality
         table.add_row(
             str(i),
             short_place(face),
             f"{face.confidence:.1f}",
-            f"{pose.yaw:.0f}/{pose.pitch:.0f}/{pose.roll:.0f}",
+            f"{round(pose.yaw)}/{round(pose.pitch)}/{round(pose.roll)}",
             f"{quality.brightness:.0f}/{quality.sharpness:.0f}",
             "-" if face.unified is None else f"{face.unified:.0f}",
             Text(f"no: {', '.join(SHORTCOMINGS[lack] for lack in lacks)}", "yellow") if lacks else Text("yes", "green"),

@@ -1,4 +1,4 @@
-"""Draw faces into photographs: boxes, landmarks and a few words, readable at any size of the image."""
+"""Draw faces into photographs: boxes, landmarks and a few words, readable at any size of the image and of the faces."""
 
 from __future__ import annotations
 
@@ -17,7 +17,11 @@ from aboveboard.vision.media import Image
 FOUND, MISSED, PLAIN = (80, 200, 60), (60, 140, 255), (230, 180, 60)
 """Colours (BGR): a candidate, a face that is none or is not enrolled, any other face."""
 _LEAST_SIDE, _MOST_SIDE = 720, 2400
+_SCREEN = 1.6
+"""Width to height of what pictures are looked at on."""
 _FONT = cv2.FONT_HERSHEY_DUPLEX
+Frame = tuple[int, int, int, int]
+"""Left, top, right, bottom in px."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,9 +40,15 @@ def draw(image: Image, marks: Sequence[Mark]) -> Image:
     shape = max(1, round(width * scale)), max(1, round(height * scale))
     method = cv2.INTER_AREA if scale < 1 else cv2.INTER_CUBIC
     drawn = np.ascontiguousarray(cv2.resize(image, shape, interpolation=method), np.uint8)
-    # Small faces first, so that the text of the large ones stays on top.
-    for mark in sorted(marks, key=lambda mark: mark.face.box.area):
-        _mark(drawn, mark)
+    # Words after all boxes, so that none is crossed out; those of large faces first, which choose where they stand.
+    by_size = sorted(marks, key=lambda mark: -mark.face.box.area)
+    frames = [_pixels(mark.face.box, *shape) for mark in by_size]
+    for mark, frame in zip(by_size, frames, strict=True):
+        _mark(drawn, mark, frame)
+    fields: list[Frame] = []
+    for mark, frame in zip(by_size, frames, strict=True):
+        if mark.lines:
+            fields.append(_write(drawn, mark, frame, frames, fields))
     return drawn
 
 
@@ -56,30 +66,39 @@ def side_by_side(left: Image, right: Image) -> Image:
 
 
 def beside(image: Image, blocks: Sequence[Sequence[str]]) -> Image:
-    """The picture with a dark panel on its right that holds the blocks of lines, in as many columns as they need."""
+    """The picture with a dark panel that holds the blocks of lines in columns, to its right or below: where the whole is less stretched."""
     if not any(blocks):
         return image
-    height = max(image.shape[0], _LEAST_SIDE)
-    size = max(0.5, min(0.9, height / 1100))
+    height, width = image.shape[:2]
+    size = max(0.5, min(0.9, max(height, _LEAST_SIDE) / 1100))
     step = round(34 * size)
-    rows = max(1, (height - step) // step)
-    parts: list[list[str]] = [[]]
-    for block in blocks:
-        if parts[-1] and len(parts[-1]) + len(block) > rows:
-            parts.append([])  # a block begins a column of its own rather than being torn apart
-        for line in (*block, ""):
-            if len(parts[-1]) == rows:
-                parts.append([])
-            parts[-1].append(line)
-    parts = [part for part in parts if any(part)]
-    widths = [max(cv2.getTextSize(line, _FONT, size, 1)[0][0] for line in part) + step for part in parts]
-    panel = np.full((height, sum(widths), 3), 20, np.uint8)
-    for left, part in zip(np.cumsum([0, *widths]).tolist(), parts, strict=False):
-        for i, line in enumerate(part, 1):
+    wide = step + max(cv2.getTextSize(line, _FONT, size, 1)[0][0] for block in blocks for line in block)
+    longest = max(map(len, blocks))
+    layouts = []
+    for rows in range(longest, (longest + 1) * len(blocks) + 1):
+        parts = _columns(blocks, rows)
+        across, down = wide * len(parts), step * (max(map(len, parts)) + 1)
+        layouts.append(((width + across, max(height, down)), (width, 0), parts))
+        layouts.append(((max(width, across), height + down), (0, height), parts))
+    (across, down), (left, top), parts = min(layouts, key=lambda layout: max(layout[0][0] / _SCREEN, layout[0][1]))
+    whole = np.full((down, across, 3), 20, np.uint8)
+    whole[:height, :width] = image
+    for i, part in enumerate(parts):
+        for j, line in enumerate(part, 1):
             colour = PLAIN if line[:1].isdigit() else (235, 235, 235)
-            cv2.putText(panel, line, (left + step // 2, i * step), _FONT, size, colour, 1, cv2.LINE_AA)
-    below = np.full((height - image.shape[0], image.shape[1], 3), 20, np.uint8)
-    return np.ascontiguousarray(np.hstack([np.vstack([image, below]), panel]), np.uint8)
+            cv2.putText(whole, line, (left + i * wide + step // 2, top + j * step), _FONT, size, colour, 1, cv2.LINE_AA)
+    return whole
+
+
+def _columns(blocks: Sequence[Sequence[str]], rows: int) -> list[list[str]]:
+    """The blocks below each other, an empty line between them, in columns of at most so many rows; no block is torn apart."""
+    parts: list[list[str]] = [list(blocks[0])]
+    for block in blocks[1:]:
+        if len(parts[-1]) + 1 + len(block) > rows:
+            parts.append(list(block))
+        else:
+            parts[-1] += ["", *block]
+    return parts
 
 
 def save(image: Image, file: Path) -> None:
@@ -93,42 +112,53 @@ def save(image: Image, file: Path) -> None:
         raise Unavailable(f"the picture {file} cannot be written: {error.strerror}") from error
 
 
-def _mark(image: Image, mark: Mark) -> None:
+def _mark(image: Image, mark: Mark, frame: Frame) -> None:
+    """Box and landmarks, in strokes that leave a small face to be seen."""
     height, width = image.shape[:2]
-    stroke = max(2, round((height * width) ** 0.5 / 280))
-    left, top, right, bottom = _pixels(mark.face.box, width, height)
+    left, top, right, bottom = frame
+    stroke = max(1, min(round((height * width) ** 0.5 / 280), round((right - left) / 30)))
     cv2.rectangle(image, (left, top), (right, bottom), (0, 0, 0), stroke + 2)
     cv2.rectangle(image, (left, top), (right, bottom), mark.colour, stroke)
-    radius = max(2, round((right - left) / 60))
+    radius = max(1, round((right - left) / 75))
     for point in mark.face.landmarks:
         centre = round(point.x * width), round(point.y * height)
-        cv2.circle(image, centre, radius + 1, (0, 0, 0), -1, cv2.LINE_AA)
+        if radius > 1:
+            cv2.circle(image, centre, radius + 1, (0, 0, 0), -1, cv2.LINE_AA)
         cv2.circle(image, centre, radius, mark.colour, -1, cv2.LINE_AA)
-    _write(image, mark, left, top, bottom)
 
 
-def _write(image: Image, mark: Mark, left: int, top: int, bottom: int) -> None:
-    """The lines on a dark field above the box, or below it, always inside the picture."""
+def _write(image: Image, mark: Mark, frame: Frame, frames: Sequence[Frame], written: Sequence[Frame]) -> Frame:
+    """The lines on a dark field at the box, inside the picture, over as little as can be of other words and of faces; that field."""
     height, width = image.shape[:2]
-    size = (height * width) ** 0.5 / 900
-    sizes = [cv2.getTextSize(line, _FONT, size, 1)[0] for line in mark.lines]
-    if not sizes:
-        return
-    widest = max(one[0] for one in sizes)
+    left, top, right, bottom = frame
+    # Small letters at a small face, so that a crowd's words find room; none below what can be read.
+    at_one = max(cv2.getTextSize(line, _FONT, 1, 1)[0][0] for line in mark.lines)
+    side = right - left
+    size = max(0.5, min((height * width) ** 0.5 / 900, side / 130, 1.6 * side / at_one))
+    widest = max(cv2.getTextSize(line, _FONT, size, 1)[0][0] for line in mark.lines)
     if widest > width - 12:
-        size *= (width - 12) / widest
-        widest = width - 12
+        size, widest = size * (width - 12) / widest, width - 12
     step = round(34 * size)
-    tall = step * len(mark.lines) + step // 3
-    x = max(0, min(left, width - widest - 10))
-    y = top - tall if top >= tall else bottom if bottom + tall <= height else max(0, min(top, height - tall))
-    y = max(0, min(y, height - tall))
-    cv2.rectangle(image, (x, y), (x + widest + 10, y + tall), (20, 20, 20), -1)
+    across, down = widest + 10, step * len(mark.lines) + step // 3
+    beyond = right - across
+    places = ((left, top - down), (left, bottom), (beyond, top - down), (beyond, bottom), (right, top), (left - across, top), (left, top))
+    corners = [(max(0, min(x, width - across)), max(0, min(y, height - down))) for x, y in places]
+    fields = [(x, y, x + across, y + down) for x, y in corners]
+    field = min(fields, key=lambda one: sum(_shared(one, face) for face in frames) + 9 * sum(_shared(one, words) for words in written))
+    cv2.rectangle(image, field[:2], field[2:], (20, 20, 20), -1)
     for i, line in enumerate(mark.lines, 1):
-        cv2.putText(image, line, (x + 5, y + i * step), _FONT, size, mark.colour, max(1, round(size)), cv2.LINE_AA)
+        place = field[0] + 5, field[1] + i * step
+        cv2.putText(image, line, place, _FONT, size, mark.colour, max(1, round(size)), cv2.LINE_AA)
+    return field
 
 
-def _pixels(box: Box, width: int, height: int) -> tuple[int, int, int, int]:
+def _shared(one: Frame, other: Frame) -> int:
+    """The area in px that two frames have in common."""
+    across, down = (min(one[i + 2], other[i + 2]) - max(one[i], other[i]) for i in (0, 1))
+    return max(0, across) * max(0, down)
+
+
+def _pixels(box: Box, width: int, height: int) -> Frame:
     return (
         round(box.left * width),
         round(box.top * height),

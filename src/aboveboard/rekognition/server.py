@@ -22,7 +22,7 @@ from starlette.types import Message, Receive, Scope, Send
 from aboveboard import memory
 from aboveboard.accountability.operators import Credential, Session
 from aboveboard.accountability.packs import moment
-from aboveboard.errors import BadRequest, Error, NoSuchOperation, Refused, Unauthenticated
+from aboveboard.errors import BadRequest, Error, NoSuchOperation, Refused, SampleTooLarge, Unauthenticated
 from aboveboard.rekognition import auth, codec
 from aboveboard.rekognition.errors import code_of
 from aboveboard.rekognition.limits import Rates, Shares
@@ -114,14 +114,14 @@ class Front:
         exchange.operation = name if name in codec.service_model().operation_names else ""
         exchange.traceparent = headers.get("traceparent", "")
         signed = auth.read(headers, datetime.now(UTC))
-        length = _length(headers)
+        length = _length(headers, exchange.operation)
         # Room is taken and a body read only for a key that exists.
         await to_thread.run_sync(_credential, self._app, signed, limiter=self._doors)
         exchange.key_id = signed.key_id
         gone = request.scope["extensions"]["aboveboard.gone"]
         async with self.bodies.take(signed.key_id, length, WAIT_UNREAD_S, gone):
             with fail_after(BODY_TIMEOUT_S):
-                body = await _body(request)
+                body = await _body(request, exchange.operation)
             exchange.bytes_in = len(body)
             path = request.scope.get("raw_path") or b"/"
             query = request.scope["query_string"].decode("latin-1")
@@ -177,12 +177,12 @@ def _headers(request: Request) -> dict[str, str]:
     return headers
 
 
-def _length(headers: Mapping[str, str]) -> int:
-    """The announced length of the body; without one, the most there may be. Raises BadRequest above that."""
+def _length(headers: Mapping[str, str], operation: str) -> int:
+    """The announced length of the body; without one, the most there may be. Raises SampleTooLarge or BadRequest above that."""
     announced = headers.get("content-length", "")
     length = int(announced) if announced.isdecimal() and len(announced) < 20 else MAX_BODY
     if length > MAX_BODY:
-        raise _too_large()
+        raise _too_large(operation)
     return length
 
 
@@ -196,18 +196,21 @@ def _credential(app: App, signed: auth.Signed) -> Credential:
     return known
 
 
-async def _body(request: Request) -> bytes:
+async def _body(request: Request, operation: str) -> bytes:
     parts, size = [], 0
     async for part in request.stream():
         size += len(part)
         if size > MAX_BODY:
-            raise _too_large()
+            raise _too_large(operation)
         parts.append(part)
     return b"".join(parts)
 
 
-def _too_large() -> BadRequest:
-    return BadRequest(f"the request body is larger than {MAX_BODY} bytes; send a smaller image")
+def _too_large(operation: str) -> Error:
+    """Where a photograph is sent, it is that which is too large."""
+    takes_image = bool(operation) and "ImageTooLargeException" in {shape.name for shape in codec.operation_model(operation).error_shapes}
+    kind, remedy = (SampleTooLarge, "send a smaller image") if takes_image else (BadRequest, "send less at once")
+    return kind(f"the request body is larger than {MAX_BODY} bytes; {remedy}")
 
 
 def _handler(handlers: Mapping[str, Handler], name: str) -> Handler:

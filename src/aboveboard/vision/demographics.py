@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Final
 
@@ -11,6 +10,7 @@ import numpy as np
 import onnxruntime
 from numpy.typing import NDArray
 
+from aboveboard.biometrics.vocabulary import Gender
 from aboveboard.errors import BadRequest
 from aboveboard.vision import session
 from aboveboard.vision.media import Image
@@ -57,17 +57,6 @@ class GenderFit:
             raise ValueError("of gender the slope must be above 0 and the lapse 0 to 1")
 
 
-@dataclass(frozen=True, slots=True)
-class Demographics:
-    """Of one face: the expected age in years, a range of whole years fitted to hold the true age of 80 % of people, and the gender that
-    annotators would see, with its confidence (50-100)."""
-
-    age: float
-    age_range: tuple[int, int]
-    is_male: bool
-    gender_confidence: float
-
-
 def chip(image: Image, points: NDArray[np.float32], size: int, padding: float = 0.2) -> Image:
     """The face's square crop of `size` px as dlib's get_face_chip makes it, from the detector's five landmarks (5, 2) in pixels."""
     return align_to(image, points, (padding + DETECTOR_POINTS) / (2 * padding + 1) * size, size)
@@ -100,30 +89,26 @@ class AgeGender:
         nets = (_opened("age", age, AGE_SIZE, len(AGES)), _opened("gender", gender, GENDER_SIZE, 2))
         return AgeGender(*nets, age_fit, gender_fit)
 
-    def run(self, image: Image, points: Sequence[NDArray[np.float32]]) -> list[Demographics]:
-        """What each face says, of the detector's five landmarks (5, 2) in pixels of an upright BGR image."""
-        return self.judged(*self.raw(np.stack([views(image, each) for each in points]))) if len(points) else []
+    def ranges(self, faces: NDArray[np.uint8]) -> list[tuple[int, int]]:
+        """Of the views of n faces (n, views, 64, 64, 3) whole years that hold the true age of 80 % of people."""
+        lows, highs = age_ranges(self.ages(faces), self.age_fit)
+        return list(zip(lows.tolist(), highs.tolist(), strict=True))
 
-    def raw(self, faces: NDArray[np.uint8]) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-        """Of the views of n faces (n, views, 64, 64, 3): ages (n, 81) and logits of male against female (n,), not fitted."""
-        ages, logits = [], []
-        for first in range(0, len(faces), BATCH):
-            some = np.asarray(faces[first : first + BATCH], np.uint8)
-            large = some.reshape(-1, AGE_SIZE, AGE_SIZE, 3)
-            small = np.array([cv2.resize(each, (GENDER_SIZE, GENDER_SIZE), interpolation=cv2.INTER_AREA) for each in large], np.uint8)
-            ages.append(_run(self.age, large).reshape(*some.shape[:2], -1).mean(axis=1))
-            shares = np.log(np.clip(_run(self.gender, small), 1e-9, 1.0)).reshape(*some.shape[:2], 2)
-            logits.append((shares[..., 1] - shares[..., 0]).mean(axis=1))
-        return np.concatenate(ages), np.concatenate(logits)
+    def genders(self, faces: NDArray[np.uint8]) -> list[Gender]:
+        """Of the views of n faces (n, views, 64, 64, 3) the gender that annotators would see."""
+        shares = chance_male(self.logits(faces), self.gender_fit).tolist()
+        return [Gender("Male" if share > 0.5 else "Female", 100 * max(share, 1 - share)) for share in shares]
 
-    def judged(self, ages: NDArray[np.float64], logits: NDArray[np.float64]) -> list[Demographics]:
-        """What `raw` means under the two fits."""
-        male = chance_male(logits, self.gender_fit)
-        lows, highs = age_ranges(ages, self.age_fit)
-        return [
-            Demographics(float(age), (int(low), int(high)), bool(share > 0.5), float(100 * max(share, 1 - share)))
-            for age, low, high, share in zip(ages @ AGES, lows, highs, male, strict=True)
-        ]
+    def ages(self, faces: NDArray[np.uint8]) -> NDArray[np.float64]:
+        """The network's own probabilities (n, 81) of AGES, the mean of a face's views."""
+        return np.asarray(_over_views(self.age, faces).mean(axis=1))
+
+    def logits(self, faces: NDArray[np.uint8]) -> NDArray[np.float64]:
+        """The network's own logits (n,) of male against female, the mean of a face's views."""
+        smaller = [cv2.resize(view, (GENDER_SIZE, GENDER_SIZE), interpolation=cv2.INTER_AREA) for face in faces for view in face]
+        small = np.array(smaller, np.uint8).reshape(*faces.shape[:2], GENDER_SIZE, GENDER_SIZE, 3)
+        shares = np.log(np.clip(_over_views(self.gender, small), 1e-9, 1.0))
+        return np.asarray((shares[..., 1] - shares[..., 0]).mean(axis=1))
 
 
 def chance_male(logits: NDArray[np.float64], fit: GenderFit) -> NDArray[np.float64]:
@@ -161,6 +146,12 @@ def _opened(name: str, data: bytes, size: int, classes: int) -> onnxruntime.Infe
     if found != (1, classes):
         raise BadRequest(f"the {name} network answers {found}, not (1, {classes}); name dlib's {name}-v1 in the card")
     return opened
+
+
+def _over_views(net: onnxruntime.InferenceSession, faces: NDArray[np.uint8]) -> NDArray[np.float64]:
+    """What the network answers to each view (n, views, classes), some faces at a time."""
+    batches = (faces[first : first + BATCH] for first in range(0, len(faces), BATCH))
+    return np.concatenate([_run(net, some.reshape(-1, *some.shape[2:])).reshape(*some.shape[:2], -1) for some in batches])
 
 
 def _run(net: onnxruntime.InferenceSession, chips: NDArray[np.uint8]) -> NDArray[np.float64]:

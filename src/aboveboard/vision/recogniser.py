@@ -92,7 +92,11 @@ def crop(image: Image, points: NDArray[np.float32], size: int, transform_of: Cal
 
 
 def _shrunk(image: Image, points: NDArray[np.float64], scale: float) -> tuple[Image, NDArray[np.float64]]:
-    """The face's surroundings at `scale` (of their size) and the points therein."""
+    """The face's surroundings at `scale` (of their size) and the points therein.
+
+    Half pixels are left out, so that the points lie up to half a pixel of the result aside. Mended, it would make another template of
+    every large face (cosine 0.99) and no better one: of 637 mated comparisons of congress-a 614 instead of 613 reach similarity 80.
+    """
     reach = 2.5 * float(np.ptp(points, axis=0).max())
     middle = points.mean(axis=0)
     low = np.clip(np.floor(middle - reach), 0, None).astype(int)
