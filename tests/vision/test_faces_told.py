@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 from pathlib import Path
 
+import cv2
 import numpy as np
 import pytest
 
@@ -31,7 +32,7 @@ def read(models, pack_folder):
     def of(image):
         face = max(models.detector.detect(image), key=lambda one: float(one.box[2] * one.box[3]))
         meshed = mesher.mesh(image, face.points)
-        return regions.probabilities(meshed.crop, meshed.in_crop, mesher.blendshapes(meshed))
+        return regions.probabilities(meshed.crop, meshed.in_crop, meshed.summary, mesher.blendshapes(meshed))
 
     return of
 
@@ -40,6 +41,18 @@ def read(models, pack_folder):
 def test_what_an_eye_sees_on_portraits_is_told(read, photographs, name):
     found = read(photographs[name])
     assert {attribute for attribute, chance in found.items() if chance >= 0.5} == SEEN[name]
+
+
+@pytest.mark.parametrize("name", ["astronaut", "grace_hopper", "obama", "obama2"])
+def test_a_mask_before_a_face_covers_it(read, models, photographs, name):
+    """In one colour, from the bridge of the nose to the chin."""
+    image = photographs[name]
+    points = max(models.detector.detect(image), key=lambda one: float(one.box[2] * one.box[3])).points
+    left, right, nose = points[0], points[1], points[2]
+    apart, chin = right - left, points[3:].mean(axis=0) + 0.55 * (points[3:].mean(axis=0) - nose)
+    rim = np.array([nose - 0.5 * apart, nose - 0.1 * (chin - nose), nose + 0.5 * apart, chin + 0.4 * apart, chin - 0.4 * apart])
+    masked = cv2.fillPoly(image.copy(), [rim.astype(np.int32)], (190, 170, 130))
+    assert read(masked)["face_occluded"] > 0.5 > read(image)["face_occluded"]
 
 
 @pytest.mark.parametrize(("attribute", "least"), [("eyeglasses", 0.7), ("mustache", 0.6), ("smile", 0.6), ("mouth_open", 0.7)])
