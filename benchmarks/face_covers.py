@@ -48,9 +48,9 @@ class _Draw:
             return self._hand(places[rng.choice(5, p=[0.35, 0.2, 0.25, 0.1, 0.1])] + rng.normal(0, 7, 2))
         if kind < 0.65:
             return self._microphone(mouth + rng.normal(0, 7, 2) + [0, rng.uniform(0, 10)])
-        if kind < 0.75:
-            return self._mask()
         if kind < 0.8:
+            return self._mask()
+        if kind < 0.85:
             return self._sheet()
         places = [mouth, nose, np.add(mouth, (rng.choice([-15, 15]), 0)), *self._mesh[list(EYES)]]
         centre = places[rng.choice(5, p=[0.4, 0.2, 0.2, 0.1, 0.1])] + rng.normal(0, 6, 2)
@@ -108,9 +108,15 @@ class _Draw:
         return colour * ((0.5 + 0.9 * shine) * (1 + net))[..., None], where
 
     def _mask(self) -> Drawn:
+        """Along the jaw, or a smaller one over nose, mouth and chin."""
         rng, cut = self._rng, int(self._rng.integers(0, 5))
-        where = np.zeros((SIZE, SIZE), np.uint8)
-        rim = np.concatenate([self._mesh[JAW[cut : len(JAW) - cut]], self._mesh[[rng.choice([6, 4, 2], p=[0.4, 0.36, 0.24])]]])
+        where, tip = np.zeros((SIZE, SIZE), np.uint8), self._mesh[[rng.choice([6, 4, 2], p=[0.4, 0.36, 0.24])]]
+        if rng.random() < 0.5:
+            rim = np.concatenate([self._mesh[JAW[cut : len(JAW) - cut]], tip])
+        else:
+            across = self._mesh[263] - self._mesh[33]
+            above, below = rng.uniform(0.3, 0.5) * across, rng.uniform(0.15, 0.32) * across
+            rim = np.array([self._nose - above, tip[0], self._nose + above, self._chin + below, self._chin - below])
         cv2.fillPoly(where, [rim.astype(np.int32)], 255)
         if rng.random() < 0.4:
             return self._texture(), where

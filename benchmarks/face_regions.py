@@ -30,8 +30,9 @@ from aboveboard.vision.packs import PackFolder
 
 PACK = "face-attributes"
 FOLDS, SEED, MARGIN = 5, 20261123, 0.15
-PENALTY = {"eyewear": 3e-5, "sunglasses": 3e-5, "beard": 1e-4, "mustache": 1e-4, "covered": 1e-3}
-"""Of the squared weights; chosen on the enriched faces, by the likelihood of those left out, but that of "covered", the first tried."""
+PENALTY = {"eyewear": 3e-5, "sunglasses": 3e-5, "beard": 1e-4, "mustache": 1e-4, "covered": 1e-4}
+"""Of the squared weights; chosen on the enriched faces, by the likelihood of those left out, that of "covered" on drawn masks
+that were left out."""
 COVERED, BARE = 50, 5
 """How many drawn pictures a labelled face that is covered counts for, and one that is not."""
 STRANGERS = 1500
