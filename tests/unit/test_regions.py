@@ -10,10 +10,13 @@ import numpy as np
 import pytest
 
 from aboveboard.vision import regions
+from aboveboard.vision.mesh import SUMMARY
 from aboveboard.vision.regions import ATTRIBUTES, HEIGHT, NOT_ASSESSED, ON_SPREAD, SURFACE, WIDTH, Regions
 
 FITTED = json.loads((resources.files("aboveboard.vision") / "fitted" / "face-regions.json").read_text(encoding="utf-8"))
 STILL = {"mouthSmileLeft": 0.0, "mouthSmileRight": 0.0}
+NOTHING = np.zeros(SUMMARY, np.float32)
+"""A summary that says nothing."""
 LEFT_EYE, RIGHT_EYE, LIPS = (33, 133), (263, 362), (61, 291)
 
 
@@ -56,21 +59,29 @@ def with_sunglasses(crop, points):
 
 def test_every_attribute_that_is_asked_for_has_a_probability_and_no_other(shipped, plain, points):
     for wanted in (ATTRIBUTES, {"smile"}, {"beard", "eyes_open"}, set()):
-        found = shipped.probabilities(plain, points, STILL, wanted)
+        found = shipped.probabilities(plain, points, NOTHING, STILL, wanted)
         assert set(found) == set(wanted)
         assert all(0 <= value <= 1 for value in found.values())
 
 
 def test_what_the_rule_keeps_back_is_no_without_confidence(plain, points):
-    one = Regions(FITTED | {"not_assessed": ["beard"]}).probabilities(plain, points, STILL)
+    one = Regions(FITTED | {"not_assessed": ["beard"]}).probabilities(plain, points, NOTHING, STILL)
     assert one["beard"] == NOT_ASSESSED < 0.5
     assert set(FITTED["not_assessed"]) <= ON_SPREAD
 
 
 def test_dark_lenses_are_sunglasses_and_no_eyeglasses(shipped, plain, points):
-    before, after = (shipped.probabilities(crop, points, STILL) for crop in (plain, with_sunglasses(plain, points)))
+    before, after = (shipped.probabilities(crop, points, NOTHING, STILL) for crop in (plain, with_sunglasses(plain, points)))
     assert after["sunglasses"] > 0.5 > before["sunglasses"]
     assert after["eyeglasses"] < 0.5
+
+
+def test_what_the_nets_summary_shows_covers_a_face_and_changes_nothing_else(shipped, plain, points):
+    """A summary along the model's own weights, and one against them."""
+    weights = np.array(FITTED["models"]["covered"]["weights"], np.float32)
+    along, against = (shipped.probabilities(plain, points, sign * 20 * weights / (weights @ weights), STILL) for sign in (1, -1))
+    assert along.pop("face_occluded") > 0.5 > against.pop("face_occluded")
+    assert along == against
 
 
 def test_the_spread_does_not_depend_on_where_the_face_lies(shipped, plain, points):
@@ -91,8 +102,8 @@ def test_a_mirror_changes_no_answer(shipped, plain, points):
     seen = regions.cells(shipped.spread(lopsided, points))
     mirrored = regions.cells(np.ascontiguousarray(shipped.spread(lopsided, points)[:, ::-1]))
     assert np.allclose(regions.mirrored(seen), mirrored, atol=1e-3)
-    for model in FITTED["models"]:
-        window, weights = regions.WINDOWS[model], np.array(FITTED["models"][model]["weights"])
+    for model, window in regions.WINDOWS.items():
+        weights = np.array(FITTED["models"][model]["weights"])
         scores = [float((part[window].ravel() * weights).sum()) for part in (seen, mirrored)]
         assert scores[0] == pytest.approx(scores[1], abs=0.05)
 
@@ -106,7 +117,7 @@ def test_light_and_contrast_change_what_is_seen_little(shipped, plain, points):
 @pytest.mark.parametrize("crop", [np.zeros((256, 256, 3), np.uint8), np.full((256, 256, 3), 255, np.uint8)], ids=["black", "white"])
 def test_a_picture_with_nothing_on_it_and_a_mesh_that_collapsed_get_numbers(shipped, crop, points):
     for mesh in (points, np.zeros_like(points), points + 1000):
-        found = shipped.probabilities(crop, mesh, STILL)
+        found = shipped.probabilities(crop, mesh, NOTHING, STILL)
         assert all(np.isfinite(value) and 0 <= value <= 1 for value in found.values())
 
 
@@ -118,7 +129,7 @@ def test_open_is_told_by_distances_on_the_mesh(shipped, plain, points):
     for one, other, apart in ((159, 145, 9), (158, 153, 9), (160, 144, 9), (81, 178, 16), (13, 14, 16), (311, 402, 16)):
         opened[one, 1] -= apart / 2
         opened[other, 1] += apart / 2
-    shut, wide = (shipped.probabilities(plain, mesh, STILL, {"eyes_open", "mouth_open"}) for mesh in (closed, opened))
+    shut, wide = (shipped.probabilities(plain, mesh, NOTHING, STILL, {"eyes_open", "mouth_open"}) for mesh in (closed, opened))
     assert shut["eyes_open"] < 0.5 < wide["eyes_open"], "one open eye is enough"
     assert shut["mouth_open"] < 0.5 < wide["mouth_open"]
 
@@ -126,14 +137,15 @@ def test_open_is_told_by_distances_on_the_mesh(shipped, plain, points):
 def test_corners_drawn_up_are_a_smile(shipped, plain, points):
     smiling = {"mouthSmileLeft": 0.9, "mouthSmileRight": 0.9}
     assert (
-        shipped.probabilities(plain, points, STILL, {"smile"})["smile"]
+        shipped.probabilities(plain, points, NOTHING, STILL, {"smile"})["smile"]
         < 0.5
-        < shipped.probabilities(plain, points, smiling, {"smile"})["smile"]
+        < shipped.probabilities(plain, points, NOTHING, smiling, {"smile"})["smile"]
     )
 
 
 def test_the_fit_has_a_weight_for_every_cell_and_says_where_it_comes_from():
     assert len(FITTED["shape"]) == SURFACE
     assert "labels" in FITTED["provenance"]
-    assert set(FITTED["models"]) == set(regions.WINDOWS)
+    assert set(FITTED["models"]) == {*regions.WINDOWS, "covered"}
+    assert len(FITTED["models"]["covered"]["weights"]) == SUMMARY
     assert set(FITTED["expressions"]) == ATTRIBUTES - ON_SPREAD

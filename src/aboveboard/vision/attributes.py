@@ -120,7 +120,7 @@ class NetReader:
         names = {*(asked & REGIONAL), *({"eyes_open"} if "eye_direction" in asked else ())}
         if not names:
             return {}
-        chances = self._regions.probabilities(meshed.crop, meshed.in_crop, moves, names)
+        chances = self._regions.probabilities(meshed.crop, meshed.in_crop, meshed.summary, moves, names)
         # Where there is perhaps no face, nothing said of it is sure; nor is much of a small one, but whether its eyes are open.
         trust = {name: meshed.presence * (1 if name == "eyes_open" else legible) for name in names & asked}
         said: dict[str, Any] = {name: judgement(0.5 + share * (chances[name] - 0.5)) for name, share in trust.items()}

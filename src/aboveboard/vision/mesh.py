@@ -11,6 +11,7 @@ from functools import cached_property
 from typing import Final
 
 import numpy as np
+import onnx
 from numpy.typing import NDArray
 
 from aboveboard.biometrics.vocabulary import Pose
@@ -23,6 +24,8 @@ Points = NDArray[np.float32]
 
 SIZE: Final = 256
 """Side of the upright crop that the net sees."""
+SUMMARY: Final = 512
+"""How many numbers the net has made of it before it places the points: 2 x 2 places of 128 channels, channels first."""
 
 LANDMARKS: Final = {
     "leftEyeBrowLeft": 70, "leftEyeBrowRight": 107, "leftEyeBrowUp": 105, "rightEyeBrowLeft": 336, "rightEyeBrowRight": 300,
@@ -69,11 +72,13 @@ within a degree (benchmarks/face_mesh.py)."""
 @dataclass(frozen=True)
 class Meshed:
     """A face with its mesh. `crop`: the upright 256 x 256 RGB picture that the net saw; `in_crop` (478, 3): the points in its pixels, z
-    (away from the camera) in the same unit; `presence` 0-1: how sure the net is that it sees a face."""
+    (away from the camera) in the same unit; `presence` 0-1: how sure the net is that it sees a face; `summary` (512,): what it has made
+    of the picture before it places the points."""
 
     crop: Image
     in_crop: Points
     presence: float
+    summary: Points
     transform: NDArray[np.float64]
 
     @cached_property
@@ -134,6 +139,7 @@ class Mesher:
             raise BadRequest("the mesh's file is no face_landmarker.task") from error
         graph = flatgraphs.onnx_graph(mesh)
         session.rewrite_prelu(graph)
+        _answer_with_summary(graph)
         self._mesh = session.open_session(graph)
         self._blendshapes = session.open_session(flatgraphs.onnx_graph(blendshapes))
         # Nets that are not what they should be are found now, not by the first photograph.
@@ -146,15 +152,25 @@ class Mesher:
     def mesh(self, image: Image, points: Points) -> Meshed:
         """The mesh of the face with these five landmarks in an upright BGR image."""
         picture = np.ascontiguousarray(crop(image, points, SIZE, _region)[:, :, ::-1])
-        found, presence, _ = self._mesh.run(None, {"input0": picture[None].astype(np.float32) / 255})
+        found, presence, _, summary = self._mesh.run(None, {"input0": picture[None].astype(np.float32) / 255})
         sure = 1 / (1 + math.exp(-float(np.clip(presence.reshape(-1)[0], -50, 50))))
-        return Meshed(picture, found.reshape(478, 3), sure, _region(points.astype(np.float64)))
+        return Meshed(picture, found.reshape(478, 3), sure, summary.reshape(SUMMARY), _region(points.astype(np.float64)))
 
     def blendshapes(self, meshed: Meshed) -> dict[str, float]:
         """52 movements of a face, each 0-1, by ARKit's names; there left and right are the face's own."""
         points = meshed.in_crop[_BLENDSHAPE_POINTS, :2]
         found = self._blendshapes.run(None, {"input0": points[None]})[0].reshape(-1)
         return dict(zip(_BLENDSHAPES, (float(value) for value in found), strict=True))
+
+
+def _answer_with_summary(model: onnx.ModelProto) -> None:
+    """The net answers, last, what the convolution takes that gives its first output."""
+    made_by = {name: node for node in model.graph.node for name in node.output}
+    node = made_by.get(model.graph.output[0].name)
+    while node is not None and node.op_type != "Conv":
+        node = made_by.get(node.input[0])
+    if node is not None:  # without it the first try of the net fails
+        model.graph.output.append(onnx.helper.make_tensor_value_info(node.input[0], onnx.TensorProto.FLOAT, None))
 
 
 def _region(points: NDArray[np.float64]) -> NDArray[np.float64]:

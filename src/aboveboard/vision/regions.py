@@ -1,8 +1,8 @@
 """What regions of the face mesh show: glasses, beard, moustache, something before the face; smile, open eyes and mouth.
 
 The face is spread out on the mesh's mean shape, so that each part of every face lies at the same place whatever its pose. Small linear
-models look at gradients and colours there, relative to the face's own skin. Their weights are data, `fitted/face-regions.json`, made
-and measured by benchmarks/face_regions.py.
+models look at gradients and colours there, relative to the face's own skin; one more looks at the mesh net's summary of the picture,
+which knows of things before a face. Their weights are data, `fitted/face-regions.json`, made and measured by benchmarks/face_regions.py.
 """
 
 from __future__ import annotations
@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 
 from aboveboard.biometrics.vocabulary import AttributeName
 from aboveboard.vision.media import Image
+from aboveboard.vision.mesh import SUMMARY
 
 if TYPE_CHECKING:
     from scipy import sparse
@@ -33,9 +34,8 @@ WINDOWS: Final = {
     "sunglasses": (slice(3, 9), slice(1, 15)),
     "beard": (slice(9, 18), slice(2, 14)),
     "mustache": (slice(9, 18), slice(2, 14)),
-    "covered": (slice(9, 17), slice(3, 13)),
 }
-"""Rows and columns of cells that each linear model looks at."""
+"""Rows and columns of cells that each of these linear models looks at; "covered" looks at the summary."""
 ON_SPREAD: Final[frozenset[AttributeName]] = frozenset({"eyeglasses", "sunglasses", "face_occluded", "beard", "mustache"})
 ATTRIBUTES: Final[frozenset[AttributeName]] = ON_SPREAD | {"smile", "eyes_open", "mouth_open"}
 NOT_ASSESSED: Final = 0.49
@@ -53,7 +53,7 @@ class Regions:
         self._rim, self._margin = np.array(fitted["rim"]), np.float32(fitted["margin"])
         self._sources = _interpolation(self._with_margin(np.array(fitted["shape"], np.float32)))
         self._models = {
-            name: (np.array(model["weights"], np.float32).reshape(_shape(name)), float(model["bias"]))
+            name: (np.array(model["weights"], np.float32).reshape(_shape(name) if name in WINDOWS else SUMMARY), float(model["bias"]))
             for name, model in fitted["models"].items()
         }
         self._expressions = {name: np.array(model["weights"]) for name, model in fitted["expressions"].items()}
@@ -65,16 +65,17 @@ class Regions:
         return Regions(json.loads(file.read_text(encoding="utf-8")))
 
     def probabilities(
-        self, crop: Image, points: Array, blendshapes: Mapping[str, float], wanted: Collection[str] = ATTRIBUTES
+        self, crop: Image, points: Array, summary: Array, blendshapes: Mapping[str, float], wanted: Collection[str] = ATTRIBUTES
     ) -> dict[str, float]:
         """The calibrated probability (0-1) of each attribute in `wanted`; NOT_ASSESSED where none can be given.
 
-        `crop` is the upright RGB crop that the mesh was made of, `points` (478, 2 or more) lie in its pixels.
+        `crop` is the upright RGB crop that the mesh was made of, `points` (478, 2 or more) lie in its pixels, `summary` is the net's.
         """
         found: dict[str, float] = {}
         if not ON_SPREAD.isdisjoint(wanted):
             seen = cells(self.spread(crop, points))
-            found = {name: self._probability(name, seen) for name in WINDOWS}
+            found = {name: self._probability(name, seen[window]) for name, window in WINDOWS.items()}
+            found["covered"] = self._probability("covered", summary)
             found |= combined(found["eyewear"], found["sunglasses"], found["covered"])
             found |= dict.fromkeys(self.not_assessed, NOT_ASSESSED)
         for name, measures in expressions(points, blendshapes, wanted).items():
@@ -94,11 +95,11 @@ class Regions:
 
     def _probability(self, name: str, seen: Array) -> float:
         weights, bias = self._models[name]
-        return _logistic(float((seen[WINDOWS[name]] * weights).sum()) + bias)
+        return _logistic(float((seen * weights).sum()) + bias)
 
 
 def combined(eyewear: Any, sunglasses: Any, covered: Any) -> dict[str, Any]:
-    """Eyeglasses are eyewear but sunglasses; what occludes a face are sunglasses or what covers nose and mouth."""
+    """Eyeglasses are eyewear but sunglasses; what occludes a face are sunglasses or anything else that covers it."""
     return {"eyeglasses": eyewear * (1 - sunglasses), "face_occluded": 1 - (1 - sunglasses) * (1 - covered)}
 
 
