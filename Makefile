@@ -27,7 +27,7 @@ check:
 	$(BIN)/ruff format --check . && $(BIN)/ruff check .
 	$(BIN)/mypy
 	$(BIN)/lint-imports
-	$(BIN)/pytest -m "not long"
+	$(BIN)/pytest -m "not long" -n logical --maxprocesses 4 --dist loadfile
 
 setup: .venv/made
 
