@@ -135,13 +135,15 @@ def verify(folder: Path, key: str = "", photograph: bytes | None = None) -> Veri
             faults.append("the entry of the packet itself is missing, or others come after it")
         elif "format" in own and sorted(one.sha256 for one in made) != own["calibrations"]:
             faults.append(f"{CALIBRATIONS} has not the files that the packet's own entry names")
+        if len({one["case"] for one in entries if "case" in one}) > 1 or len({one["seq"] for one in entries}) < len(entries):
+            faults.append(f"{PROOFS} has entries of another case, or one of them twice")
         if own and "format" not in own and not made:
-            notes.append("it is of before packets carried the calibration: its likelihood ratios, if it has any, cannot be recomputed")
-        else:
-            if told["calibrations"] != {calibration.sha256: calibration.provenance for calibration in made}:
-                faults.append(f"{PACKET} says of calibrations what no file in {CALIBRATIONS} says")
-            if told.get("evidence", []) != packet_evidence.of_record(told["record"], {one.sha256: one for one in made}):
-                faults.append(f"{PACKET} has other likelihood ratios or posteriors than follow from its calibration")
+            notes.append("it is of before packets carried the calibration: what it says of that cannot be checked")
+        elif told["calibrations"] != {calibration.sha256: calibration.provenance for calibration in made}:
+            faults.append(f"{PACKET} says of calibrations what no file in {CALIBRATIONS} says")
+        # Without a calibration none follow: whoever takes it out cannot put his own ratios in.
+        if told.get("evidence", []) != packet_evidence.of_record(told["record"], {one.sha256: one for one in made}):
+            faults.append(f"{PACKET} has other likelihood ratios or posteriors than follow from its calibration")
         if any(hashlib.sha256(rfc8785.dumps(pack)).hexdigest() != sha256 for sha256, pack in told["policies"].items()):
             faults.append(f"{PACKET} has other rules than those of the policy that the entries name")
         faults += _unopened(told, entries)
