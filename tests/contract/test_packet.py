@@ -205,6 +205,16 @@ def forge_ratios(folder):
     (folder / "packet.html").write_text(packet_page.page(told))
 
 
+def renamed(face):
+    """A packet for another face, or for none, on its page too."""
+
+    def apply(folder):
+        tampered(lambda told: told.update(face=face))(folder)
+        again(folder)
+
+    return apply
+
+
 def rewrite(name, old, new):
     def apply(folder):
         file = next(iter(sorted(folder.glob(name))))
@@ -276,6 +286,8 @@ def other_calibration(folder):
         (tampered(lambda told: told["record"]["looks"].pop(4)), "does not say"),
         (tampered(lambda told: told.update(case="another")), "not of the number"),
         (tampered(lambda told: told["keys"][told["record"]["looks"][0]["audit_id"]]["candidate 1"].update(of="x")), "not the face"),
+        (renamed("00000000-0000-4000-8000-000000000000"), "not the face"),
+        (renamed(None), "otherwise whether it is for a face"),
         (tampered(lambda told: told["evidence"][0]["candidates"][0].update(likelihood_ratio=1e9)), "other likelihood ratios"),
         (tampered(lambda told: next(iter(told["policies"].values()))["threshold"].update(citation="none")), "other rules"),
         (forge_ratios, "other likelihood ratios"),
@@ -286,8 +298,8 @@ def other_calibration(folder):
     ],
 )
 def test_a_packet_that_was_changed_is_told(made, tmp_path, change, fault):
-    """No calibration, no entry of its own, a proof twice, another calibration, a number, a look, the case, the named face, a ratio, all
-    ratios, a rule, the page, an entry, a missing proof."""
+    """No calibration, no entry of its own, a proof twice, another calibration, a number, a look, the case, the named face, a
+    packet for another face or for none, a ratio, all ratios, a rule, the page, an entry, a missing proof."""
     folder = tmp_path / "copy"
     shutil.copytree(made[0], folder)
     change(folder)
@@ -448,13 +460,13 @@ def test_a_packet_of_before_calibrations_were_carried_is_what_it_is(strict_serve
     assert "does not say what the entries say" in CliRunner().invoke(verbs, ["case", "verify", str(folder)]).output
 
 
-def test_the_entry_of_another_case_s_older_packet_makes_no_packet_older(strict_server, made, tmp_path, monkeypatch):
+def test_the_entry_of_another_case_s_older_packet_makes_no_packet_older(strict_server, faces, made, tmp_path, monkeypatch):
     """It is in the same ledger, after all entries of this case and under the same checkpoint; but it says nothing of this case."""
     app, folder = strict_server.app, tmp_path / "copy"
     shutil.copytree(made[0], folder)
     strict_server.detective("another")
     older(strict_server, monkeypatch)
-    packet.write(app, session_of(strict_server, "auditor-of-the-packet"), "case of another", tmp_path / "another")
+    packet.write(app, session_of(strict_server, "auditor-of-the-packet"), "case of another", tmp_path / "another", faces[1]["FaceId"])
     *ours, own = sorted((folder / "proofs").iterdir())
     theirs, newest = sorted((tmp_path / "another" / "proofs").iterdir())[-1], record.sign(app)
     own.unlink()
