@@ -24,7 +24,7 @@ from aboveboard.accountability.policy import Document
 from aboveboard.biometrics.calibration import Calibration, fmr_at
 from aboveboard.cli import app as verbs
 from aboveboard.errors import BadRequest, NoSuch, Refused
-from aboveboard.service import cases, packet, packet_evidence, packet_page
+from aboveboard.service import cases, packet, packet_evidence, packet_page, record
 from aboveboard.vision import null
 
 NUMBER = "24-117 <script>alert(\"x\")</script> & 'Ω'"
@@ -205,6 +205,16 @@ def forge_ratios(folder):
     (folder / "packet.html").write_text(packet_page.page(told))
 
 
+def renamed(face):
+    """A packet for another face, or for none, on its page too."""
+
+    def apply(folder):
+        tampered(lambda told: told.update(face=face))(folder)
+        again(folder)
+
+    return apply
+
+
 def rewrite(name, old, new):
     def apply(folder):
         file = next(iter(sorted(folder.glob(name))))
@@ -237,6 +247,23 @@ def passed_off(folder):
     without_calibration(folder)
 
 
+def twice(folder):
+    """A proof that is there under two names, and a record that says so."""
+    (folder / "proofs" / "000000000000.json").write_text(sorted((folder / "proofs").iterdir())[2].read_text())
+    again(folder)
+
+
+def again(folder):
+    """The record anew, out of whatever proofs are there."""
+    told = json.loads((folder / "packet.json").read_text())
+    entries = sorted(
+        (json.loads(json.loads(file.read_text())["entry"]) for file in (folder / "proofs").iterdir()), key=lambda one: one["seq"]
+    )
+    told["record"] = packet.of_entries(entries, told["keys"])
+    (folder / "packet.json").write_text(json.dumps(told))
+    (folder / "packet.html").write_text(packet_page.page(told))
+
+
 def other_calibration(folder):
     """A calibration more, which no look names."""
     (file,) = (folder / "calibrations").iterdir()
@@ -253,11 +280,14 @@ def other_calibration(folder):
         (lambda _: None, None),
         (without_calibration, "has not the files that the packet's own entry names"),
         (passed_off, "the entry of the packet itself is missing"),
+        (twice, "one of them twice"),
         (other_calibration, "has not the files that the packet's own entry names"),
         (tampered(lambda told: told["record"]["looks"][0].update(threshold={"value": 80, "origin": "none", "floor": 0})), "does not say"),
         (tampered(lambda told: told["record"]["looks"].pop(4)), "does not say"),
         (tampered(lambda told: told.update(case="another")), "not of the number"),
         (tampered(lambda told: told["keys"][told["record"]["looks"][0]["audit_id"]]["candidate 1"].update(of="x")), "not the face"),
+        (renamed("00000000-0000-4000-8000-000000000000"), "not the face"),
+        (renamed(None), "otherwise whether it is for a face"),
         (tampered(lambda told: told["evidence"][0]["candidates"][0].update(likelihood_ratio=1e9)), "other likelihood ratios"),
         (tampered(lambda told: next(iter(told["policies"].values()))["threshold"].update(citation="none")), "other rules"),
         (forge_ratios, "other likelihood ratios"),
@@ -268,8 +298,8 @@ def other_calibration(folder):
     ],
 )
 def test_a_packet_that_was_changed_is_told(made, tmp_path, change, fault):
-    """No calibration, no entry of its own, another calibration, a number, a look, the case, the named face, a ratio, all ratios, a rule,
-    the page, an entry, a missing proof."""
+    """No calibration, no entry of its own, a proof twice, another calibration, a number, a look, the case, the named face, a
+    packet for another face or for none, a ratio, all ratios, a rule, the page, an entry, a missing proof."""
     folder = tmp_path / "copy"
     shutil.copytree(made[0], folder)
     change(folder)
@@ -401,22 +431,48 @@ def test_an_empty_case_has_a_packet_too(strict_server, made, tmp_path):
     assert "None was made." in (tmp_path / "packet" / "packet.html").read_text()
 
 
-def test_a_packet_of_before_calibrations_were_carried_is_what_it_is(strict_server, case, made, tmp_path, monkeypatch):
-    """Whole, with what it cannot show; and a change in it is told as ever."""
-    ledger, folder = strict_server.app.ledger, tmp_path / "before"
-    record = ledger.record
+def older(server, monkeypatch):
+    """From here on packets' entries are as they were before they named what belongs in a packet."""
+    write = server.app.ledger.record
 
     def before(kind, facts, *rest, **more):
-        return record(kind, {name: one for name, one in facts.items() if name not in ("format", "calibrations")}, *rest, **more)
+        return write(kind, {name: one for name, one in facts.items() if name not in ("format", "calibrations")}, *rest, **more)
 
-    monkeypatch.setattr(ledger, "record", before)
+    monkeypatch.setattr(server.app.ledger, "record", before)
+
+
+def test_a_packet_of_before_calibrations_were_carried_is_what_it_is(strict_server, case, made, tmp_path, monkeypatch):
+    """Whole, with what it cannot show; and a change in it is told as ever."""
+    folder = tmp_path / "before"
+    older(strict_server, monkeypatch)
     packet.write(strict_server.app, session_of(strict_server, "auditor-of-the-packet"), case, folder)
     without_calibration(folder)
     (folder / "packet.html").write_text("the page of another version")
     result = CliRunner().invoke(verbs, ["case", "verify", str(folder)])
     assert result.exit_code == 0, result.output
     assert "whole" in result.output
-    assert "of before packets carried the calibration: its likelihood ratios, if it has any, cannot be recomputed" in result.output
+    assert "of before packets carried the calibration: what it says of that cannot be checked" in result.output
     assert "packet.html is of another version" in result.output
+    ratios = {"look": 1, "most": 10, "divided_by": 1, "candidates": []}
+    tampered(lambda told: told.update(evidence=[ratios]))(folder)
+    assert "other likelihood ratios" in CliRunner().invoke(verbs, ["case", "verify", str(folder)]).output
     tampered(lambda told: told["record"]["looks"].pop(4))(folder)
     assert "does not say what the entries say" in CliRunner().invoke(verbs, ["case", "verify", str(folder)]).output
+
+
+def test_the_entry_of_another_case_s_older_packet_makes_no_packet_older(strict_server, faces, made, tmp_path, monkeypatch):
+    """It is in the same ledger, after all entries of this case and under the same checkpoint; but it says nothing of this case."""
+    app, folder = strict_server.app, tmp_path / "copy"
+    shutil.copytree(made[0], folder)
+    strict_server.detective("another")
+    older(strict_server, monkeypatch)
+    packet.write(app, session_of(strict_server, "auditor-of-the-packet"), "case of another", tmp_path / "another", faces[1]["FaceId"])
+    *ours, own = sorted((folder / "proofs").iterdir())
+    theirs, newest = sorted((tmp_path / "another" / "proofs").iterdir())[-1], record.sign(app)
+    own.unlink()
+    for name in (file.name for file in (*ours, theirs)):
+        (folder / "proofs" / name).write_text(json.dumps(record.proof(app, int(name[:12]), newest)))
+    tampered(lambda told: told.update(checkpoint={"size": newest.size, "root": newest.root.hex()}))(folder)
+    again(folder)
+    without_calibration(folder)
+    assert packet.verify(folder).faults == ["proofs has entries of another case, or one of them twice"]

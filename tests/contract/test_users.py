@@ -220,6 +220,22 @@ class TestAssociating:
         ]  # fmt: skip
         assert len({entry["subject"] for entry in changes}) == 1
 
+    def test_an_outcome_says_how_many_people_there_are_but_not_who_has_three_faces(self, server, rekognition, collection, people):
+        """Each user and each face without one counts; a user's own number of faces is rounded up to a power of two."""
+        associate(rekognition, collection, "one", *(people[1, take] for take in range(3)))
+        associate(rekognition, collection, "two", people[2, 0], people[2, 1])
+        before = server.entry_count()
+        rekognition.search_faces_by_image(CollectionId=collection, Image={"Bytes": picture(1, take=7, variation=0.1)})
+        rekognition.search_faces(CollectionId=collection, FaceId=people[1, 0])
+        rekognition.search_faces(CollectionId=collection, FaceId=people[2, 2])
+        outcomes = [entry for entry in server.entries(before) if entry["type"] == "look.outcome"]
+        assert [one["people"] for one in outcomes] == [6, 6, 5]
+        assert [[(each["person"], each["faces"]) for each in one["candidates"]] for one in outcomes] == [
+            3 * [(1, 4)],
+            2 * [(1, 2)],
+            2 * [(1, 2)],
+        ]
+
 
 class TestSearching:
     """SearchUsers and SearchUsersByImage."""

@@ -100,6 +100,20 @@ def test_a_calibration_says_what_it_was_made_from(people: Path, tmp_path: Path) 
     assert calibration.similarity(0.999) == 100
 
 
+def test_ratios_stay_below_their_bound_where_others_match_each_other_less_than_promised(people: Path, tmp_path: Path) -> None:
+    """What the calibration's comparisons cannot tell, other people's do not tell either."""
+    for person, take in np.ndindex(36, 3):
+        image = np.full((128, 128, 3), 200, np.uint8)
+        null.draw(image, 20, 24, 80, 600 + person, 0.45, take)
+        (tmp_path / f"other/R{person:02}").mkdir(parents=True, exist_ok=True)
+        cv2.imwrite(str(tmp_path / f"other/R{person:02}/{take}.png"), image)
+    held = calibrating.calibrate(people, PackFolder(tmp_path).load("null"), read_errata(ERRATA), draws=30, check=tmp_path / "other")
+    points = held["ratios"]["points"]
+    assert held["checked"]["widened"][0] < 1
+    assert max(point["log10_high"] for point in points) == points[-1]["log10_lr"]
+    assert Calibration.from_json(json.dumps(held)).ratios is not None
+
+
 def test_a_calibration_held_against_other_people_is_widened_by_what_is_found_there(people: Path, tmp_path: Path) -> None:
     """Others of whom every two are drawn as one person: they match each other more often than promised."""
     for person in range(36):

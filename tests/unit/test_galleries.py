@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import shutil
+from collections import Counter
 
 import numpy as np
 import pytest
@@ -355,6 +356,8 @@ def test_a_gallery_holds_what_came_and_nothing_of_what_went(steps):
             gallery.give(moved)
             truth = {n: (moved.get(n, owner), vector) for n, (owner, vector) in truth.items()}
         assert sorted(gallery.numbers.tolist()) == sorted(truth)
+        owned = Counter(owner for owner, _ in truth.values())
+        assert gallery.owned().tolist() == [*(owned[subject] for subject in gallery.subjects), owned[None]]
         rows = gallery.rows
         for place, n in enumerate(gallery.numbers.tolist()):
             owner, vector = truth[n]

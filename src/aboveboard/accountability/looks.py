@@ -159,7 +159,8 @@ class Look:
                 own.share(score) if own else None,
                 (score - mean) / spread if spread else None,
                 first.setdefault(owner, rank) if owner >= 0 else rank,
-                faces,
+                # Rounded up: whoever holds the ledger could tell by their exact number whose they are.
+                1 << (faces - 1).bit_length(),
             )
             for rank, ((reference, similarity, score), (owner, faces)) in enumerate(zip(kept, whose, strict=False), 1)
         )

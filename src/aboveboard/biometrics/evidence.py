@@ -121,7 +121,7 @@ class Evidence:
 
 @dataclass(frozen=True, slots=True)
 class Owners:
-    """Of each candidate whose face it is, as any number that his other candidates have too, and how many references are that person's."""
+    """Of each candidate whose face it is, as any number that his other candidates have too, and that person's references, or more."""
 
     person: Sequence[int]
     faces: Sequence[int]

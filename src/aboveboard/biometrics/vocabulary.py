@@ -144,7 +144,7 @@ class Candidate:
 
     `own_share` says how many of the gallery's own pairs score as high, `above_rest` how many standard deviations above the mean of all
     scores of this search this one lies; None where the gallery is too small to say. `person` is the rank of the first candidate of the
-    same user, its own where there is none, and `faces` how many references the user has.
+    same user, its own where there is none, and `faces` how many references the user has, rounded up to a power of two.
     """
 
     rank: int

@@ -184,9 +184,10 @@ def _widen(document: dict[str, Any], others: Pairs, draws: int, seed: int) -> No
     for point in document["curve"]:
         point["low"], point["high"] = short(point["low"] * lowest), short(min(point["high"] * highest, 1.0))
     # Who scores so many times as often as two people does so as many times less surely as one.
+    most = document["ratios"]["points"][-1]["log10_lr"]
     for point in document["ratios"]["points"]:
         point["log10_low"] = round(point["log10_low"] - math.log10(highest), 4)
-        point["log10_high"] = round(point["log10_high"] - math.log10(lowest), 4)
+        point["log10_high"] = min(round(point["log10_high"] - math.log10(lowest), 4), most)
     document["checked"] = {
         "subjects": int(np.count_nonzero(others.sizes)),
         "non_mated": others.non_mated_size,

@@ -135,13 +135,17 @@ def verify(folder: Path, key: str = "", photograph: bytes | None = None) -> Veri
             faults.append("the entry of the packet itself is missing, or others come after it")
         elif "format" in own and sorted(one.sha256 for one in made) != own["calibrations"]:
             faults.append(f"{CALIBRATIONS} has not the files that the packet's own entry names")
+        if own and own["is_for_a_face"] != bool(told["face"]):
+            faults.append("the packet's own entry says otherwise whether it is for a face")
+        if len({one["case"] for one in entries if "case" in one}) > 1 or len({one["seq"] for one in entries}) < len(entries):
+            faults.append(f"{PROOFS} has entries of another case, or one of them twice")
         if own and "format" not in own and not made:
-            notes.append("it is of before packets carried the calibration: its likelihood ratios, if it has any, cannot be recomputed")
-        else:
-            if told["calibrations"] != {calibration.sha256: calibration.provenance for calibration in made}:
-                faults.append(f"{PACKET} says of calibrations what no file in {CALIBRATIONS} says")
-            if told.get("evidence", []) != packet_evidence.of_record(told["record"], {one.sha256: one for one in made}):
-                faults.append(f"{PACKET} has other likelihood ratios or posteriors than follow from its calibration")
+            notes.append("it is of before packets carried the calibration: what it says of that cannot be checked")
+        elif told["calibrations"] != {calibration.sha256: calibration.provenance for calibration in made}:
+            faults.append(f"{PACKET} says of calibrations what no file in {CALIBRATIONS} says")
+        # Without a calibration none follow: whoever takes it out cannot put his own ratios in.
+        if told.get("evidence", []) != packet_evidence.of_record(told["record"], {one.sha256: one for one in made}):
+            faults.append(f"{PACKET} has other likelihood ratios or posteriors than follow from its calibration")
         if any(hashlib.sha256(rfc8785.dumps(pack)).hexdigest() != sha256 for sha256, pack in told["policies"].items()):
             faults.append(f"{PACKET} has other rules than those of the policy that the entries name")
         faults += _unopened(told, entries)
@@ -361,10 +365,13 @@ def _unopened(told: Mapping[str, Any], entries: Sequence[Mapping[str, Any]]) -> 
     number = {"key": told["keys"][opened["case"]]["number"]["key"], "commitment": opened["number"]}
     if not _opens(number, told["case"].encode()):
         yield "the case is not of the number that the packet says"
+    duties = {entry["audit_id"]: entry["duty"] for entry in entries if entry["type"] == "look.intent"}
     for audit_id, part, value in _parts(entries):
-        one = told["keys"].get(audit_id, {}).get(part)
-        if one and not _opens({"key": one["key"], "commitment": value}, one["of"].encode()):
-            yield f"{part} of {audit_id} is not the face that the packet names"
+        if one := told["keys"].get(audit_id, {}).get(part):
+            # A search of people answers the handle of the one whose face it is.
+            is_named = one["of"] == told["face"] or duties[audit_id].startswith("search.subjects")
+            if not is_named or not _opens({"key": one["key"], "commitment": value}, one["of"].encode()):
+                yield f"{part} of {audit_id} is not the face that the packet names"
 
 
 def _opens(part: Mapping[str, Any], value: bytes) -> bool:

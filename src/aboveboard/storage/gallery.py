@@ -93,6 +93,7 @@ class Gallery:
         self._changes += 1
         self._sample: Sample | None = None
         self._own: tuple[int, OwnScores] | None = None
+        self._owned: tuple[tuple[int, int], NDArray[np.int64]] | None = None
         self.subjects: list[int] = []
         self._slot_of: dict[int, int] = {}
         self._columns: dict[str, _Column] = {}
@@ -112,6 +113,13 @@ class Gallery:
     def slots(self) -> NDArray[np.int32]:
         """Whose each row is: an index into `subjects`, -1 for nobody's."""
         return self._of("slots")
+
+    def owned(self) -> NDArray[np.int64]:
+        """How many faces each of `subjects` has, and last how many are nobody's; counted once for each change."""
+        now = self._changes, self.size
+        if self._owned is None or self._owned[0] != now:
+            self._owned = now, np.roll(np.bincount(self.slots + 1, minlength=len(self.subjects) + 1), -1)
+        return self._owned[1]
 
     def append(self, numbers: Sequence[int], subjects: Sequence[int | None], vectors: NDArray[np.float32]) -> None:
         """Add faces with their templates (n, d); raises ValueError for what is none, or not as long as those that are here."""

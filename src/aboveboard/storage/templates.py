@@ -114,6 +114,7 @@ _OF_FACES = (
 _NUMBERS_OF = sa.select(FACES.c.n).where(
     FACES.c.collection == sa.bindparam("collection"), FACES.c.face_id.in_(sa.bindparam("face_ids", expanding=True))
 )
+_SUBJECTS_OF = _NUMBERS_OF.with_only_columns(FACES.c.subject)
 _SMALLEST = sa.select(FACES.c.n).where(FACES.c.collection == sa.bindparam("collection")).order_by(FACES.c.face_id).limit(SAMPLE)
 _NUMBER_OF_SUBJECT = sa.select(SUBJECTS.c.n).where(SUBJECTS.c.handle == sa.bindparam("handle"))
 
@@ -212,7 +213,7 @@ class Templates:
             own = self._own_scores(connection, permit.collection, gallery)
             found = tuple(kept[i] for i in order)
             slots = dict(zip(face_ids, gallery.slots[near].tolist(), strict=True))
-            counts = _faces_of(gallery, self._numbers(connection, permit.collection, left_out))
+            counts = self._owned(connection, permit.collection, gallery, left_out)
             owners = tuple((slots[face_id], int(counts[slots[face_id]]) if slots[face_id] >= 0 else 1) for face_id, _ in found)
             people = int(np.count_nonzero(counts[:-1]) + counts[-1]) if counts[:-1].any() else None
             return Scan(found, max(size, 0), gallery.state.generation, rough.histogram, own, owners, people)
@@ -348,9 +349,14 @@ class Templates:
         self._scanner.close()
 
     @staticmethod
-    def _numbers(connection: sa.Connection, collection: int, face_ids: Iterable[str]) -> list[int]:
-        chosen = {"collection": collection, "face_ids": list(face_ids)}
-        return list(connection.execute(_NUMBERS_OF, chosen).scalars()) if chosen["face_ids"] else []
+    def _owned(connection: sa.Connection, collection: int, gallery: Gallery, left_out: Iterable[str]) -> NDArray[np.int64]:
+        """How many faces each of the gallery's subjects has, without those that are left out, and last how many are nobody's."""
+        counts = gallery.owned()
+        if chosen := list(left_out):
+            counts = counts.copy()
+            for subject in connection.execute(_SUBJECTS_OF, {"collection": collection, "face_ids": chosen}).scalars():
+                counts[-1 if subject is None else gallery.slot_of(subject)] -= 1
+        return counts
 
     @staticmethod
     def _left_out(connection: sa.Connection, collection: int, gallery: Gallery, face_id: str, subject: str) -> NDArray[np.bool_]:
@@ -405,12 +411,6 @@ def _matrix(vectors: Sequence[bytes]) -> NDArray[np.float32]:
     matrix = np.frombuffer(b"".join(vectors), "<f4").reshape(len(vectors), len(vectors[0]) // 4 if vectors else 0).copy()
     wipe(vectors)
     return matrix
-
-
-def _faces_of(gallery: Gallery, left_out: Sequence[int]) -> NDArray[np.int64]:
-    """How many faces each slot's subject has, without those of these numbers, and last how many have none."""
-    slots = gallery.slots[~np.isin(gallery.numbers, left_out)] if left_out else gallery.slots
-    return np.roll(np.bincount(slots + 1, minlength=len(gallery.subjects) + 1), -1)
 
 
 def _handles(connection: sa.Connection, subjects: Sequence[int]) -> dict[int, str]:
