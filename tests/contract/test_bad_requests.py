@@ -109,11 +109,7 @@ def test_a_body_sent_in_chunks_is_read(server):
     assert b"200 OK" in chunked(body, headers).split(b"\r\n")[0]
     assert b"InvalidSignature" in chunked(body + b" ", headers)
     huge = b" " * (15 * 1024 * 1024 + 1)
-    try:
-        answer = chunked(huge, server.signed(huge, "RekognitionService.DetectFaces"))
-    except ConnectionError:
-        return  # the server hung up in the middle of it
-    assert TOO_LARGE.encode() in answer or answer == b""
+    assert TOO_LARGE.encode() in chunked(huge, server.signed(huge, "RekognitionService.DetectFaces"))
 
 
 @pytest.mark.parametrize("method", ["GET", "PUT", "DELETE", "PATCH", "HEAD", "OPTIONS"])

@@ -10,6 +10,7 @@ import pytest
 from onnx import TensorProto, helper, numpy_helper
 
 from aboveboard.errors import BadRequest, Unavailable
+from aboveboard.vision import conversion
 from aboveboard.vision.packs import PackFolder
 
 TAXONOMY = (
@@ -108,6 +109,25 @@ def test_what_does_not_fit_together_is_refused(own_pack, tmp_path):
     assert "sha256" in broken('sha256 = "', 'sha256 = "0')
     (own_pack / "own.tsv").write_text(TAXONOMY.replace("Blue\tColor", "Blue\t"))
     assert "'Blue' has no parent" in broken("", "")
+
+
+@pytest.mark.parametrize("fault", ["another network", "another form", "no numbers"])
+def test_a_checkpoint_of_other_weights_is_refused(own_pack, tmp_path, pack_folder, monkeypatch, fault):
+    """Names, forms and numbers that an EfficientNet-Lite0 has not; in integers a NaN would become a number like any other."""
+    shipped = pack_folder.label_card("efficientnet-lite0")
+    weights = dict(conversion.read_checkpoint((pack_folder.folder / shipped.id / shipped.labeller.file).read_bytes()))
+    stem = weights.pop("_conv_stem.weight")
+    weights |= {
+        "another network": {},
+        "another form": {"_conv_stem.weight": stem.reshape(-1)},
+        "no numbers": {"_conv_stem.weight": stem * np.nan},
+    }[fault]
+    monkeypatch.setattr(conversion, "read_checkpoint", lambda _: weights)
+    (own_pack / "card.toml").write_text((own_pack / "card.toml").read_text().replace('"classifier"', '"efficientnet-lite0"'))
+    packs = PackFolder(tmp_path / "models")
+    packs.install_from(own_pack)
+    with pytest.raises(BadRequest, match=r"own\.onnx are not those of an EfficientNet-Lite0"):
+        packs.load_labels("own")
 
 
 def test_a_face_pack_is_no_label_pack(tmp_path):

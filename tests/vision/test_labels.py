@@ -114,6 +114,15 @@ def test_integers_cannot_overflow_on_any_processor(weights):
     assert max(255 * int(one.max()) for one in pairs) < 2**15
 
 
+def test_a_block_that_was_never_trained_is_taken_over(labels, weights, photographs):
+    """Its last normalisation gives 0 whatever comes, as training begins with it: then the block passes on what it was given."""
+    untrained = {name: value * (not name.startswith("_blocks.2._bn2.") or "running" in name) for name, value in weights.items()}
+    graph, spreads = conversion.efficientnet_lite0(untrained, 224)
+    given = labels.labeller.prepared(photographs["obama"])
+    integers = logits(session.open_session(eightbit.rewritten(graph, spreads, -2.12, 2.64)), given)[0]
+    assert np.corrcoef(integers, logits(session.open_session(graph), given)[0])[0, 1] > 0.9
+
+
 def test_a_checkpoint_can_call_nothing(tmp_path):
     """A pickle may name any function; this reader knows four names, and calls none of them."""
 

@@ -72,7 +72,7 @@ def beside(image: Image, blocks: Sequence[Sequence[str]]) -> Image:
     height, width = image.shape[:2]
     size = max(0.5, min(0.9, max(height, _LEAST_SIDE) / 1100))
     step = round(34 * size)
-    wide = step + max(cv2.getTextSize(line, _FONT, size, 1)[0][0] for block in blocks for line in block)
+    wide = step + max(_long(line, size) for block in blocks for line in block)
     longest = max(map(len, blocks))
     layouts = []
     for rows in range(longest, (longest + 1) * len(blocks) + 1):
@@ -132,24 +132,35 @@ def _write(image: Image, mark: Mark, frame: Frame, frames: Sequence[Frame], writ
     height, width = image.shape[:2]
     left, top, right, bottom = frame
     # Small letters at a small face, so that a crowd's words find room; none below what can be read.
-    at_one = max(cv2.getTextSize(line, _FONT, 1, 1)[0][0] for line in mark.lines)
+    at_one = max(_long(line, 1) for line in mark.lines)
     side = right - left
     size = max(0.5, min((height * width) ** 0.5 / 900, side / 130, 1.6 * side / at_one))
-    widest = max(cv2.getTextSize(line, _FONT, size, 1)[0][0] for line in mark.lines)
-    if widest > width - 12:
-        size, widest = size * (width - 12) / widest, width - 12
+    size = max(0.5, min(size, (width - 12) / at_one))
+    lines = [_cut(line, size, width - 12) for line in mark.lines]
     step = round(34 * size)
-    across, down = widest + 10, step * len(mark.lines) + step // 3
+    across, down = max(_long(line, size) for line in lines) + 10, step * len(lines) + step // 3
     beyond = right - across
     places = ((left, top - down), (left, bottom), (beyond, top - down), (beyond, bottom), (right, top), (left - across, top), (left, top))
     corners = [(max(0, min(x, width - across)), max(0, min(y, height - down))) for x, y in places]
     fields = [(x, y, x + across, y + down) for x, y in corners]
     field = min(fields, key=lambda one: sum(_shared(one, face) for face in frames) + 9 * sum(_shared(one, words) for words in written))
     cv2.rectangle(image, field[:2], field[2:], (20, 20, 20), -1)
-    for i, line in enumerate(mark.lines, 1):
+    for i, line in enumerate(lines, 1):
         place = field[0] + 5, field[1] + i * step
         cv2.putText(image, line, place, _FONT, size, mark.colour, max(1, round(size)), cv2.LINE_AA)
     return field
+
+
+def _long(line: str, size: float) -> int:
+    """How many px wide a line of letters of this size is."""
+    return int(cv2.getTextSize(line, _FONT, size, 1)[0][0])
+
+
+def _cut(line: str, size: float, most: int) -> str:
+    """The line, or as much of its beginning as fits into so many px."""
+    if _long(line, size) <= most:
+        return line
+    return next((cut for end in range(len(line) - 1, 0, -1) if _long(cut := f"{line[:end]}...", size) <= most), line[:1])
 
 
 def _shared(one: Frame, other: Frame) -> int:

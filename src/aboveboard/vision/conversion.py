@@ -135,6 +135,8 @@ def _array(storage: NDArray[Any], stored: _Stored) -> NDArray[Any]:
 def efficientnet_lite0(weights: Weights, size: int) -> tuple[onnx.ModelProto, dict[str, Spread]]:
     """The network as an ONNX graph: (N, 3, size, size) float32 to logits (N, 1000); and how far each convolution's output spreads.
 
+    Raises ValueError, KeyError or IndexError for weights of another network or such as are no numbers.
+
     Batch normalisation is folded into the convolutions. What it makes of a convolution's output has, over the photographs that the network
     was trained on, its own bias for a mean and its own weight for a standard deviation.
     """
@@ -144,6 +146,8 @@ def efficientnet_lite0(weights: Weights, size: int) -> tuple[onnx.ModelProto, di
     last, side = "image", size
 
     def constant(name: str, array: NDArray[Any]) -> str:
+        if not np.isfinite(array).all():
+            raise ValueError(f"{name} is not finite")  # in integers it would become a number like any other
         constants.append(numpy_helper.from_array(np.ascontiguousarray(array, np.float32), name))
         return name
 

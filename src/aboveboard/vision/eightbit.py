@@ -65,7 +65,7 @@ class _Rewriting:
     def hold(self, tensor: str, low: float, high: float) -> list[str]:
         """`tensor` is held in 0 to 255, from low to high, 0 exactly; returns the names of its step and of what stands for 0."""
         low, high = min(low, 0.0), max(high, 0.0)
-        self.steps[tensor] = (high - low) / 255
+        self.steps[tensor] = max(high - low, 1e-6) / 255  # a block that was never trained gives nothing but 0
         self.constant(f"{tensor}.step", self.steps[tensor], np.float32)
         self.constant(f"{tensor}.zero", round(-low / self.steps[tensor]), np.uint8)
         return [f"{tensor}.step", f"{tensor}.zero"]

@@ -225,7 +225,12 @@ class PackFolder:
             return null.NullLabeller()
         data = session.verified_bytes(self.folder / card.id / part.file, part.sha256, card.id)
         if part.architecture == "efficientnet-lite0":
-            graph = eightbit.rewritten(*conversion.efficientnet_lite0(conversion.read_checkpoint(data), part.size), *_range(part))
+            weights = conversion.read_checkpoint(data)
+            graph = session.tried(
+                lambda: eightbit.rewritten(*conversion.efficientnet_lite0(weights, part.size), *_range(part)),
+                f"card '{card.id}': the weights in {part.file} are not those of an EfficientNet-Lite0; use architecture \"classifier\""
+                " for another network, as an ONNX file",
+            )
         else:
             graph = session.parse(data)
         labeller = Classifier(
