@@ -44,7 +44,7 @@ footer { margin-top: 3rem; border-top: 1px solid #bbb; padding-top: .6rem; }
   tr, figure, .notice { break-inside: avoid; }
   .scroll { overflow: visible; }
   table { font-size: 7.5pt; }
-  th, td { padding-right: .35rem; overflow-wrap: break-word; }
+  th, td { padding-right: .35rem; }
   @page { margin: 18mm 15mm; }
 }
 """.strip()
