@@ -155,3 +155,12 @@ def test_a_det_has_normal_deviate_axes() -> None:
     tick = r'<g id="xtick_\d+">.*?<use xlink:href="[^"]+" x="([\d.]+)".*?<text[^>]*>([\d.]+)</text>'
     places = {label: float(place) for place, label in re.findall(tick, drawn.svg.decode(), re.S)}
     assert (places["10"] - places["1"]) / (places["40"] - places["10"]) == pytest.approx((2.3263 - 1.2816) / (1.2816 - 0.2533), rel=1e-3)
+
+
+def test_the_names_of_marks_on_a_det_do_not_overlap() -> None:
+    false, missed = np.linspace(0.9, 0.001, 50), np.linspace(0.001, 0.9, 50)
+    marks = {"80": (0.0, 0.056), "95": (0.0, 0.075), "99": (0.0, 0.084)}
+    drawn = plots.det("det", "c", false, missed, ("FMR", "FNMR"), (25_000, 107), marks).svg.decode()
+    heights = [float(re.findall(rf'<text[^>]*? y="([\d.]+)"[^>]*>{name}</text>', drawn)[0]) for name in marks]
+    assert heights[0] - heights[1] >= 11
+    assert heights[1] - heights[2] >= 11

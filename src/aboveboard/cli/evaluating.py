@@ -169,7 +169,7 @@ def _origin(scores: Scores, file: Path, draws: int, seed: int) -> dict[str, Any]
         "valid": scores.is_valid,
         **{name: value for name, value in scores.about.items() if name != "failures_to_enrol"},
         "scores": {"file": file.name, "sha256": hashlib.sha256(file.read_bytes()).hexdigest()},
-        "tables": {"draws": draws, "seed": seed, "numpy": metadata.version("numpy"), "scipy": metadata.version("scipy")},
+        "tables": {"draws": draws, "seed": seed, **{name: metadata.version(name) for name in ("numpy", "scipy", "matplotlib")}},
         "aboveboard": metadata.version("aboveboard"),
         "date": f"{datetime.datetime.now(datetime.UTC):%Y-%m-%d}",
     }

@@ -133,11 +133,18 @@ def facial_analysis(
 
 
 @studies.command("verify")
-def verify(folder: Annotated[Path, typer.Argument(metavar="DIR", help="The folder of a study.")], as_json: Json = False) -> None:
-    """Compute every number, table and figure of a study again from what was measured. Exit code 1 where something differs."""
-    from aboveboard.evaluation import studies as study
+def verify(
+    folder: Annotated[Path, typer.Argument(metavar="DIR", help="The folder of a study or an evaluation.")], as_json: Json = False
+) -> None:
+    """Compute every number, table and figure of a study or an evaluation again from what was measured.
 
-    compared, faults = study.verify(folder)
+    Exit code 1 where something differs.
+    """
+    from aboveboard.evaluation import outcome
+    from aboveboard.evaluation import studies as study
+    from aboveboard.evaluation.tables import RUN
+
+    compared, faults = outcome.verify(folder) if (folder / RUN).is_file() else study.verify(folder)
     if as_json:
         show_json({"folder": str(folder), "compared": compared, "faults": faults})
     else:
@@ -241,6 +248,8 @@ def _show(made: Written, as_json: bool) -> None:
     else:
         for line in found.summary:
             out().print(line)
+        if any("]*" in line for line in found.summary):
+            out().print("* fewer than 30 errors: insufficient to say how it differs from another rate", style="dim")
         out().print(f"the report is {made.folder / PAGE}", style="dim")
     if found.invalid:
         stop(f"this run is invalid: {'; '.join(found.invalid)}", NOTHING)

@@ -2,18 +2,25 @@
 
 from __future__ import annotations
 
+import hashlib
+import json
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
+from importlib import metadata
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from aboveboard.errors import BadRequest
 from aboveboard.evaluation import plots
+from aboveboard.evaluation import scores as score_files
 from aboveboard.evaluation.rates import RULE_OF_30, Rate, at_size
 from aboveboard.evaluation.report import STAR, text
-from aboveboard.evaluation.tables import Row, Tables
+from aboveboard.evaluation.tables import RUN, SCORES, Row, Tables
+from aboveboard.evaluation.tables import tables as computed
 from aboveboard.reporting.figures import COLOURS, blank, finish, style
-from aboveboard.reporting.page import TABLES, Block, Figure, Heading, Notice, Page, Text
+from aboveboard.reporting.page import PAGE, TABLES, Block, Figure, Heading, Notice, Page, Text
 from aboveboard.reporting.tables import Column, Kind, Table, json_of, number
 
 TITLES = {
@@ -57,6 +64,34 @@ def files(made: Tables, origin: Mapping[str, Any], *, with_page: bool = True) ->
     }
 
 
+def verify(folder: Path) -> tuple[int, list[str]]:
+    """Compute an evaluation's folder again from its score file: how many files were compared, and what differs, one line each.
+
+    Page and figures are compared where the same matplotlib drew them. Raises BadRequest where run.json or the score file cannot be read.
+    """
+    file, scores = folder / SCORES, score_files.load(folder / SCORES)
+    try:
+        run = json.loads((folder / RUN).read_bytes())
+        draws, seed = int(run["tables"]["draws"]), int(run["tables"]["seed"])
+        drawn_by, kept_hash = run["tables"].get("matplotlib"), run["scores"]["sha256"]
+    except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
+        raise BadRequest(f"{folder / RUN} is not the manifest of an evaluation; make one with: aboveboard evaluate") from error
+    faults = []
+    if hashlib.sha256(file.read_bytes()).hexdigest() != kept_hash:
+        faults.append(f"{SCORES}: is not the file that {RUN} names")
+    origin = {**run, "valid": scores.is_valid, **{name: value for name, value in scores.about.items() if name != "failures_to_enrol"}}
+    if origin != run:
+        faults.append(f"{RUN}: what it says of the run is not what the score file says")
+    has_page = any((folder / name).exists() for name in (PAGE, "figures")) and drawn_by == metadata.version("matplotlib")
+    made = files(computed(scores, draws, seed), origin, with_page=has_page)
+    for name, content in made.items():
+        if not (folder / name).is_file():
+            faults.append(f"{name}: is missing")
+        elif (folder / name).read_bytes() != content:
+            faults.append(f"{name}: other numbers follow from the score file")
+    return 2 + len(made), faults
+
+
 def _table(name: str, rows: Sequence[Row]) -> Table:
     """The rows as a table: in the page each rate is "28 of 535" and "5.23 % [3.65, 7.46]", in the files it has its columns."""
     columns: list[Column] = []
@@ -64,7 +99,7 @@ def _table(name: str, rows: Sequence[Row]) -> Table:
     is_disparity = name.endswith("_disparity")
     for key in rows[0] if rows else ():
         is_raw = any(key == rate or key.startswith(f"{rate}_") for rate in RATES) or (is_disparity and key in ("value", "low", "high"))
-        columns.append(Column(key, key.replace("_", " "), _kind(key), in_page=not is_raw))
+        columns.append(Column(key, "TAR" if key == "tar" else key.replace("_", " "), _kind(key), in_page=not is_raw))
     columns += [Column(f"{rate}_{end}", heading, in_data=False) for rate in shown for end, heading in _headings(rate)]
     cells = [(*row.values(), *(cell for rate in shown for cell in _texts(row, rate))) for row in rows]
     if rows and is_disparity:

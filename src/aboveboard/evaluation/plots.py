@@ -42,15 +42,19 @@ def det(
         axes.axvspan(limits[0][0], stats.norm.ppf(min(30 / trials[0], 0.5)), color="#f3f3f3", lw=0)
         axes.axhspan(limits[1][0], stats.norm.ppf(min(30 / trials[1], 0.5)), color="#f3f3f3", lw=0)
         axes.plot(x, y, color=COLOURS[0], lw=1.8, drawstyle="steps-post")
-        for (label, (at_x, at_y)), marker, beside in zip(marks.items(), cycle(MARKERS), cycle(((8, 4), (8, -11), (8, 15)))):
-            place = (_deviate(at_x, ends[0]), _deviate(at_y, ends[1]))
-            axes.plot(*place, marker=marker, color=COLOURS[1], ls="none", ms=7, clip_on=False, zorder=5)
-            axes.annotate(label, place, xytext=beside, textcoords="offset points", color=INK, annotation_clip=False)
         for axis, (low, high) in zip((axes.xaxis, axes.yaxis), limits, strict=True):
             ticks = [rate for rate in _DEVIATES if low <= stats.norm.ppf(rate) <= high]
             axis.set_ticks([float(stats.norm.ppf(rate)) for rate in ticks], [f"{100 * rate:g}" for rate in ticks])
         axes.set_xlim(*limits[0])
         axes.set_ylim(*limits[1])
+        points = axes.get_window_extent().height * 72 / drawing.dpi
+        upwards, above = points / (limits[1][1] - limits[1][0]), -np.inf
+        for (label, at), marker in zip(sorted(marks.items(), key=lambda one: one[1][1]), cycle(MARKERS)):
+            place = (_deviate(at[0], ends[0]), _deviate(at[1], ends[1]))
+            axes.plot(*place, marker=marker, color=COLOURS[1], ls="none", ms=7, clip_on=False, zorder=5)
+            height = upwards * (place[1] - limits[1][0])
+            above = max(height + 4, above + 12)  # names of marks close together stand above each other
+            axes.annotate(label, place, xytext=(8, above - height), textcoords="offset points", color=INK, annotation_clip=False)
         axes.set_xlabel(f"{names[0]}, % (of {trials[0]:,})")
         axes.set_ylabel(f"{names[1]}, % (of {trials[1]:,})")
         return finish(drawing, name, caption, f"Curve of {names[1]} against {names[0]} over all thresholds, on normal-deviate axes.")

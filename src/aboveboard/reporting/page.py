@@ -40,9 +40,11 @@ figure svg { max-width: 100%; height: auto; }
 footer { margin-top: 3rem; border-top: 1px solid #bbb; padding-top: .6rem; }
 @media print {
   body { max-width: none; padding: 0; font-size: 10.5pt; }
-  h2 { break-after: avoid; }
-  table, figure, .notice { break-inside: avoid; }
+  h2, caption { break-after: avoid; }
+  tr, figure, .notice { break-inside: avoid; }
   .scroll { overflow: visible; }
+  table { font-size: 7.5pt; }
+  th, td { padding-right: .35rem; }
   @page { margin: 18mm 15mm; }
 }
 """.strip()

@@ -111,6 +111,16 @@ def test_the_tables_come_again_from_the_score_file_alone(run: Callable[..., Resu
     assert {"report.html", "tables.json", "tables/det.csv", "figures/histogram.svg", "figures/cmc.png"} <= {str(name) for name in made}
     for name in made:
         assert (tmp_path / "out" / name).read_bytes() == (tmp_path / "again" / name).read_bytes()
+    assert "each follows from what was measured" in run("study", "verify", tmp_path / "out").stdout
+    file = tmp_path / "out" / "tables" / "identification.csv"
+    file.write_text(file.read_text().replace("0.1", "0.2"))
+    found = run("study", "verify", tmp_path / "out", code=1)
+    assert errors(found) == ["error: tables/identification.csv: other numbers follow from the score file"]
+    scores = dict(np.load(tmp_path / "out" / "scores.npz"))
+    scores["cross"] = scores["cross"] + np.float32(0.01)
+    np.savez(tmp_path / "out" / "scores.npz", **scores)
+    found = run("study", "verify", tmp_path / "out", code=1)
+    assert "error: scores.npz: is not the file that run.json names" in errors(found)
 
 
 def test_through_the_api_the_same_protocol_gives_the_same_errors(
