@@ -364,6 +364,18 @@ def other_pack(models: Path, pack: str = "other", version: str = "900.1", *, cal
     return pack
 
 
+def pack_with(source: Path, part: str, document: Mapping[str, Any]) -> Path:
+    """A folder to install a pack `own` from: the null pack's nets, and one fitted file ("quality", "presence") of its own."""
+    source.mkdir(exist_ok=True)
+    lines = [
+        'id = "own"', 'name = "own"', 'model_version = "9.1"', 'licence = "none"', 'training_data = "none"', "limits = []",
+        f'{part} = "own-{part}.json"', "[detector]", 'architecture = "null"', "[recogniser]", 'architecture = "null"', "dimensions = 64",
+    ]  # fmt: skip
+    (source / "card.toml").write_text("\n".join(lines))
+    (source / f"own-{part}.json").write_text(json.dumps(document))
+    return source
+
+
 @contextmanager
 def serving(chosen: settings.Settings, key: AccessKey | None = None) -> Iterator[Server]:
     """A server over these settings while the block runs."""

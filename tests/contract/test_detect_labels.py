@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import json
 import math
 
 import numpy as np
 import pytest
 from botocore.exceptions import ClientError
-from kit import basis, encoded, picture
+from kit import basis, encoded, pack_with, picture
 
 from aboveboard.vision import null
 from aboveboard.vision.packs import PackFolder
@@ -113,28 +112,12 @@ def test_people_come_with_the_boxes_that_the_detector_saw(rekognition):
 
 
 PRESENCE = {"id": "made", "model_version": "9.1", "intercept": -3, "slope": 1, "animal": 5}
-CARD = """id = "own"
-name = "own"
-model_version = "9.1"
-licence = "none"
-training_data = "none"
-limits = []
-presence = "own-presence.json"
-[detector]
-architecture = "null"
-[recogniser]
-architecture = "null"
-dimensions = 64
-"""
 
 
 def test_a_face_is_as_sure_as_its_packs_presence_says(make_server, tmp_path):
     """Labels of people have a calibrated chance, MinConfidence is held against it; DetectFaces keeps the detector's own score, 99 here."""
-    source, packs = tmp_path / "source", PackFolder(tmp_path / "packs")
-    source.mkdir()
-    (source / "card.toml").write_text(CARD)
-    (source / "own-presence.json").write_text(json.dumps(PRESENCE))
-    packs.install_from(source)
+    packs = PackFolder(tmp_path / "packs")
+    packs.install_from(pack_with(tmp_path / "source", "presence", PRESENCE))
     client = make_server(pack="own", models=str(packs.folder)).client()
     chance = 100 / (1 + math.exp(3) * 0.01 / 0.99)
     found = {label["Name"]: label for label in detect(client, picture(1), chance - 0.01)["Labels"]}

@@ -11,7 +11,6 @@ import pytest
 from scipy.special import expit, logit
 
 from aboveboard.biometrics.presence import Presence
-from aboveboard.errors import BadRequest, Unavailable
 from aboveboard.vision.packs import PackFolder
 
 DOCUMENT: dict[str, Any] = {"id": "made", "model_version": "9.1", "intercept": -1, "slope": 3, "animal": 5}
@@ -45,36 +44,3 @@ def test_the_shipped_one_belongs_to_the_default_pack(tmp_path: Path) -> None:
     assert all(fitted.chance(more, 0.2) > fitted.chance(less, 0.2) for less, more in pairwise([0.6, 0.7, 0.8, 0.9, 0.95]))
     assert fitted.chance(0.93, 0.0) > 0.98
     assert fitted.chance(0.75, 1.0) < 0.2
-
-
-OWN = """id = "own"
-name = "own"
-model_version = "9.1"
-licence = "none"
-training_data = "none"
-limits = []
-presence = "own-presence.json"
-[detector]
-architecture = "null"
-[recogniser]
-architecture = "null"
-dimensions = 64
-"""
-
-
-def test_a_pack_brings_its_own(tmp_path: Path) -> None:
-    """Beside its card; one of another model version is refused, and a missing one named."""
-    source, folder = tmp_path / "source", PackFolder(tmp_path / "packs")
-    source.mkdir()
-    (source / "card.toml").write_text(OWN)
-    (source / "own-presence.json").write_text(json.dumps({**DOCUMENT, "model_version": "9.2"}))
-    with pytest.raises(BadRequest, match=r"made for model version 9\.2, the card says 9\.1"):
-        folder.install_from(source)
-    (source / "own-presence.json").write_text(json.dumps(DOCUMENT))
-    folder.install_from(source)
-    models = folder.load("own")
-    assert models.presence is not None
-    assert models.presence.id == "made"
-    (folder.folder / "own" / "own-presence.json").unlink()
-    with pytest.raises(Unavailable, match=r"own-presence\.json of the pack 'own' is missing"):
-        folder.load("own")

@@ -13,7 +13,6 @@ import pytest
 from scipy.special import expit
 
 from aboveboard.biometrics.quality import UnifiedQuality
-from aboveboard.errors import BadRequest, Unavailable
 from aboveboard.vision import measures
 from aboveboard.vision.media import Image
 from aboveboard.vision.packs import PackFolder
@@ -52,39 +51,6 @@ def test_the_shipped_one_belongs_to_the_default_pack(tmp_path: Path) -> None:
     assert fitted.provenance["calibration"] == {"id": calibration.id, "sha256": calibration.sha256}
     assert set(fitted.provenance["data_sets"]) == {"lfw-a", "congress-a"}
     assert fitted.score(25) > 99 > 1 > fitted.score(3)
-
-
-OWN = """id = "own"
-name = "own"
-model_version = "9.1"
-licence = "none"
-training_data = "none"
-limits = []
-quality = "own-quality.json"
-[detector]
-architecture = "null"
-[recogniser]
-architecture = "null"
-dimensions = 64
-"""
-
-
-def test_a_pack_brings_its_own(tmp_path: Path) -> None:
-    """Beside its card; one of another model version is refused, and a missing one named."""
-    source, folder = tmp_path / "source", PackFolder(tmp_path / "packs")
-    source.mkdir()
-    (source / "card.toml").write_text(OWN)
-    (source / "own-quality.json").write_text(json.dumps({**DOCUMENT, "model_version": "9.2"}))
-    with pytest.raises(BadRequest, match=r"made for model version 9\.2, the card says 9\.1"):
-        folder.install_from(source)
-    (source / "own-quality.json").write_text(json.dumps(DOCUMENT))
-    folder.install_from(source)
-    models = folder.load("own")
-    assert models.quality is not None
-    assert models.quality.id == "made"
-    (folder.folder / "own" / "own-quality.json").unlink()
-    with pytest.raises(Unavailable, match=r"own-quality\.json of the pack 'own' is missing"):
-        folder.load("own")
 
 
 def texture(size: int = 240) -> Image:

@@ -191,7 +191,7 @@ def _show(scores: Scores, made: Tables, folder: Path) -> None:
         console.print(f"identification in a gallery of {made['identification'][0]['gallery']:,}")
         console.print(_table(made["identification"], ("set_for", "threshold"), ("fpir", "fnir")))
     for column, count in tables.left_out(scores).items():
-        console.print(f"column {column} makes no groups: {count:,} different values, 2 to {tables.MOST_GROUPS} would")
+        console.print(f"column {column} makes no groups: values in it: {count:,}, 2 to {tables.MOST_GROUPS} would")
     console.print(
         "in brackets the errors; below each rate its 95 % interval; * fewer than 30 errors: too few to tell it from another rate",
         style="dim",
