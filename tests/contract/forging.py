@@ -42,6 +42,12 @@ def renamed(face):
     return apply
 
 
+def closed_again(folder):
+    """No candidate is the named face any more, in the record and on the page."""
+    tampered(lambda told: [parts.pop("candidate 1", None) for parts in told["keys"].values()])(folder)
+    again(folder)
+
+
 def rewrite(name, old, new):
     def apply(folder):
         file = next(iter(sorted(folder.glob(name))))

@@ -15,7 +15,7 @@ from html.parser import HTMLParser
 import cv2
 import numpy as np
 import pytest
-from forging import again, forge_ratios, other_calibration, passed_off, renamed, rewrite, tampered, twice, without_calibration
+from forging import again, closed_again, forge_ratios, other_calibration, passed_off, renamed, rewrite, tampered, twice, without_calibration
 from kit import picture
 from typer.testing import CliRunner
 
@@ -201,6 +201,7 @@ def test_who_has_the_photograph_can_check_that_it_was_searched_for(made):
         (renamed(None), "otherwise whether it is for a face"),
         (tampered(lambda told: told["evidence"][0]["candidates"][0].update(likelihood_ratio=1e9)), "other likelihood ratios"),
         (tampered(lambda told: next(iter(told["policies"].values()))["threshold"].update(citation="none")), "other rules"),
+        (closed_again, "opens something else than the packet's own entry says"),
         (forge_ratios, "other likelihood ratios"),
         (tampered(lambda told: next(iter(told["calibrations"].values())).update(non_mated=10**9)), "says of calibrations"),
         (rewrite("packet.html", "No candidate.", "One candidate."), "packet.html"),
@@ -210,7 +211,7 @@ def test_who_has_the_photograph_can_check_that_it_was_searched_for(made):
 )
 def test_a_packet_that_was_changed_is_told(made, tmp_path, change, fault):
     """No calibration, no entry of its own, a proof twice, another calibration, a number, a look, the case, the named face, a
-    packet for another face or for none, a ratio, all ratios, a rule, the page, an entry, a missing proof."""
+    packet for another face or for none, keys that open less, a ratio, all ratios, a rule, the page, an entry, a missing proof."""
     folder = tmp_path / "copy"
     shutil.copytree(made[0], folder)
     change(folder)
@@ -347,7 +348,7 @@ def older(server, monkeypatch):
     write = server.app.ledger.record
 
     def before(kind, facts, *rest, **more):
-        return write(kind, {name: one for name, one in facts.items() if name not in ("format", "calibrations")}, *rest, **more)
+        return write(kind, {name: one for name, one in facts.items() if name not in ("format", "calibrations", "keys")}, *rest, **more)
 
     monkeypatch.setattr(server.app.ledger, "record", before)
 

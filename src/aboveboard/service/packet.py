@@ -71,13 +71,13 @@ def write(app: App, session: Session, number: str, to: Path, face: str = "") -> 
     if face and not re.fullmatch(r"[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}", face):
         raise BadRequest("--face takes a FaceId, such as 5b1d1c50-3c4e-4b1c-9a9e-2f3d1c0b9a8e")
     case = app.cases.get(number)
-    calibrations = _calibrations(app, list(_entries(app, case)))
-    carried = {"format": FORMAT, "calibrations": sorted(calibrations)}
+    # What is written from here on is for the next packet: of this one its own entry is the last.
+    entries = sorted(_entries(app, case), key=lambda entry: int(entry["seq"]))
+    calibrations, keys = _calibrations(app, entries), _keys(app, case, entries, face)
+    carried = {"format": FORMAT, "calibrations": sorted(calibrations), "keys": _sha256(keys)}
     own = app.ledger.record("packet.made", {**actor(session), "case": case.handle, "is_for_a_face": bool(face), **carried})
     newest = record.sign(app)
-    # What is written meanwhile is for the next packet: of this one its own entry is the last.
-    entries = sorted((one for one in _entries(app, case) if one["seq"] <= own), key=lambda entry: int(entry["seq"]))
-    keys = _keys(app, case, entries, face)
+    entries += map(json.loads, app.ledger.entries(own, own + 1))
     told = {
         "format": FORMAT,
         "made_at": now(),
@@ -135,6 +135,8 @@ def verify(folder: Path, key: str = "", photograph: bytes | None = None) -> Veri
             faults.append("the entry of the packet itself is missing, or others come after it")
         elif "format" in own and sorted(one.sha256 for one in made) != own["calibrations"]:
             faults.append(f"{CALIBRATIONS} has not the files that the packet's own entry names")
+        elif "format" in own and own["keys"] != _sha256(told["keys"]):
+            faults.append(f"{PACKET} opens something else than the packet's own entry says")
         if own and own["is_for_a_face"] != bool(told["face"]):
             faults.append("the packet's own entry says otherwise whether it is for a face")
         if len({one["case"] for one in entries if "case" in one}) > 1 or len({one["seq"] for one in entries}) < len(entries):
@@ -146,7 +148,7 @@ def verify(folder: Path, key: str = "", photograph: bytes | None = None) -> Veri
         # Without a calibration none follow: whoever takes it out cannot put his own ratios in.
         if told.get("evidence", []) != packet_evidence.of_record(told["record"], {one.sha256: one for one in made}):
             faults.append(f"{PACKET} has other likelihood ratios or posteriors than follow from its calibration")
-        if any(hashlib.sha256(rfc8785.dumps(pack)).hexdigest() != sha256 for sha256, pack in told["policies"].items()):
+        if any(_sha256(pack) != sha256 for sha256, pack in told["policies"].items()):
             faults.append(f"{PACKET} has other rules than those of the policy that the entries name")
         faults += _unopened(told, entries)
         if own and own.get("format") != FORMAT:
@@ -158,6 +160,11 @@ def verify(folder: Path, key: str = "", photograph: bytes | None = None) -> Veri
     probes = [(look, probe) for look in told["record"]["looks"] for probe in look["probes"]] if photograph is not None else []
     found = [f"{probe['name']} of look {look['look']}" for look, probe in probes if _opens(probe, photograph or b"")]
     return Verified(faults, notes, len(entries), found)
+
+
+def _sha256(document: Any) -> str:
+    """Of its canonical JSON (RFC 8785). That of keys tells nothing of them, and so not which candidates they open."""
+    return hashlib.sha256(rfc8785.dumps(document)).hexdigest()
 
 
 def _own(entries: Sequence[Mapping[str, Any]]) -> Mapping[str, Any] | None:
