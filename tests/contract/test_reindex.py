@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 from collections.abc import Callable, Mapping
 from dataclasses import replace
-from pathlib import Path
 from typing import Any
 
 import cv2
@@ -13,7 +12,7 @@ import numpy as np
 import pytest
 from botocore.exceptions import ClientError
 from kit import Server, assert_ledger_whole, canvas, encoded, null_settings, other_pack, picture, serving
-from reindexing import answer, enrolled, faces, given, lengths, on_other, opened, photographs, shadow, with_other_pack
+from reindexing import answer, enrolled, faces, given, lengths, on_other, opened, shadow
 from typer.testing import CliRunner, Result
 
 from aboveboard import bootstrap
@@ -21,16 +20,6 @@ from aboveboard.accountability.operators import Session
 from aboveboard.cli import app as program
 from aboveboard.service import enrol, reindex
 from aboveboard.vision.detector import Detection
-
-
-@pytest.fixture
-def old(own_server: Server) -> Server:
-    return with_other_pack(own_server)
-
-
-@pytest.fixture
-def originals(tmp_path: Path) -> Path:
-    return photographs(tmp_path / "originals")
 
 
 @pytest.fixture

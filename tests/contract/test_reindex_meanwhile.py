@@ -4,12 +4,11 @@ from __future__ import annotations
 
 import threading
 from concurrent.futures import ThreadPoolExecutor
-from pathlib import Path
 
 import pytest
 from botocore.exceptions import ClientError
-from kit import Server, assert_ledger_whole, picture
-from reindexing import answer, enrolled, faces, given, lengths, opened, photographs, with_other_pack
+from kit import assert_ledger_whole, picture
+from reindexing import answer, enrolled, faces, given, lengths, opened
 
 from aboveboard.accountability.looks import Probe
 from aboveboard.accountability.operators import Session
@@ -18,16 +17,6 @@ from aboveboard.service import analyse, reindex
 from aboveboard.service.reindex import Original
 
 REFUSED = {"ThrottlingException", "InvalidParameterException"}
-
-
-@pytest.fixture
-def old(own_server: Server) -> Server:
-    return with_other_pack(own_server)
-
-
-@pytest.fixture
-def originals(tmp_path: Path) -> Path:
-    return photographs(tmp_path / "originals")
 
 
 def test_what_is_enrolled_and_removed_meanwhile_is_seen(old, originals):

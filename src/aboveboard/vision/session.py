@@ -37,18 +37,16 @@ def open_session(model: onnx.ModelProto) -> onnxruntime.InferenceSession:
     options.log_severity_level = 3
     options.add_session_config_entry("session.intra_op.allow_spinning", "0")
     options.enable_cpu_mem_arena = False
-    try:
-        return onnxruntime.InferenceSession(model.SerializeToString(), options, providers=["CPUExecutionProvider"])
-    except Exception as error:  # onnxruntime's own errors share no base class but this
-        raise BadRequest(f"onnxruntime does not run the model's graph: {error}") from error
+    data, where = model.SerializeToString(), ["CPUExecutionProvider"]
+    return tried(lambda: onnxruntime.InferenceSession(data, options, providers=where), "onnxruntime does not run the model's graph")
 
 
 def tried(work: Callable[[], T], otherwise: str) -> T:
-    """What a net gives for a first input; raises BadRequest saying `otherwise` where it takes or gives something else."""
+    """What a net gives when it is made, opened or for a first input; raises BadRequest saying `otherwise`, and why, where it fails."""
     try:
         return work()
-    except Exception as error:  # onnxruntime's own errors share no base class but this
-        raise BadRequest(otherwise) from error
+    except Exception as error:  # onnxruntime's 15 errors share no base but this; another net's weights raise nearly anything
+        raise BadRequest(f"{otherwise}: {error}") from error
 
 
 def parse(data: bytes) -> onnx.ModelProto:
